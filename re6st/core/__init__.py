@@ -1,0 +1,1 @@
+"""The brain of a node, pure: events and the time go in, effects come out."""

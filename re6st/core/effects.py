@@ -1,0 +1,144 @@
+"""Everything that the brain of a node can ask its adapters to do.
+
+Effects are carried out in the order in which they are returned, none blocks the core, and each that can
+fail reports its result as an event. ``tunnel`` numbers are chosen by the core and never used twice in
+one run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+
+from re6st.core.events import Document, RegistryOperation
+from re6st.messages import RefusalReason, TunnelOffer
+from re6st.peers import Peer
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTunnel:
+    """Ask ``peer`` for a tunnel. Ends in TunnelOffered, TunnelRefused or TunnelRequestFailed."""
+
+    tunnel: int
+    peer: Peer
+    replace: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OfferTunnel:
+    """Listen for ``peer`` on ``port`` with the interface of ``slot``, then answer ``request``.
+
+    TunnelUp follows when the peer has connected, TunnelDown when that cannot be.
+    """
+
+    tunnel: int
+    request: int
+    peer: Peer
+    slot: int
+    port: int
+    """Local port: the owner can forward the range of these by hand."""
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseTunnel:
+    """Answer ``request`` with a refusal."""
+
+    request: int
+    reason: RefusalReason
+    detail: str
+    hints: tuple[Peer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DialTunnel:
+    """Connect to the listener of ``offer`` with the interface of ``slot``. TunnelUp or TunnelDown follows."""
+
+    tunnel: int
+    peer: Peer
+    slot: int
+    offer: TunnelOffer
+
+
+@dataclass(frozen=True, slots=True)
+class AttachTunnel:
+    """Set the link of ``slot`` up with babel cost ``cost``: routes may now use it."""
+
+    tunnel: int
+    slot: int
+    peer: Peer
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class DetachTunnel:
+    """Set the link of ``slot`` down: routes leave it at once. SlotQuiet follows in time."""
+
+    tunnel: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseTunnel:
+    """End the driver of ``tunnel``; TunnelDown follows. If ``notify``, tell the peer first."""
+
+    tunnel: int
+    reason: str
+    notify: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """Forget a RequestTunnel that is under way: its answer is no longer wanted."""
+
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeGossip:
+    """Exchange ``records`` with ``peer`` over the overlay. GossipAnswered or GossipFailed follows."""
+
+    peer: Peer
+    records: tuple[Peer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchDocument:
+    """Get the newest version of ``document`` from ``peer`` (None: the registry).
+
+    ParametersAccepted, RevocationsAccepted or DocumentFailed follows.
+    """
+
+    document: Document
+    peer: Peer | None
+
+
+@dataclass(frozen=True, slots=True)
+class AskRegistry:
+    """Do ``operation`` at the registry. RegistryAnswered or RegistryFailed follows."""
+
+    operation: RegistryOperation
+
+
+@dataclass(frozen=True, slots=True)
+class StorePeers:
+    """Write these peers to the address book on disk and remove those of ``forgotten``."""
+
+    stored: tuple[Peer, ...]
+    forgotten: tuple[IPv6Network, ...] = ()
+
+
+Effect = (
+    RequestTunnel
+    | OfferTunnel
+    | RefuseTunnel
+    | DialTunnel
+    | AttachTunnel
+    | DetachTunnel
+    | CloseTunnel
+    | CancelRequest
+    | ExchangeGossip
+    | FetchDocument
+    | AskRegistry
+    | StorePeers
+)

@@ -1,0 +1,103 @@
+"""The errors of re6st, arranged by who can act on them.
+
+    Re6stError
+    ├── ConfigError              the owner: correct the configuration or the environment
+    ├── IdentityError            the owner or the operator: keys and certificates
+    │   ├── UntrustedError           signature, chain, name or prefix does not hold
+    │   ├── ExpiredError             outside the time of validity
+    │   └── RevokedError             withdrawn by the registry
+    ├── ProtocolError            a message broke the rules
+    │   ├── LocalProtocolError       we were about to send it: a bug of ours
+    │   └── RemoteProtocolError      a peer sent it: drop it and count it
+    ├── RegistryError            talking to the registry
+    │   ├── RegistryUnavailableError     try again later
+    │   └── RegistryRefusedError         do not try again with the same request
+    ├── StorageError             the disk: a file or database cannot be read or written
+    ├── ChildError               a program we run failed
+    ├── NetlinkError             the kernel refused a change
+    └── UpnpError                the home router refused or is silent
+
+Adapters translate foreign exceptions into these with ``raise ... from``. The message of each says
+what failed, why, and where it helps what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class Re6stError(Exception):
+    """Any failure that re6st foresees."""
+
+
+class ConfigError(Re6stError):
+    """The configuration or the environment is wrong; the owner of the machine can correct it."""
+
+
+class IdentityError(Re6stError):
+    """A key, certificate or signature is not acceptable."""
+
+
+class UntrustedError(IdentityError):
+    """A signature, chain, name or prefix does not hold."""
+
+
+class ExpiredError(IdentityError):
+    """A certificate is used outside its time of validity."""
+
+
+class RevokedError(IdentityError):
+    """A certificate was withdrawn by the registry."""
+
+
+class ProtocolError(Re6stError):
+    """A message breaks the rules of the protocol."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We were about to break the protocol: a bug of ours."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """A peer broke the protocol."""
+
+
+class RegistryError(Re6stError):
+    """The registry could not do what was asked."""
+
+
+class RegistryUnavailableError(RegistryError):
+    """The registry cannot be reached now; the same request may succeed later."""
+
+
+class RegistryRefusedError(RegistryError):
+    """The registry refused the request; repeating it is of no use."""
+
+    def __init__(self, message: str, *, code: str = "refused") -> None:
+        super().__init__(message)
+        self.code = code
+        """The machine-readable reason (``type`` of the RFC 9457 problem document)."""
+
+
+class StorageError(Re6stError):
+    """A file or a database cannot be read or written; nothing was changed."""
+
+
+class ChildError(Re6stError):
+    """A program that we run failed."""
+
+    def __init__(self, message: str, *, status: int | None = None, output: Sequence[str] = ()) -> None:
+        last = "".join(f"\n    | {line}" for line in output)
+        super().__init__(f"{message}{last}")
+        self.status = status
+        """Exit status, negative for a signal (as in :mod:`subprocess`); None while it runs."""
+        self.output = tuple(output)
+        """The last lines that it printed."""
+
+
+class NetlinkError(Re6stError):
+    """The kernel refused a change of an interface, address, route or rule."""
+
+
+class UpnpError(Re6stError):
+    """The home router refused a request, answered nonsense or did not answer."""

@@ -1,0 +1,317 @@
+"""Identities: keys, X.509 certificates with IPv6 prefixes, chains, signatures of documents.
+
+A node is known by its certificate, issued by the network's certification authority (CA, EC P-256):
+
+- subject CN: the node name; SAN IP address: the node address;
+- RFC 3779 address block (non-critical): the node prefix.
+
+The CA certificate carries the network prefix as critical name constraint (RFC 5280, 4.2.1.10) and as RFC
+3779 block, so that OpenSSL itself refuses a certificate for an address outside the network. Chains are
+verified by OpenSSL (through pyOpenSSL's ``X509Store``); this module checks what OpenSSL does not know:
+that block, SAN and CN describe one node.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID, ObjectIdentifier
+from OpenSSL import crypto
+
+from re6st.errors import ExpiredError, StorageError, UntrustedError
+from re6st.messages import SignedDocument
+from re6st.prefix import node_address
+
+REGISTRY_NAME = "registry.re6st.internal"
+"""DNS SAN of a registry's certificate: what a client expects, whatever the URL says."""
+
+ADDRESS_BLOCKS = ObjectIdentifier("1.3.6.1.5.5.7.1.7")
+"""id-pe-ipAddrBlocks (RFC 3779, 2.2.1)."""
+
+CONTEXT_PARAMETERS = "parameters"
+CONTEXT_REVOCATIONS = "revocations"
+CONTEXT_PEER = "peer"
+"""Contexts of signatures: one for each kind of document."""
+
+_BLOCK_HEADER = bytes([0x04, 0x02, 0x00, 0x02])  # addressFamily OCTET STRING: AFI 2 (IPv6), no SAFI
+
+
+def encode_address_block(prefix: IPv6Network) -> bytes:
+    """Return the DER of an ``IPAddrBlocks`` with the one IPv6 prefix ``prefix`` (RFC 3779, 2.2.3)."""
+    octets = (prefix.prefixlen + 7) // 8
+    unused = octets * 8 - prefix.prefixlen
+    bits = bytes([unused]) + prefix.network_address.packed[:octets]
+    address = bytes([0x03, len(bits)]) + bits
+    addresses = bytes([0x30, len(address)]) + address
+    family = _BLOCK_HEADER + addresses
+    sequence = bytes([0x30, len(family)]) + family
+    return bytes([0x30, len(sequence)]) + sequence
+
+
+def decode_address_block(der: bytes) -> IPv6Network:
+    """Return the prefix in an ``IPAddrBlocks`` that holds exactly one IPv6 prefix.
+
+    Raises :class:`UntrustedError` for anything else.
+    """
+    start = 4 + len(_BLOCK_HEADER) + 2  # two SEQUENCE headers, the family, one SEQUENCE header
+    bits = der[start:]
+    if len(bits) >= 3 and bits[0] == 0x03 and len(bits) == bits[1] + 2 and bits[2] < 8:
+        length = (len(bits) - 3) * 8 - bits[2]
+        packed = bits[3:].ljust(16, b"\0")
+        if 0 <= length <= 128 and len(packed) == 16:
+            prefix = IPv6Network((packed, length), strict=False)
+            if encode_address_block(prefix) == der:
+                return prefix
+    raise UntrustedError("the address block of the certificate is not one IPv6 prefix")
+
+
+def address_block(prefix: IPv6Network) -> x509.UnrecognizedExtension:
+    """Return the RFC 3779 extension with ``prefix``, for a certificate builder."""
+    return x509.UnrecognizedExtension(ADDRESS_BLOCKS, encode_address_block(prefix))
+
+
+# -- keys and files -------------------------------------------------------------------------------------
+
+
+def generate_key() -> ec.EllipticCurvePrivateKey:
+    """Return a new private key (EC P-256)."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def key_to_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return ``key`` unencrypted as PKCS #8 PEM. Write it with mode 0600 only."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the private key in the PEM file ``path``.
+
+    Raises :class:`StorageError` when it cannot be read, :class:`UntrustedError` when it is no EC key.
+    """
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except OSError as error:
+        raise StorageError(f"cannot read the private key: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise UntrustedError(f"{path} is not an unencrypted private key in PEM format: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise UntrustedError(f"{path}: the key must be an EC P-256 key")
+    return key
+
+
+def load_certificate(path: Path) -> bytes:
+    """Return the certificate in the PEM file ``path`` as DER.
+
+    Raises :class:`StorageError` or :class:`UntrustedError`.
+    """
+    try:
+        return pem_to_der(path.read_bytes())
+    except OSError as error:
+        raise StorageError(f"cannot read the certificate: {error}") from error
+
+
+def pem_to_der(pem: bytes) -> bytes:
+    """Return the (first) certificate in ``pem`` as DER. Raises :class:`UntrustedError`."""
+    try:
+        return x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
+    except ValueError as error:
+        raise UntrustedError(f"not a certificate in PEM format: {error}") from error
+
+
+def der_to_pem(der: bytes) -> bytes:
+    """Return the certificate ``der`` as PEM. Raises :class:`UntrustedError`."""
+    return _load_der(der).public_bytes(serialization.Encoding.PEM)
+
+
+def fingerprint(der: bytes) -> str:
+    """Return the SHA-256 fingerprint of a certificate: 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(der).hexdigest()
+
+
+def build_request(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
+    """Return a certification request (PKCS #10, DER) for ``key`` with ``name``, or none if empty, as CN."""
+    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else []
+    request = x509.CertificateSigningRequestBuilder(x509.Name(attributes)).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.DER)
+
+
+# -- certificates ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCertificate:
+    """What a node certificate says."""
+
+    der: bytes = field(repr=False)
+    name: str
+    prefix: IPv6Network
+    serial: int
+    not_before: float
+    """Start of validity, seconds since the epoch."""
+    not_after: float
+    """End of validity, seconds since the epoch."""
+
+    @property
+    def address(self) -> IPv6Address:
+        """The node address."""
+        return node_address(self.prefix)
+
+    @property
+    def serial_hex(self) -> str:
+        """The serial number as revocations write it: lower-case hexadecimal."""
+        return f"{self.serial:x}"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate, lower-case hexadecimal."""
+        return fingerprint(self.der)
+
+
+def _load_der(der: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(der)
+    except ValueError as error:
+        raise UntrustedError(f"not a certificate: {error}") from error
+
+
+def parse_node_certificate(der: bytes) -> NodeCertificate:
+    """Return what the node certificate ``der`` says, without verifying who issued it.
+
+    Raises :class:`UntrustedError` unless CN, SAN and address block describe one node.
+    """
+    certificate = _load_der(der)
+    try:
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        extensions = certificate.extensions
+        san = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        blocks = extensions.get_extension_for_oid(ADDRESS_BLOCKS).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
+        raise UntrustedError(f"not a node certificate: {error}") from error
+    if not isinstance(blocks, x509.UnrecognizedExtension) or len(names) != 1:
+        raise UntrustedError("not a node certificate: CN or address block is malformed")
+    prefix = decode_address_block(blocks.value)
+    if list(san) != [x509.IPAddress(ipaddress.IPv6Address(node_address(prefix)))]:
+        raise UntrustedError(f"the certificate's alternative name is not the node address of {prefix}")
+    return NodeCertificate(
+        der=der,
+        name=str(names[0].value),
+        prefix=prefix,
+        serial=certificate.serial_number,
+        not_before=certificate.not_valid_before_utc.timestamp(),
+        not_after=certificate.not_valid_after_utc.timestamp(),
+    )
+
+
+def authority_network(der: bytes) -> IPv6Network:
+    """Return the network prefix in the CA certificate ``der``. Raises :class:`UntrustedError`."""
+    try:
+        extension = _load_der(der).extensions.get_extension_for_oid(ADDRESS_BLOCKS).value
+    except (x509.ExtensionNotFound, ValueError) as error:
+        raise UntrustedError(f"not the certificate of a re6st authority: {error}") from error
+    if not isinstance(extension, x509.UnrecognizedExtension):
+        raise UntrustedError("not the certificate of a re6st authority: malformed address block")
+    return decode_address_block(extension.value)
+
+
+class TrustStore:
+    """The CA certificates of one network; verifies chains and signatures against them."""
+
+    def __init__(self, authorities: Sequence[bytes]) -> None:
+        """Trust the CA certificates ``authorities`` (DER). All must be of the same network.
+
+        Raises :class:`UntrustedError`.
+        """
+        if not authorities:
+            raise UntrustedError("no CA certificate is given")
+        self.authorities = tuple(authorities)
+        networks = {authority_network(der) for der in authorities}
+        if len(networks) != 1:
+            raise UntrustedError("the CA certificates are of different networks")
+        self.network: IPv6Network = networks.pop()
+        self._certificates = [_load_der(der) for der in authorities]
+
+    def verify(self, der: bytes, wall: float) -> NodeCertificate:
+        """Return the node certificate ``der`` if its chain is valid at ``wall`` (seconds since the epoch).
+
+        Raises :class:`ExpiredError` or :class:`UntrustedError`. Revocation is the caller's to check.
+        """
+        certificate = parse_node_certificate(der)
+        store = crypto.X509Store()
+        for authority in self._certificates:
+            store.add_cert(crypto.X509.from_cryptography(authority))
+        store.set_time(datetime.datetime.fromtimestamp(wall, datetime.UTC))
+        try:
+            leaf = crypto.X509.from_cryptography(_load_der(der))
+            crypto.X509StoreContext(store, leaf).verify_certificate()
+        except crypto.X509StoreContextError as error:
+            if not certificate.not_before <= wall <= certificate.not_after:
+                raise ExpiredError(
+                    f"the certificate of {certificate.name} is valid only"
+                    f" from {format_time(certificate.not_before)} to {format_time(certificate.not_after)}"
+                ) from error
+            raise UntrustedError(f"the certificate of {certificate.name} is not valid: {error}") from error
+        if not certificate.prefix.subnet_of(self.network) or certificate.prefix == self.network:
+            raise UntrustedError(f"{certificate.prefix} is not inside the network {self.network}")
+        return certificate
+
+    def verify_document(self, context: str, document: SignedDocument) -> bytes:
+        """Return the payload of ``document`` if a CA of the network signed it for ``context``.
+
+        Raises :class:`UntrustedError`.
+        """
+        for authority in self._certificates:
+            key = authority.public_key()
+            if isinstance(key, ec.EllipticCurvePublicKey) and _holds(
+                key, context, document.payload, document.signature
+            ):
+                return document.payload
+        raise UntrustedError(f"the signature of the {context} document is not of this network's CA")
+
+
+def format_time(wall: float) -> str:
+    """Return a time for people: ``2026-01-31 12:00 UTC``."""
+    return datetime.datetime.fromtimestamp(wall, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+# -- signatures -----------------------------------------------------------------------------------------
+
+
+def _covered(context: str, payload: bytes) -> bytes:
+    return context.encode() + b"\0" + payload
+
+
+def _holds(key: ec.EllipticCurvePublicKey, context: str, payload: bytes, signature: bytes) -> bool:
+    try:
+        key.verify(signature, _covered(context, payload), ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def sign(key: ec.EllipticCurvePrivateKey, context: str, payload: bytes) -> bytes:
+    """Return the signature (ECDSA, SHA-256, DER) of ``payload`` as a document of the kind ``context``."""
+    return key.sign(_covered(context, payload), ec.ECDSA(hashes.SHA256()))
+
+
+def sign_document(key: ec.EllipticCurvePrivateKey, context: str, payload: bytes) -> SignedDocument:
+    """Return ``payload`` as a signed document."""
+    return SignedDocument(payload=payload, signature=sign(key, context, payload))
+
+
+def verify_signature(certificate: NodeCertificate, context: str, payload: bytes, signature: bytes) -> None:
+    """Raise :class:`UntrustedError` unless the node of ``certificate`` signed ``payload``."""
+    key = _load_der(certificate.der).public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not _holds(key, context, payload, signature):
+        raise UntrustedError(f"a {context} document is not signed by {certificate.name}")

@@ -1,0 +1,1 @@
+"""The lab: an internet of network namespaces on one machine."""

@@ -1,0 +1,257 @@
+"""Messages that nodes and registries exchange, and the documents that they sign.
+
+Everything is JSON; octet strings travel as base64. Unknown fields are ignored, so that an old node
+understands what a newer one sends. All sizes are bounded by the HTTP servers that decode them, and
+every text that names a prefix or an address is parsed where it enters (see :mod:`re6st.peers`).
+
+A *signed document* is a pair of payload and signature. The signature covers ``<context> NUL <payload>``
+(:func:`re6st.identity.sign`), where the context names the kind of document: a signature made for one
+kind is worthless for another one.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from re6st.errors import RemoteProtocolError
+
+PROTOCOL_VERSION = 1
+"""Version of the control protocol; peers of another version refuse each other's tunnels."""
+
+MAXIMUM_BODY = 256 * 1024
+"""Octets that a request or an answer may have."""
+
+NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+"""What a node name looks like: a host name."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=63, pattern=NAME_PATTERN)]
+Serial = Annotated[str, Meta(max_length=40, pattern="^[0-9a-f]+$")]
+Text = Annotated[str, Meta(max_length=256)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Version = Annotated[int, Meta(ge=0)]
+Blob = Annotated[bytes, Meta(max_length=16 * 1024)]
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of everything that travels."""
+
+
+class Transport(enum.Enum):
+    """Transport protocol of an endpoint."""
+
+    UDP = "udp"
+    TCP = "tcp"
+
+
+class Endpoint(Struct, frozen=True, order=True):
+    """Where something can be reached on the underlay."""
+
+    transport: Transport
+    address: Annotated[str, Meta(max_length=45)]
+    port: Port
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.transport.value}:{host}:{self.port}"
+
+
+# -- signed documents -----------------------------------------------------------------------------------
+
+
+class SignedDocument(Message, frozen=True, kw_only=True):
+    """A payload (JSON of a versioned document) and its signature by the network's CA key."""
+
+    payload: Annotated[bytes, Meta(max_length=192 * 1024)]
+    signature: Annotated[bytes, Meta(max_length=128)]
+
+
+class NetworkParameters(Message, frozen=True, kw_only=True):
+    """Settings of the whole network, signed by the CA (context ``parameters``)."""
+
+    version: Version
+    network: Text
+    """The prefix of the network."""
+    registry_urls: Annotated[tuple[Text, ...], Meta(max_length=8)] = ()
+    """Where the registry can be asked, best first."""
+    babel_port: Port = 6696
+    """UDP port of babel inside the tunnels; one host may be a member of several networks."""
+    hello_interval: Annotated[float, Meta(ge=0.2, le=60)] = 4.0
+    """Seconds between babel hellos on a tunnel."""
+    update_interval: Annotated[float, Meta(ge=1, le=600)] = 60.0
+    """Seconds between full babel updates on a tunnel."""
+    gossip_interval: Annotated[float, Meta(ge=1, le=3600)] = 60.0
+    """Seconds between exchanges of peer records with a random neighbour."""
+
+
+class Revocations(Message, frozen=True, kw_only=True):
+    """All certificates that were withdrawn before their expiry (context ``revocations``)."""
+
+    version: Version
+    serials: Annotated[tuple[Serial, ...], Meta(max_length=4096)] = ()
+    """Serial numbers, lower-case hexadecimal."""
+
+
+class PeerRecord(Message, frozen=True, kw_only=True):
+    """What a node says of itself, signed with its certificate's key (context ``peer``)."""
+
+    prefix: Text
+    name: Name
+    sequence: Version
+    """Grows with every change; of two records of one node the one with the higher sequence is valid."""
+    endpoints: Annotated[tuple[Endpoint, ...], Meta(max_length=16)] = ()
+    """Where its control API listens; empty for a node that cannot be reached from outside."""
+    capabilities: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=16)] = ()
+    software: Annotated[str, Meta(max_length=32)] = ""
+    departed: bool = False
+    """The node has left the network for good."""
+
+
+class SignedPeerRecord(Message, frozen=True, kw_only=True):
+    """A peer record with all that is needed to verify it: anyone may pass it on."""
+
+    certificate: Blob
+    """X.509 certificate of the node, DER."""
+    payload: Blob
+    """JSON of :class:`PeerRecord`."""
+    signature: Annotated[bytes, Meta(max_length=128)]
+
+
+Records = Annotated[tuple[SignedPeerRecord, ...], Meta(max_length=64)]
+
+
+# -- control API between nodes --------------------------------------------------------------------------
+
+
+class TunnelRequest(Message, frozen=True, kw_only=True):
+    """``POST /v1/tunnels``: the dialer asks for a tunnel."""
+
+    protocol: int
+    boot_id: Annotated[str, Meta(max_length=64)]
+    """Random, new at each cold start of the dialer: the listener drops tunnels of an earlier boot."""
+    record: SignedPeerRecord
+    drivers: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=8)]
+    transports: Annotated[tuple[Transport, ...], Meta(max_length=4)]
+    mtu: Annotated[int, Meta(ge=1280, le=65535)]
+    """Largest packet, in octets, that the dialer's end of the tunnel can take."""
+    replace: bool = False
+    """Drop an existing tunnel to the dialer instead of refusing."""
+    parameters_version: Version = 0
+    revocations_version: Version = 0
+
+
+class TunnelOffer(Message, frozen=True, kw_only=True):
+    """The listener's answer: it waits for a while at these endpoints."""
+
+    tunnel: Annotated[str, Meta(max_length=64)]
+    """Name of the tunnel, chosen by the listener; ``DELETE /v1/tunnels/<tunnel>`` ends it."""
+    boot_id: Annotated[str, Meta(max_length=64)]
+    record: SignedPeerRecord
+    driver: Annotated[str, Meta(max_length=32)]
+    endpoints: Annotated[tuple[Endpoint, ...], Meta(min_length=1, max_length=8)]
+    key: Annotated[str, Meta(max_length=4096)]
+    """Pre-shared key of this tunnel only (OpenVPN: a ``tls-crypt`` static key file)."""
+    mtu: Annotated[int, Meta(ge=1280, le=65535)]
+    parameters_version: Version = 0
+    revocations_version: Version = 0
+
+    def __repr__(self) -> str:
+        return f"TunnelOffer(tunnel={self.tunnel!r}, endpoints={self.endpoints!r}, key=<redacted>)"
+
+
+class RefusalReason(enum.Enum):
+    """Why a tunnel was refused."""
+
+    FULL = "full"
+    ALREADY_CONNECTED = "already-connected"
+    NOT_ALLOWED = "not-allowed"
+    INCOMPATIBLE = "incompatible-version"
+    UNAVAILABLE = "unavailable"
+
+
+class TunnelRefusal(Message, frozen=True, kw_only=True):
+    """The listener will not have this tunnel (status 409)."""
+
+    reason: RefusalReason
+    detail: Text = ""
+    hints: Records = ()
+    """Other peers to try, when the reason is FULL."""
+
+
+class Gossip(Message, frozen=True, kw_only=True):
+    """``POST /v1/gossip``, both the request and the answer: some peer records and the versions known."""
+
+    records: Records = ()
+    parameters_version: Version = 0
+    revocations_version: Version = 0
+
+
+# -- registry API ---------------------------------------------------------------------------------------
+
+
+class EnrolmentRequest(Message, frozen=True, kw_only=True):
+    """``POST /v1/enrolments``: a certificate for this request, against a token."""
+
+    token: Annotated[str, Meta(max_length=128)]
+    request: Blob
+    """PKCS #10 certification request (RFC 2986), DER; its CN is the wished node name, or empty."""
+
+    def __repr__(self) -> str:
+        return "EnrolmentRequest(token=<redacted>)"
+
+
+class RenewalRequest(Message, frozen=True, kw_only=True):
+    """``POST /v1/renewals``: a fresh certificate; the old one authenticates the request."""
+
+    request: Blob
+
+
+class Enrolment(Message, frozen=True, kw_only=True):
+    """A certificate and everything with which a new node can start."""
+
+    certificate: Blob
+    parameters: SignedDocument
+    revocations: SignedDocument
+    peers: Records = ()
+
+
+class PeerSample(Message, frozen=True, kw_only=True):
+    """``GET /v1/peers/sample``: peer records drawn at random."""
+
+    peers: Records = ()
+    parameters_version: Version = 0
+    revocations_version: Version = 0
+
+
+class Problem(Message, frozen=True, kw_only=True):
+    """An error answer (RFC 9457)."""
+
+    type: Text
+    """Machine-readable reason, for example ``token-expired``."""
+    title: Text = ""
+    detail: Annotated[str, Meta(max_length=1024)] = ""
+    status: int = 500
+
+
+# -- encoding -------------------------------------------------------------------------------------------
+
+MessageType = TypeVar("MessageType", bound=Struct)
+
+
+def encode(message: Struct) -> bytes:
+    """Return ``message`` as JSON."""
+    return msgspec.json.encode(message)
+
+
+def decode(body: bytes | bytearray | memoryview, kind: type[MessageType]) -> MessageType:
+    """Return the message of type ``kind`` in ``body``.
+
+    Raises :class:`RemoteProtocolError`, naming the field at fault, when it is something else.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RemoteProtocolError(f"not a valid {kind.__name__}: {error}") from error

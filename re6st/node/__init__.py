@@ -1,0 +1,1 @@
+"""The node daemon: adapters to the kernel, programs, HTTP and disk around the pure core."""

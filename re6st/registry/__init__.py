@@ -1,0 +1,1 @@
+"""The registry: allocates prefixes, issues certificates, signs the documents of the network."""

@@ -1,0 +1,1 @@
+"""Routing by babeld: configuration, monitor socket, and the supervised daemon itself."""

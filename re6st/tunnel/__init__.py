@@ -1,0 +1,1 @@
+"""Tunnels: life-cycle, interface pool, and the drivers that carry the packets."""

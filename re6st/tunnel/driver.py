@@ -1,0 +1,92 @@
+"""What a tunnel driver must offer: the small protocol that lets other tunnels than OpenVPN's exist.
+
+A driver carries the packets of point-to-point tunnels, one interface each. The interface exists and is
+down when the driver is called; the node sets it up when the driver has reported :class:`Connected`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from typing import Protocol
+
+from re6st.messages import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One tunnel, as a driver needs to know it."""
+
+    tunnel: int
+    """Handle, unique in this run of the daemon."""
+    interface: str
+    """Name of the interface (``dev tun``), which exists already."""
+    peer_address: IPv6Address
+    """Node address of the peer: the SAN of its certificate."""
+    peer_name: str
+    """Name of the peer: the CN of its certificate."""
+    peer_fingerprint: str
+    """SHA-256 of the peer's certificate, 64 hexadecimal digits."""
+    key: str = field(repr=False)
+    """Pre-shared key of this tunnel only, made by :meth:`Driver.prepare` of the listener."""
+    mtu: int
+    """MTU of the interface, octets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """Both ends are authenticated and packets pass."""
+
+    tunnel: int
+    remote: Endpoint | None
+    """Where the peer's packets come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The tunnel has ended, by itself or on request; nothing of it is left."""
+
+    tunnel: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a tunnel has carried so far, in octets."""
+
+    tunnel: int
+    received: int
+    sent: int
+
+
+DriverEvent = Connected | Closed | Counters
+
+
+class Driver(Protocol):
+    """A way to carry packets between two nodes."""
+
+    name: str
+    """As it is named in tunnel requests."""
+
+    def set_listener(self, report: Callable[[DriverEvent], None]) -> None:
+        """Report all events to ``report`` from now on; it is called in the event loop's thread."""
+
+    async def prepare(self) -> str:
+        """Return a fresh key for one tunnel."""
+
+    async def listen(self, link: Link, port: int) -> None:
+        """Wait for the peer on the local ``port`` (all addresses).
+
+        Raises :class:`re6st.errors.ChildError`, for example when the port is taken. When it returns, the
+        peer may connect. Later failures are reported as :class:`Closed`.
+        """
+
+    async def dial(self, link: Link, endpoints: tuple[Endpoint, ...]) -> None:
+        """Connect to the peer at the first of ``endpoints`` that answers. Failures are :class:`Closed`.
+
+        Raises :class:`re6st.errors.ChildError` when the attempt cannot even begin.
+        """
+
+    async def close(self, tunnel: int) -> None:
+        """End ``tunnel``; :class:`Closed` follows. Unknown tunnels are ignored."""

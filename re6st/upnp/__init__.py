@@ -1,0 +1,1 @@
+"""Port mappings on the home router (UPnP internet gateway device)."""
