@@ -1,0 +1,186 @@
+"""Configuration of a node: one TOML file, every key optional.
+
+All mistakes of a file are reported at once, each with file and key, so that the owner corrects it in
+one go. Durations are seconds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from re6st.errors import ConfigError, StorageError
+
+DEFAULT_NETWORK = "re6st"
+"""Name of the network instance on this host when none is given."""
+
+INTERFACE_NAME_LENGTH = 15
+"""Longest name of an interface (IFNAMSIZ without the final NUL)."""
+
+SLOTS = 32
+"""Interfaces of the tunnel pool: outgoing, incoming, and room for those that cool down."""
+
+InterfaceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,15}$")]
+PortNumber = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class NodeConfig(Struct, frozen=True, kw_only=True, rename="kebab"):
+    """Settings of one node in one network."""
+
+    state_directory: Path
+    """Key, certificates, address book. Survives restarts."""
+    runtime_directory: Path
+    """Sockets, records of child processes. May vanish at boot."""
+    registry: tuple[str, ...] = ()
+    """URLs of the registry, best first; those in the network parameters are tried as well."""
+    control_port: PortNumber = 4226
+    """TCP port of the control API."""
+    tunnel_ports: str = "4227-4242"
+    """UDP ports of incoming tunnels, one each: ``first-last``."""
+    interface_prefix: InterfaceName = "re6st"
+    """Tunnel interfaces are called by this and a number."""
+    main_interface: InterfaceName = "lo"
+    """Interface that holds the node address."""
+    outgoing_tunnels: Annotated[int, Meta(ge=1, le=20)] = 10
+    """How many tunnels this node dials."""
+    tunnel_refresh: Annotated[float, Meta(ge=10, le=31_536_000)] = 3600.0
+    """Every so many seconds the outgoing tunnel that carries least is replaced."""
+    tunnel_mtu: Annotated[int, Meta(ge=1280, le=9000)] = 1280
+    """MTU of tunnels, octets; the smaller one of both ends is used."""
+    upnp: bool = True
+    """Ask the home router for port mappings."""
+    advertise: tuple[str, ...] = ()
+    """Public addresses at which the ports above can be reached, when the owner forwards them by hand."""
+    log_level: Annotated[str, Meta(pattern="^(error|warning|info|debug)$")] = "info"
+
+    @property
+    def tunnel_port_range(self) -> range:
+        """The ports of incoming tunnels."""
+        first, _, last = self.tunnel_ports.partition("-")
+        return range(int(first), int(last or first) + 1)
+
+    def interface(self, slot: int) -> str:
+        """Return the name of the tunnel interface of ``slot``."""
+        return f"{self.interface_prefix}{slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class Locations:
+    """Where a network instance keeps its files unless told otherwise."""
+
+    config: Path
+    state: Path
+    runtime: Path
+
+
+def default_locations(network: str) -> Locations:
+    """Return the places of the network instance called ``network``.
+
+    Raises :class:`ConfigError` when the name could not be part of a file name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", network):
+        raise ConfigError(f"{network!r} cannot name a network here: use letters, digits, '-' and '_'")
+    return Locations(
+        config=Path("/etc/re6st") / f"{network}.toml",
+        state=Path("/var/lib/re6st") / network,
+        runtime=Path("/run/re6st") / network,
+    )
+
+
+def load(path: Path, defaults: Locations) -> NodeConfig:
+    """Return the configuration in the file ``path``.
+
+    Raises :class:`StorageError` when it cannot be read and :class:`ConfigError` with all mistakes.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist: join a network first (re6st-node join LINK)") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"cannot read the configuration: {error}") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    values.setdefault("state-directory", str(defaults.state))
+    values.setdefault("runtime-directory", str(defaults.runtime))
+    return from_values(values, str(path))
+
+
+def from_values(values: dict[str, Any], origin: str) -> NodeConfig:
+    """Return the configuration made of ``values`` (keys as in the file).
+
+    Raises :class:`ConfigError` that lists every mistake, each line beginning with ``origin``.
+    """
+    fields = {field.encode_name: field for field in msgspec.structs.fields(NodeConfig)}
+    mistakes: list[str] = []
+    accepted: dict[str, Any] = {}
+    for key, value in values.items():
+        field = fields.get(key)
+        if field is None:
+            close = difflib.get_close_matches(key, fields, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            mistakes.append(f"{key}: no such setting{hint}")
+            continue
+        try:
+            accepted[field.name] = msgspec.convert(value, field.type, strict=True)
+        except msgspec.ValidationError as error:
+            mistakes.append(f"{key} = {value!r}: {error}")
+    mistakes += _check(accepted)
+    if mistakes:
+        raise ConfigError("\n".join(f"{origin}: {mistake}" for mistake in mistakes))
+    return NodeConfig(**accepted)
+
+
+def _check(accepted: dict[str, Any]) -> list[str]:
+    """Return the mistakes that the type of a single value does not show."""
+    mistakes = [
+        f"{name.replace('_', '-')}: must be an absolute path"
+        for name in ("state_directory", "runtime_directory")
+        if name in accepted and not accepted[name].is_absolute()
+    ]
+    ports = _port_range(accepted.get("tunnel_ports", "4227-4242"))
+    if ports is None:
+        mistakes.append("tunnel-ports: must be FIRST-LAST with 1 <= FIRST <= LAST <= 65535, at most 24 ports")
+    elif accepted.get("control_port", 4226) in ports:
+        mistakes.append("control-port: lies within tunnel-ports")
+    prefix = accepted.get("interface_prefix", "re6st")
+    if len(f"{prefix}{SLOTS - 1}") > INTERFACE_NAME_LENGTH:
+        mistakes.append(f"interface-prefix: {prefix!r} is too long, 13 characters are possible")
+    for address in accepted.get("advertise", ()):
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            mistakes.append(f"advertise: {address!r} is not an IP address")
+    mistakes += [
+        f"registry: {url!r} does not begin with https://"
+        for url in accepted.get("registry", ())
+        if not url.startswith("https://")
+    ]
+    return mistakes
+
+
+def _port_range(text: str) -> range | None:
+    match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", text)
+    if match is None:
+        return None
+    first, last = int(match[1]), int(match[2] or match[1])
+    ports = range(first, last + 1)
+    return ports if 1 <= first <= last <= 65535 and len(ports) <= 24 else None
+
+
+def render(values: dict[str, Any]) -> str:
+    """Return ``values`` (keys as in the file: texts, numbers, booleans, lists of texts) as TOML."""
+    lines = []
+    for key, value in values.items():
+        # JSON strings, numbers, booleans and arrays of strings are valid TOML.
+        lines.append(f"{key} = {msgspec.json.encode(value).decode()}")
+    return "\n".join(lines) + "\n"
