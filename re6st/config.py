@@ -131,13 +131,19 @@ def from_values(values: dict[str, Any], origin: str) -> NodeConfig:
             mistakes.append(f"{key}: no such setting{hint}")
             continue
         try:
-            accepted[field.name] = msgspec.convert(value, field.type, strict=True)
+            accepted[field.name] = msgspec.convert(value, field.type, strict=True, dec_hook=_decode_path)
         except msgspec.ValidationError as error:
             mistakes.append(f"{key} = {value!r}: {error}")
     mistakes += _check(accepted)
     if mistakes:
         raise ConfigError("\n".join(f"{origin}: {mistake}" for mistake in mistakes))
     return NodeConfig(**accepted)
+
+
+def _decode_path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError("must be a text")
 
 
 def _check(accepted: dict[str, Any]) -> list[str]:

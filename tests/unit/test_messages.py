@@ -1,0 +1,94 @@
+"""re6st.messages: what is accepted from outside."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from re6st.errors import RemoteProtocolError
+from re6st.messages import (
+    Endpoint,
+    EnrolmentRequest,
+    Gossip,
+    NetworkParameters,
+    PeerRecord,
+    SignedPeerRecord,
+    Transport,
+    TunnelOffer,
+    decode,
+    encode,
+)
+
+RECORD = PeerRecord(
+    prefix="2001:db8:42::/64",
+    name="attic",
+    sequence=7,
+    endpoints=(Endpoint(Transport.TCP, "11.0.1.2", 4226),),
+)
+
+
+def test_a_record_survives_encoding():
+    assert decode(encode(RECORD), PeerRecord) == RECORD
+
+
+def test_unknown_fields_are_ignored():
+    body = encode(RECORD)[:-1] + b',"colour":"green"}'
+    assert decode(body, PeerRecord) == RECORD
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (b'"sequence":"7"', "sequence"),
+        (b'"sequence":-1', "sequence"),
+        (b'"sequence":7,"name":"../../etc"', "name"),
+        (b'"sequence":7,"name":""', "name"),
+        (b'"sequence":7,"endpoints":[{"transport":"tcp","address":"11.0.1.2","port":70000}]', "endpoints"),
+        (b'"sequence":7,"endpoints":3', "endpoints"),
+    ],
+)
+def test_wrong_types_and_values_are_refused_with_the_field(change, field):
+    body = b'{"prefix":"2001:db8:42::/64","name":"attic",' + change + b"}"
+    with pytest.raises(RemoteProtocolError, match=field):
+        decode(body, PeerRecord)
+
+
+@given(st.binary(max_size=200))
+def test_garbage_never_raises_anything_else(body):
+    try:
+        decode(body, Gossip)
+    except RemoteProtocolError:
+        return
+
+
+def test_deep_nesting_is_refused():
+    with pytest.raises(RemoteProtocolError):
+        decode(b'{"x":' + b"[" * 100_000, Gossip)
+
+
+def test_too_many_records_are_refused():
+    signed = SignedPeerRecord(certificate=b"c", payload=b"p", signature=b"s")
+    with pytest.raises(RemoteProtocolError, match="records"):
+        decode(encode(Gossip(records=(signed,) * 65)), Gossip)
+
+
+def test_secrets_are_not_printed():
+    offer = TunnelOffer(
+        tunnel="t",
+        boot_id="b",
+        record=SignedPeerRecord(certificate=b"", payload=b"", signature=b""),
+        driver="openvpn",
+        endpoints=(Endpoint(Transport.UDP, "11.0.1.2", 4227),),
+        key="very secret",
+        mtu=1280,
+    )
+    assert "very secret" not in repr(offer)
+    assert "token-value" not in repr(EnrolmentRequest(token="token-value", request=b""))
+
+
+def test_parameters_have_usable_defaults():
+    parameters = decode(b'{"version":1,"network":"2001:db8:42::/48"}', NetworkParameters)
+    assert parameters.hello_interval > 0
+
+
+def test_endpoints_are_written_for_people():
+    assert str(Endpoint(Transport.UDP, "2a00::1", 5)) == "udp:[2a00::1]:5"
