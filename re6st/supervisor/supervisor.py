@@ -1,0 +1,158 @@
+"""All children of a daemon, and what an earlier daemon has left of them (I/O)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from re6st.errors import ChildError, StorageError
+from re6st.supervisor import output, process, record
+from re6st.supervisor.child import Child, ChildExit, ChildSpec
+from re6st.supervisor.record import ChildRecord
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_GRACE = 3.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+_CUT_INTERVAL = 10.0
+
+
+class Supervisor:
+    """Runs children that outlive the daemon: they have their own session and log to files."""
+
+    def __init__(self, directory: Path) -> None:
+        """Keep records and logs in ``directory``, which is made if it is missing.
+
+        Raises :class:`StorageError`.
+        """
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot make {directory} for records of child processes: {error}") from error
+        self._directory = directory
+        self._children: dict[str, Child] = {}
+        self._cutter: asyncio.TimerHandle | None = None
+
+    def children(self) -> list[Child]:
+        """Return all children, also those that wait to be started again."""
+        return list(self._children.values())
+
+    def get(self, name: str) -> Child | None:
+        """Return the child ``name``, or None."""
+        return self._children.get(name)
+
+    async def start(self, spec: ChildSpec, on_exit: Callable[[ChildExit], None]) -> Child:
+        """Start a child; ``on_exit`` is called in the event loop each time its process ends.
+
+        The process runs when this returns, which does not say that it is content: wait for its socket.
+        Raises :class:`ChildError` or :class:`StorageError` when it cannot be started.
+        """
+        if spec.name in self._children:
+            raise ChildError(f"{spec.name} runs already")
+        child = Child(spec, self._directory, on_exit, self._forget)
+        self._children[spec.name] = child
+        child.start()
+        if self._cutter is None:
+            self._cutter = asyncio.get_running_loop().call_later(_CUT_INTERVAL, self._cut_logs)
+        return child
+
+    async def stop(self, name: str, grace: float = DEFAULT_GRACE) -> None:
+        """End the child ``name``: SIGTERM, after ``grace`` seconds SIGKILL; unknown names are ignored.
+
+        It is gone when this returns, record and log as well, and ``on_exit`` was called. Raises
+        :class:`ChildError` when the kernel cannot end it; its record is kept then.
+        """
+        child = self._children.get(name)
+        if child is not None:
+            await child.stop(grace)
+
+    async def stop_all(self, grace: float = DEFAULT_GRACE) -> None:
+        """End all children side by side. Raises the first :class:`ChildError` after trying all."""
+        results = await asyncio.gather(
+            *(self.stop(name, grace) for name in list(self._children)), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def last_output(self, name: str) -> tuple[str, ...]:
+        """Return the last lines that the running child ``name`` has printed; none if it is unknown."""
+        child = self._children.get(name)
+        return output.tail(child.log_path) if child is not None else ()
+
+    async def reconcile(self, grace: float = DEFAULT_GRACE) -> list[ChildRecord]:
+        """Compare the records of an earlier daemon with the kernel, before any child is started.
+
+        Ends processes that are left over and removes their records and logs. Only a process that is the
+        one of the record for certain is touched. Returns the records whose process was still there.
+        Raises :class:`ChildError` when one of them cannot be ended.
+        """
+        found = []
+        left = [entry for entry in record.read_all(self._directory) if entry.name not in self._children]
+        for entry in left:
+            pid = entry.find()
+            if pid is not None:
+                logger.info("Process %d (%s) is left over from an earlier run: ending it", pid, entry.name)
+                found.append((entry, pid))
+        await asyncio.gather(*(_end_leftover(entry, pid, grace) for entry, pid in found))
+        for entry in left:
+            record.remove(self._directory, entry.name)
+            (self._directory / f"{entry.name}.log").unlink(missing_ok=True)
+        for temporary in self._directory.glob(".record-*"):
+            temporary.unlink(missing_ok=True)
+        return [entry for entry, _ in found]
+
+    def _forget(self, name: str) -> None:
+        self._children.pop(name, None)
+        if not self._children and self._cutter is not None:
+            self._cutter.cancel()
+            self._cutter = None
+
+    def _cut_logs(self) -> None:
+        for child in self._children.values():
+            try:
+                output.cut(child.log_path)
+            except OSError as error:
+                logger.warning("Cannot shorten the log of %s: %s", child.spec.name, error)
+        self._cutter = asyncio.get_running_loop().call_later(_CUT_INTERVAL, self._cut_logs)
+
+
+async def _end_leftover(entry: ChildRecord, pid: int, grace: float) -> None:
+    """End process ``pid`` of ``entry``, which is usually not our child."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # With the descriptor open, looking again makes sure that the pid was not used anew meanwhile.
+        if entry.find() != pid:
+            return
+        for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, number)
+            if await _has_ended(pidfd, patience):
+                process.reap(pidfd)
+                return
+        raise ChildError(f"process {pid} ({entry.name}) of an earlier run cannot be ended; end it by hand")
+    finally:
+        os.close(pidfd)
+
+
+async def _has_ended(pidfd: int, patience: float) -> bool:
+    """Return whether the process ends within ``patience`` seconds."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await asyncio.wait_for(ended.wait(), patience)
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(pidfd)
+    return True
