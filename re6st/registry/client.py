@@ -1,0 +1,224 @@
+"""Client of the registry: its API as a node uses it.
+
+A node trusts the registry because of its certificate, never because of its URL. Before joining it knows
+only the join link. It fetches the CA certificate without trusting the connection, compares its
+fingerprint with the link's, and from then on accepts only servers with a certificate of that CA for
+:data:`re6st.identity.REGISTRY_NAME`. Nothing, in particular not the token, is sent before that. For a URL
+marked ``#tls=public`` (see :mod:`re6st.registry.links`) the system's certification authorities and the
+host name decide instead; the CA is pinned all the same.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec import Struct
+
+from re6st.errors import (
+    ConfigError,
+    ExpiredError,
+    RegistryUnavailableError,
+    RemoteProtocolError,
+    StorageError,
+    UntrustedError,
+)
+from re6st.identity import fingerprint, format_time, load_certificate, parse_node_certificate, pem_to_der
+from re6st.messages import (
+    Enrolment,
+    EnrolmentRequest,
+    MessageType,
+    PeerSample,
+    RenewalRequest,
+    SignedDocument,
+    SignedPeerRecord,
+    decode,
+    encode,
+)
+from re6st.registry.links import JoinLink, RegistryUrl, parse_registry_url
+from re6st.registry.transport import request as send
+
+__all__ = [
+    "ClientCertificate",
+    "JoinLink",
+    "RegistryClient",
+    "RegistryUrl",
+    "fetch_authority",
+    "parse_registry_url",
+]
+
+REQUEST_TIMEOUT = 15.0
+"""Seconds that one request to one URL may take, from the connection to the last octet."""
+
+SAMPLE_SIZE = 16
+"""Peer records that a node asks for unless it says otherwise."""
+
+
+async def fetch_authority(link: JoinLink, *, time_limit: float = REQUEST_TIMEOUT) -> bytes:
+    """Return the CA certificate (DER) of the network that ``link`` leads to.
+
+    It is fetched over an unauthenticated connection on which nothing but this question is sent, and is
+    returned only if it has the fingerprint that the link names. ``time_limit`` is in seconds.
+
+    Raises :class:`UntrustedError` on another fingerprint, :class:`RegistryUnavailableError`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if link.url.public:
+        context.load_default_certs()
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # the fingerprint below is what counts
+    body = await send(link.url, context, "GET", "/v1/ca", b"", time_limit)
+    try:
+        der = pem_to_der(body)
+    except UntrustedError as error:
+        raise UntrustedError(f"{link.url.base} does not answer like a registry: {error}") from error
+    found = fingerprint(der)
+    if not hmac.compare_digest(found, link.fingerprint):
+        raise UntrustedError(
+            f"the registry at {link.url.base} has the CA fingerprint {found}, but the join link says"
+            f" {link.fingerprint}: the link is not for this registry, or somebody stands in between."
+            " Nothing was sent; ask the operator for a new link."
+        )
+    return der
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """Files with which a node proves who it is."""
+
+    certificate: Path
+    """The node's certificate, PEM."""
+    key: Path
+    """Its private key, PEM."""
+
+
+class RegistryClient:
+    """The registry's API. Holds no connection: make a new one when certificate or URLs change.
+
+    The URLs are tried in turn until one answers. Every method may raise
+
+    - :class:`RegistryUnavailableError`: no URL answers usefully; try again later;
+    - :class:`RegistryRefusedError`: the registry says no, ``code`` tells why;
+    - :class:`UntrustedError`: the server is not this network's registry, or does not accept our certificate;
+    - :class:`ExpiredError`, :class:`RevokedError`: our certificate (or the server's) is no longer valid.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[RegistryUrl | str],
+        authorities: Sequence[bytes],
+        certificate: ClientCertificate | None = None,
+        *,
+        time_limit: float = REQUEST_TIMEOUT,
+    ) -> None:
+        """Ask at ``urls``, trusting the CA certificates ``authorities`` (DER), as ``certificate`` if given.
+
+        ``time_limit`` is in seconds, for each URL. Raises :class:`ConfigError` for no or malformed URLs.
+        """
+        self.urls = tuple(parse_registry_url(url) if isinstance(url, str) else url for url in urls)
+        if not self.urls:
+            raise ConfigError(
+                'no registry URL is known: set registry = ["https://HOST:PORT"] in the configuration'
+            )
+        self._authorities = tuple(authorities)
+        self._certificate = certificate
+        self._time_limit = time_limit
+        self._contexts: dict[bool, ssl.SSLContext] = {}
+
+    async def enrol(self, token: str, request: bytes) -> Enrolment:
+        """Exchange ``token`` for a certificate over ``request`` (PKCS #10, DER).
+
+        May be repeated with the same key when the answer was lost: it is the same enrolment.
+        """
+        return await self._ask(
+            "POST", "/v1/enrolments", Enrolment, EnrolmentRequest(token=token, request=request)
+        )
+
+    async def renew(self, request: bytes) -> Enrolment:
+        """Return a fresh certificate over ``request``, which may be for a new key."""
+        return await self._ask("POST", "/v1/renewals", Enrolment, RenewalRequest(request=request))
+
+    async def publish(self, record: SignedPeerRecord) -> None:
+        """Hand in our own peer record. An older one than the registry knows is refused."""
+        await self._try("PUT", "/v1/peers/self", record)
+
+    async def leave(self) -> None:
+        """Leave the network for good: our certificate is revoked, our prefix is given back."""
+        await self._try("DELETE", "/v1/nodes/self")
+
+    async def sample(self, count: int = SAMPLE_SIZE) -> PeerSample:
+        """Return up to ``count`` (1 to 64) random peer records. They are not verified yet."""
+        return await self._ask("GET", f"/v1/peers/sample?count={count}", PeerSample)
+
+    async def parameters(self) -> SignedDocument:
+        """Return the network parameters, not verified yet."""
+        return await self._ask("GET", "/v1/parameters", SignedDocument)
+
+    async def revocations(self) -> SignedDocument:
+        """Return the revocations, not verified yet."""
+        return await self._ask("GET", "/v1/revocations", SignedDocument)
+
+    async def _ask(
+        self, method: str, path: str, kind: type[MessageType], message: Struct | None = None
+    ) -> MessageType:
+        body = await self._try(method, path, message)
+        try:
+            return decode(body, kind)
+        except RemoteProtocolError as error:
+            raise RegistryUnavailableError(
+                f"the registry answers nonsense to {method} {path}: {error}"
+            ) from error
+
+    async def _try(self, method: str, path: str, message: Struct | None = None) -> bytes:
+        """Return the body of the first URL's answer that is of use."""
+        self._check_certificate()
+        failures: list[Exception] = []
+        body = encode(message) if message is not None else b""
+        for url in self.urls:
+            try:
+                return await send(url, self._context(url.public), method, path, body, self._time_limit)
+            except (RegistryUnavailableError, UntrustedError, ExpiredError) as error:
+                failures.append(error)
+        for failure in failures:
+            if not isinstance(failure, RegistryUnavailableError):
+                raise failure
+        raise RegistryUnavailableError("; ".join(str(failure) for failure in failures))
+
+    def _context(self, public: bool) -> ssl.SSLContext:
+        if public not in self._contexts:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            if public:
+                context.load_default_certs()
+            else:
+                context.load_verify_locations(cadata=b"".join(self._authorities))
+            if self._certificate is not None:
+                try:
+                    context.load_cert_chain(self._certificate.certificate, self._certificate.key)
+                except ssl.SSLError as error:
+                    raise UntrustedError(
+                        f"{self._certificate.certificate} and its key are not usable: {error}"
+                    ) from error
+                except OSError as error:
+                    raise StorageError(
+                        f"cannot read {self._certificate.certificate} and its key: {error}"
+                    ) from error
+            self._contexts[public] = context
+        return self._contexts[public]
+
+    def _check_certificate(self) -> None:
+        """Raise :class:`ExpiredError` at once: a TLS server would only close the connection."""
+        if self._certificate is None:
+            return
+        own = parse_node_certificate(load_certificate(self._certificate.certificate))
+        if time.time() > own.not_after:
+            raise ExpiredError(
+                f"this node's certificate expired on {format_time(own.not_after)}: the registry will not"
+                " renew it any more; ask the operator for a new join link and join again with --force"
+            )

@@ -1,0 +1,97 @@
+"""Registry URLs and join links: how they are written and read.
+
+A join link is ``https://HOST:PORT/#ca=<fingerprint>&token=<token>``. What follows the ``#`` never travels.
+A registry behind a public host name may show a public certificate instead of one of the network's CA; its
+URL is then marked ``#tls=public``, in join links, in configuration and in network parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlsplit
+
+from re6st.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryUrl:
+    """Where the registry is, and which kind of certificate proves it."""
+
+    base: str
+    """``https://HOST[:PORT]``, without path."""
+    public: bool = False
+    """Its certificate is a public one for HOST, not one of the network's CA."""
+
+    def __str__(self) -> str:
+        return f"{self.base}/#tls=public" if self.public else self.base
+
+
+def parse_registry_url(text: str) -> RegistryUrl:
+    """Return the registry URL ``https://HOST[:PORT][/][#tls=public]``. Raises :class:`ConfigError`."""
+    base, fragment = _split(text, "registry URL")
+    if fragment not in ("", "tls=public"):
+        raise ConfigError(f"{text!r}: the only fragment that a registry URL can have is #tls=public")
+    return RegistryUrl(base, public=bool(fragment))
+
+
+def _split(text: str, what: str) -> tuple[str, str]:
+    """Return base URL and fragment of ``text``. Raises :class:`ConfigError` that calls it ``what``."""
+    try:
+        parts = urlsplit(text.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"not a valid {what}: {error}") from error
+    if parts.scheme != "https":
+        raise ConfigError(f"not a valid {what}: it does not begin with https://")
+    if not host or re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", host) is None:
+        raise ConfigError(f"not a valid {what}: it names no host")
+    if parts.username is not None or parts.path not in ("", "/") or parts.query:
+        raise ConfigError(f"not a valid {what}: only https://HOST:PORT/ and a fragment are possible")
+    shown = f"[{host}]" if ":" in host else host
+    return f"https://{shown}" + (f":{port}" if port is not None else ""), parts.fragment
+
+
+@dataclass(frozen=True, slots=True)
+class JoinLink:
+    """Everything that a machine needs to join a network.
+
+    ``https://HOST:PORT/#ca=<64 hexadecimal digits>&token=<token>[&tls=public]``
+    """
+
+    url: RegistryUrl
+    fingerprint: str
+    """SHA-256 of the CA certificate, 64 lower-case hexadecimal digits."""
+    token: str = field(repr=False)
+
+    def __str__(self) -> str:
+        public = "&tls=public" if self.url.public else ""
+        return f"{self.url.base}/#ca={self.fingerprint}&token={self.token}{public}"
+
+    @classmethod
+    def parse(cls, text: str) -> JoinLink:
+        """Return the join link written in ``text``. Raises :class:`ConfigError` that says what is wrong."""
+        base, fragment = _split(text, "join link")
+        if not fragment:
+            raise ConfigError(
+                "not a valid join link: the part from '#' on is missing; put the link in quotes on the"
+                " command line ('https://...#ca=...&token=...')"
+            )
+        values = dict(parse_qsl(fragment, keep_blank_values=True))
+        authority = values.get("ca", "").lower()
+        if re.fullmatch(r"[0-9a-f]{64}", authority) is None:
+            raise ConfigError(
+                "not a valid join link: 'ca=' must be followed by the 64 hexadecimal digits of the CA's"
+                " fingerprint; was the link copied as a whole?"
+            )
+        if "token" not in values:
+            raise ConfigError(
+                "not a valid join link: '&token=' is missing; put the link in quotes on the command line"
+            )
+        if re.fullmatch(r"[A-Za-z0-9_-]{16,128}", values["token"]) is None:
+            raise ConfigError(
+                "not a valid join link: its token is malformed; was the link copied as a whole?"
+            )
+        if values.get("tls", "public") != "public":
+            raise ConfigError(f"not a valid join link: tls={values['tls']!r}, only tls=public is known")
+        return cls(RegistryUrl(base, public="tls" in values), authority, values["token"])
