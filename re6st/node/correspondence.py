@@ -1,0 +1,340 @@
+"""What this node and its peers say to each other: tunnel requests, gossip, documents.
+
+Both directions meet here: calls of peers that the control server hands over, and effects of the core
+that the control client carries out. Everything received is verified before the core hears of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from re6st.config import NodeConfig
+from re6st.core.effects import (
+    CancelRequest,
+    ExchangeGossip,
+    FetchDocument,
+    OfferTunnel,
+    RefuseTunnel,
+    RequestTunnel,
+)
+from re6st.core.events import (
+    Document,
+    DocumentFailed,
+    Event,
+    GossipAnswered,
+    GossipFailed,
+    ParametersAccepted,
+    PeersLearned,
+    RevocationsAccepted,
+    Source,
+    TunnelCancelled,
+    TunnelOffered,
+    TunnelRefused,
+    TunnelRequested,
+    TunnelRequestFailed,
+    VersionSeen,
+)
+from re6st.errors import IdentityError, ProtocolError, Re6stError, UntrustedError
+from re6st.identity import NodeCertificate
+from re6st.messages import (
+    PROTOCOL_VERSION,
+    Endpoint,
+    Gossip,
+    RefusalReason,
+    SignedDocument,
+    SignedPeerRecord,
+    Transport,
+    TunnelOffer,
+    TunnelRefusal,
+    TunnelRequest,
+)
+from re6st.node.control_client import ControlClient
+from re6st.node.documents import Documents
+from re6st.node.own_record import OwnRecord
+from re6st.node.tasks import Tasks
+from re6st.node.tunnels import TunnelOperator
+from re6st.node.verifier import Verifier
+from re6st.peers import Peer
+
+logger = logging.getLogger(__name__)
+
+SAMPLE = 20
+"""Peer records in one answer to gossip."""
+
+CANCEL_TIMEOUT = 3.0
+"""Seconds that telling a peer about the end of a tunnel may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A tunnel request of a peer that waits for the core's decision."""
+
+    answer: asyncio.Future[TunnelOffer | TunnelRefusal]
+    local: str
+    remote: str
+
+
+class Underlay:
+    """What correspondence must know of the network below; see :mod:`re6st.node.reachability`."""
+
+    async def listener_endpoints(self, port: int, local: str, remote: str) -> tuple[Endpoint, ...]:
+        """Return where a dialer that came from ``remote`` to ``local`` reaches our UDP ``port``."""
+        raise NotImplementedError
+
+    def dial_endpoints(self, peer: Peer) -> tuple[Endpoint, ...]:
+        """Return the endpoints of ``peer`` that can be tried from here, best first."""
+        raise NotImplementedError
+
+
+class Correspondence:
+    """Talks with peers. Implements :class:`re6st.node.control_server.ControlService`."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        boot_id: str,
+        verifier: Verifier,
+        documents: Documents,
+        own: OwnRecord,
+        client: ControlClient,
+        underlay: Underlay,
+        tasks: Tasks,
+        report: Callable[[Event], None],
+        sample: Callable[[int], tuple[Peer, ...]],
+    ) -> None:
+        """Report to the core through ``report``; ``sample`` draws random peers from its address book."""
+        self._config = config
+        self._boot_id = boot_id
+        self._verifier = verifier
+        self._documents = documents
+        self._own = own
+        self._client = client
+        self._underlay = underlay
+        self._tasks = tasks
+        self._report = report
+        self._sample = sample
+        self._pending: dict[int, Pending] = {}
+        self._last_request = 0
+        self._requests: dict[int, asyncio.Task[None]] = {}
+        self.operator: TunnelOperator
+        """Set once by the daemon: the two need each other."""
+
+    # -- what peers ask (ControlService) ----------------------------------------------------------------
+
+    def identify(self, der: bytes) -> NodeCertificate:
+        """Return who shows the certificate ``der``. Raises :class:`IdentityError`."""
+        return self._verifier.identify(der)
+
+    async def tunnel_requested(
+        self, caller: NodeCertificate, request: TunnelRequest, local: str, remote: str
+    ) -> TunnelOffer | TunnelRefusal:
+        """Have the core decide on a request that came from address ``remote`` to our address ``local``."""
+        peer = self._open_own(caller, request.record)
+        self._see_versions(peer, request.parameters_version, request.revocations_version)
+        self._last_request += 1
+        number = self._last_request
+        pending = Pending(asyncio.get_running_loop().create_future(), local, remote)
+        self._pending[number] = pending
+        try:
+            self._report(PeersLearned((peer,), Source.DIRECT))
+            self._report(
+                TunnelRequested(
+                    request=number,
+                    peer=peer,
+                    boot_id=request.boot_id,
+                    protocol=request.protocol,
+                    drivers=request.drivers if Transport.UDP in request.transports else (),
+                    mtu=min(request.mtu, self._config.tunnel_mtu),
+                    replace=request.replace,
+                )
+            )
+            return await pending.answer
+        finally:
+            self._pending.pop(number, None)
+
+    def tunnel_cancelled(self, caller: NodeCertificate, name: str) -> None:
+        """End the tunnel called ``name`` that ``caller`` is the other end of; unknown ones are ignored."""
+        tunnel = self.operator.find(caller.prefix, name)
+        if tunnel is not None:
+            self._report(TunnelCancelled(tunnel.number, "the peer ended it"))
+
+    def gossip_received(self, caller: NodeCertificate, gossip: Gossip) -> Gossip:
+        """Take the caller's records and return some of ours."""
+        self._take_gossip(caller, gossip)
+        return self._gossip(self._sample(SAMPLE))
+
+    def document(self, document: Document) -> SignedDocument | None:
+        """Return the signed document we hold."""
+        return self._documents.signed(document)
+
+    def _open_own(self, caller: NodeCertificate, record: SignedPeerRecord) -> Peer:
+        """Return the peer of a record that must be the caller's own."""
+        peer = self._verifier.open(record)
+        if peer.prefix != caller.prefix:
+            raise UntrustedError(f"{caller.name} shows the record of {peer.name} as its own")
+        return peer
+
+    def _see_versions(self, peer: Peer | NodeCertificate, parameters: int, revocations: int) -> None:
+        for document, version in ((Document.PARAMETERS, parameters), (Document.REVOCATIONS, revocations)):
+            if version > self._documents.version(document):
+                self._report(VersionSeen(peer.prefix, document, version))
+
+    # -- the core's answers -----------------------------------------------------------------------------
+
+    def offer(self, effect: OfferTunnel) -> None:
+        """Listen for the peer, then answer its request."""
+        self._tasks.spawn(self._offer(effect), f"listen for {effect.peer.name}")
+
+    async def _offer(self, effect: OfferTunnel) -> None:
+        pending = self._pending.get(effect.request)
+        try:
+            listening = await self.operator.listen(effect)
+            endpoints: tuple[Endpoint, ...] = ()
+            if pending is not None:
+                endpoints = await self._underlay.listener_endpoints(
+                    effect.port, pending.local, pending.remote
+                )
+            if not endpoints:
+                raise ProtocolError(f"no endpoint at which {effect.peer.name} could reach this node")
+        except Re6stError as error:
+            logger.warning("Cannot offer a tunnel to %s: %s", effect.peer.name, error)
+            self._report(TunnelCancelled(effect.tunnel, str(error)))
+            self._answer(effect.request, TunnelRefusal(reason=RefusalReason.UNAVAILABLE))
+            return
+        self._answer(
+            effect.request,
+            TunnelOffer(
+                tunnel=listening.name,
+                boot_id=self._boot_id,
+                record=self._own.signed,
+                driver=listening.driver,
+                endpoints=endpoints,
+                key=listening.key,
+                mtu=listening.mtu,
+                parameters_version=self._documents.parameters.version,
+                revocations_version=self._documents.revocations.version,
+            ),
+        )
+
+    def refuse(self, effect: RefuseTunnel) -> None:
+        """Answer a request with a refusal."""
+        logger.info("Refused a tunnel: %s %s", effect.reason.value, effect.detail)
+        hints = tuple(peer.signed for peer in effect.hints)
+        self._answer(
+            effect.request, TunnelRefusal(reason=effect.reason, detail=effect.detail[:256], hints=hints)
+        )
+
+    def _answer(self, request: int, answer: TunnelOffer | TunnelRefusal) -> None:
+        pending = self._pending.get(request)
+        if pending is not None and not pending.answer.done():
+            pending.answer.set_result(answer)
+
+    # -- what the core asks of peers --------------------------------------------------------------------
+
+    def request(self, effect: RequestTunnel) -> None:
+        """Ask a peer for a tunnel."""
+        task = self._tasks.spawn(self._request(effect), f"ask {effect.peer.name} for a tunnel")
+        self._requests[effect.tunnel] = task
+        task.add_done_callback(lambda _: self._requests.pop(effect.tunnel, None))
+
+    def cancel_request(self, effect: CancelRequest) -> None:
+        """Forget a request that is under way."""
+        task = self._requests.get(effect.tunnel)
+        if task is not None:
+            task.cancel()
+
+    async def _request(self, effect: RequestTunnel) -> None:
+        request = TunnelRequest(
+            protocol=PROTOCOL_VERSION,
+            boot_id=self._boot_id,
+            record=self._own.signed,
+            drivers=("openvpn",),
+            transports=(Transport.UDP,),
+            mtu=self._config.tunnel_mtu,
+            replace=effect.replace,
+            parameters_version=self._documents.parameters.version,
+            revocations_version=self._documents.revocations.version,
+        )
+        try:
+            answer = await self._client.request_tunnel(
+                effect.peer, self._underlay.dial_endpoints(effect.peer), request
+            )
+            if isinstance(answer, TunnelOffer):
+                peer = self._verifier.open(answer.record)
+                if peer.prefix != effect.peer.prefix:
+                    raise UntrustedError(f"{effect.peer.name} answered with the record of {peer.name}")
+        except (IdentityError, ProtocolError) as error:
+            self._report(TunnelRequestFailed(effect.tunnel, str(error)))
+            return
+        if isinstance(answer, TunnelRefusal):
+            hints = self._verifier.open_all(answer.hints)
+            self._report(TunnelRefused(effect.tunnel, answer.reason, answer.detail, hints))
+            return
+        self._see_versions(peer, answer.parameters_version, answer.revocations_version)
+        self._report(TunnelOffered(effect.tunnel, answer, peer))
+
+    def cancel_at_peer(self, peer: Peer, name: str) -> None:
+        """Tell ``peer`` that the tunnel ``name`` ends; a peer that cannot be told will notice."""
+        self._tasks.spawn(self._cancel_at_peer(peer, name), f"tell {peer.name} that a tunnel ends")
+
+    async def _cancel_at_peer(self, peer: Peer, name: str) -> None:
+        with contextlib.suppress(ProtocolError, IdentityError, TimeoutError):
+            async with asyncio.timeout(CANCEL_TIMEOUT):
+                await self._client.cancel_tunnel(peer, name)
+
+    # -- gossip and documents ---------------------------------------------------------------------------
+
+    def exchange(self, effect: ExchangeGossip) -> None:
+        """Exchange peer records with a neighbour."""
+        self._tasks.spawn(self._exchange(effect), f"gossip with {effect.peer.name}")
+
+    async def _exchange(self, effect: ExchangeGossip) -> None:
+        try:
+            answer = await self._client.exchange_gossip(effect.peer, self._gossip(effect.records))
+        except (IdentityError, ProtocolError) as error:
+            self._report(GossipFailed(effect.peer.prefix, str(error)))
+            return
+        self._take_gossip(effect.peer, answer)
+        self._report(GossipAnswered(effect.peer.prefix))
+
+    def _gossip(self, peers: Iterable[Peer]) -> Gossip:
+        records = [self._own.signed, *(peer.signed for peer in peers)]
+        return Gossip(
+            records=tuple(records),
+            parameters_version=self._documents.parameters.version,
+            revocations_version=self._documents.revocations.version,
+        )
+
+    def _take_gossip(self, sender: Peer | NodeCertificate, gossip: Gossip) -> None:
+        peers = self._verifier.open_all(gossip.records)
+        if peers:
+            self._report(PeersLearned(peers, Source.GOSSIP))
+        self._see_versions(sender, gossip.parameters_version, gossip.revocations_version)
+
+    async def fetch_from(self, peer: Peer, effect: FetchDocument) -> None:
+        """Get a newer document from ``peer``."""
+        try:
+            newer = self.accept(effect.document, await self._client.fetch_document(peer, effect.document))
+        except (IdentityError, ProtocolError) as error:
+            self._report(DocumentFailed(effect.document, str(error)))
+            return
+        if not newer:
+            self._report(DocumentFailed(effect.document, f"{peer.name} has no newer one"))
+
+    def accept(self, document: Document, signed: SignedDocument) -> bool:
+        """Put a document in force if it is newer; return whether it was.
+
+        Raises :class:`IdentityError` or :class:`ProtocolError`.
+        """
+        if not self._documents.accept(document, signed):
+            return False
+        if document is Document.PARAMETERS:
+            self._report(ParametersAccepted(self._documents.parameters))
+        else:
+            self._report(RevocationsAccepted(self._documents.revocations.version, self._documents.revoked))
+        return True

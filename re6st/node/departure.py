@@ -1,0 +1,75 @@
+"""Leaving a network for good, as the command line does it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+from re6st.config import NodeConfig
+from re6st.errors import ConfigError, IdentityError, RegistryError
+from re6st.node.cache import Cache
+from re6st.node.credentials import load_credentials
+from re6st.node.documents import Documents
+from re6st.node.enrolment import CACHE_NAME, leave, remove_state
+from re6st.status import NodeStatus, fetch
+
+_STOP_TIMEOUT = 20.0
+
+
+def depart(config: NodeConfig, *, force: bool) -> Iterator[str]:
+    """Stop the daemon, tell peers and registry, remove the keys; yield what was done, for people.
+
+    Raises :class:`RegistryError` or :class:`IdentityError`, with the keys in place, when the registry
+    cannot be told and ``force`` is not set.
+    """
+    if _stop_daemon(config):
+        yield "The daemon has stopped."
+    try:
+        told = _tell(config)
+        yield f"The registry and {told} peers know that this node has left."
+    except (RegistryError, IdentityError) as error:
+        if not force:
+            raise type(error)(
+                f"{error}\nNothing was removed. Try again later, or remove the keys with --force: the"
+                " operator must then revoke this node by hand"
+            ) from error
+        yield f"The registry was not told: {error}"
+    remove_state(config.state_directory)
+    yield "Key and certificate are removed."
+
+
+def _tell(config: NodeConfig) -> int:
+    credentials = load_credentials(config.state_directory, time.time())
+    documents = Documents(config.state_directory, credentials.trust)
+    urls = list(dict.fromkeys((*config.registry, *documents.parameters.registry_urls)))
+    cache = Cache(config.state_directory / CACHE_NAME)
+    try:
+        return asyncio.run(leave(credentials, cache, documents, urls, config.control_port))
+    finally:
+        cache.close()
+
+
+def _stop_daemon(config: NodeConfig) -> bool:
+    """End a running daemon and wait until it is gone; return whether there was one."""
+    try:
+        pid = fetch(config.runtime_directory, "status", NodeStatus).pid
+    except ConfigError:
+        return False
+    descriptor = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        while time.monotonic() < deadline:
+            try:
+                signal.pidfd_send_signal(descriptor, 0)
+            except ProcessLookupError:
+                return True
+            time.sleep(0.05)
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(descriptor)
+    raise ConfigError(f"the daemon (pid {pid}) does not stop; end it and try again")

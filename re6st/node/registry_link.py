@@ -1,0 +1,142 @@
+"""Carries out what the core asks of the registry, and remembers for people how that went."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from re6st.core.effects import AskRegistry, FetchDocument
+from re6st.core.events import (
+    Document,
+    DocumentFailed,
+    Event,
+    PeersLearned,
+    RegistryAnswered,
+    RegistryFailed,
+    RegistryOperation,
+    Source,
+    VersionSeen,
+)
+from re6st.errors import IdentityError, ProtocolError, Re6stError, RegistryRefusedError
+from re6st.identity import build_request
+from re6st.messages import SignedDocument
+from re6st.node.credentials import Credentials
+from re6st.node.documents import Documents
+from re6st.node.enrolment import registry_client
+from re6st.node.own_record import OwnRecord
+from re6st.node.tasks import Tasks
+from re6st.node.verifier import Verifier
+from re6st.registry.client import RegistryClient
+
+logger = logging.getLogger(__name__)
+
+SAMPLE = 40
+"""Peer records that one sample asks for."""
+
+
+class RegistryLink:
+    """This node's side of its contact with the registry."""
+
+    def __init__(
+        self,
+        *,
+        urls: tuple[str, ...],
+        credentials: Credentials,
+        documents: Documents,
+        own: OwnRecord,
+        verifier: Verifier,
+        tasks: Tasks,
+        report: Callable[[Event], None],
+        accept: Callable[[Document, SignedDocument], bool],
+        renewed: Callable[[bytes], None],
+    ) -> None:
+        """Try ``urls`` first, then those of the network parameters. Give new documents to ``accept``
+        and a new certificate (DER) to ``renewed``.
+        """
+        self._urls = urls
+        self._credentials = credentials
+        self._documents = documents
+        self._own = own
+        self._verifier = verifier
+        self._tasks = tasks
+        self._report = report
+        self._accept = accept
+        self._renewed = renewed
+        self.state = "not asked yet"
+        """How the last contact went, for people."""
+        self.reachable = False
+
+    def use(self, credentials: Credentials) -> None:
+        """Show this certificate from now on."""
+        self._credentials = credentials
+
+    def ask(self, effect: AskRegistry) -> None:
+        """Do what the core wants of the registry."""
+        self._tasks.spawn(self._ask(effect.operation), f"{effect.operation.value} at the registry")
+
+    def fetch(self, effect: FetchDocument) -> None:
+        """Get a newer document from the registry."""
+        self._tasks.spawn(self._fetch(effect.document), f"fetch the {effect.document.value}")
+
+    def _client(self) -> RegistryClient:
+        urls = dict.fromkeys((*self._urls, *self._documents.parameters.registry_urls))
+        return registry_client(self._credentials, list(urls))
+
+    async def _ask(self, operation: RegistryOperation) -> None:
+        try:
+            match operation:
+                case RegistryOperation.PUBLISH:
+                    await self._client().publish(self._own.signed)
+                case RegistryOperation.SAMPLE:
+                    await self._sample()
+                case RegistryOperation.RENEW:
+                    await self._renew()
+        except Re6stError as error:
+            self._note(str(error), reachable=isinstance(error, RegistryRefusedError))
+            logger.warning("The registry did not %s: %s", operation.value, error)
+            final = isinstance(error, RegistryRefusedError | IdentityError)
+            self._report(RegistryFailed(operation, str(error), final=final))
+            return
+        self._note("reachable", reachable=True)
+        self._report(RegistryAnswered(operation))
+
+    async def _sample(self) -> None:
+        answer = await self._client().sample(SAMPLE)
+        peers = self._verifier.open_all(answer.peers)
+        if peers:
+            self._report(PeersLearned(peers, Source.REGISTRY))
+        for document, version in (
+            (Document.PARAMETERS, answer.parameters_version),
+            (Document.REVOCATIONS, answer.revocations_version),
+        ):
+            if version > self._documents.version(document):
+                self._report(VersionSeen(None, document, version))
+
+    async def _renew(self) -> None:
+        certificate = self._credentials.certificate
+        enrolment = await self._client().renew(build_request(self._credentials.key, certificate.name))
+        renewed = self._credentials.trust.verify(enrolment.certificate, time.time())
+        if renewed.prefix != certificate.prefix:
+            raise ProtocolError(f"the registry renewed the certificate for another prefix, {renewed.prefix}")
+        self._renewed(enrolment.certificate)
+        for document, signed in (
+            (Document.PARAMETERS, enrolment.parameters),
+            (Document.REVOCATIONS, enrolment.revocations),
+        ):
+            self._accept(document, signed)
+
+    async def _fetch(self, document: Document) -> None:
+        client = self._client()
+        try:
+            signed = await (client.parameters() if document is Document.PARAMETERS else client.revocations())
+            newer = self._accept(document, signed)
+        except Re6stError as error:
+            self._report(DocumentFailed(document, str(error)))
+            return
+        if not newer:
+            self._report(DocumentFailed(document, "the registry has no newer one"))
+
+    def _note(self, state: str, *, reachable: bool) -> None:
+        self.reachable = reachable
+        self.state = f"{state} ({time.strftime('%Y-%m-%d %H:%M:%S')})"

@@ -1,0 +1,138 @@
+"""Tables of a node's state, for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from re6st.status import NodeStatus, PeerStatus, RouteStatus, TunnelStatus
+
+_DAY = 86_400
+
+
+def _octets(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds)
+    if whole >= _DAY:
+        return f"{whole // _DAY} d {whole % _DAY // 3600} h"
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
+    console = Console(markup=False, highlight=False)
+    if not rows:
+        console.print(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def print_status(status: NodeStatus) -> None:
+    """Print the node in short."""
+    remaining = status.certificate_expires - time.time()
+    lines = [
+        ("node", f"{status.name}  {status.prefix}"),
+        ("address", status.address),
+        ("network", status.network),
+        ("reachable", f"{status.reachability.value}: {status.reachability_reason}"),
+        ("endpoints", ", ".join(status.endpoints) or "none"),
+        ("tunnels", f"{status.tunnels_out} out, {status.tunnels_in} in"),
+        ("routes", f"{status.routes} to {status.peers} known nodes"),
+        ("routing", status.routing),
+        ("registry", status.registry),
+        ("certificate", f"valid for {_duration(max(remaining, 0))}"),
+        ("parameters", f"version {status.parameters_version}, revocations {status.revocations_version}"),
+        ("daemon", f"{status.software}, pid {status.pid}, up {_duration(status.uptime)}"),
+    ]
+    lines += [
+        (
+            "mapping",
+            f"{mapping.protocol} {mapping.internal_port} -> {mapping.external_port or 'none'}"
+            f"  {mapping.state} {mapping.reason}".rstrip(),
+        )
+        for mapping in status.mappings
+    ]
+    console = Console(highlight=False)
+    for name, value in lines:
+        console.print(f"[bold]{name:<12}[/bold]", end="")
+        console.print(value, markup=False)
+
+
+def print_tunnels(tunnels: Sequence[TunnelStatus]) -> None:
+    """Print all tunnels."""
+    _table(
+        ("PEER", "PREFIX", "DIR", "STATE", "HOW", "INTERFACE", "REMOTE", "COST", "AGE", "IN", "OUT"),
+        [
+            (
+                tunnel.peer,
+                tunnel.prefix,
+                tunnel.direction,
+                tunnel.state,
+                tunnel.established,
+                tunnel.interface,
+                tunnel.remote or "-",
+                str(tunnel.cost or "-"),
+                _duration(tunnel.age),
+                _octets(tunnel.received),
+                _octets(tunnel.sent),
+            )
+            for tunnel in tunnels
+        ],
+        "There is no tunnel.",
+    )
+
+
+def print_peers(peers: Sequence[PeerStatus]) -> None:
+    """Print the address book."""
+    _table(
+        ("NAME", "PREFIX", "TUNNEL", "ENDPOINTS", "FAILURES", "SOFTWARE"),
+        [
+            (
+                peer.name,
+                peer.prefix,
+                "yes" if peer.connected else "-",
+                " ".join(peer.endpoints) or "outgoing only",
+                str(peer.failures or "-"),
+                peer.software,
+            )
+            for peer in peers
+        ],
+        "No other node is known yet.",
+    )
+
+
+def print_routes(routes: Sequence[RouteStatus]) -> None:
+    """Print the routes to other nodes."""
+    _table(
+        ("PREFIX", "NODE", "METRIC", "INTERFACE", "NEXT HOP", "VIA", "USED"),
+        [
+            (
+                route.prefix,
+                route.peer or "-",
+                str(route.metric) if route.metric < 65535 else "unreachable",
+                route.interface,
+                route.next_hop or "-",
+                route.via,
+                "yes" if route.installed else "-",
+            )
+            for route in routes
+        ],
+        "There is no route to another node yet.",
+    )

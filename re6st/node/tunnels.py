@@ -1,0 +1,269 @@
+"""Carries out what the core wants done with tunnels: interface, driver, routing daemon, port mapping.
+
+Each tunnel has one lock, so that its effects are carried out one after the other and in the order in
+which the core asked; those of different tunnels run side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv6Network
+from typing import Protocol
+
+from re6st.config import NodeConfig
+from re6st.core.effects import AttachTunnel, CloseTunnel, DetachTunnel, DialTunnel, OfferTunnel
+from re6st.core.events import Event, TrafficCounted, TunnelDown, TunnelUp
+from re6st.errors import Re6stError
+from re6st.messages import Endpoint
+from re6st.node.tasks import Tasks
+from re6st.peers import Peer
+from re6st.status import TunnelStatus
+from re6st.tunnel.driver import Closed, Connected, Counters, Driver, DriverEvent, Link
+
+logger = logging.getLogger(__name__)
+
+
+class Interfaces(Protocol):
+    """The kernel's interfaces, as far as tunnels need them."""
+
+    async def ensure_tun(self, name: str, *, mtu: int, alias: str) -> None:
+        """Make the persistent tun device ``name`` unless it exists; set MTU and alias; leave it down."""
+
+    async def set_link(self, name: str, *, up: bool) -> None:
+        """Set the link up or down."""
+
+
+class RoutingDaemon(Protocol):
+    """The routing daemon, as far as tunnels need it."""
+
+    async def attach(self, interface: str, cost: int) -> None:
+        """Give ``interface``, which is down, this cost for the next time it is set up."""
+
+
+@dataclass(slots=True)
+class Tunnel:
+    """One tunnel, from the moment the core asked for it until its driver has ended."""
+
+    number: int
+    name: str
+    """Chosen by the listener; both ends use it in ``DELETE /v1/tunnels/<name>``."""
+    peer: Peer
+    slot: int
+    interface: str
+    incoming: bool
+    driver: str
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    port: int = 0
+    """Local port of a listener."""
+    mapped: bool = False
+    """The listener is reached through a port mapping of its router."""
+    remote: Endpoint | None = None
+    up_since: float = 0.0
+    """Monotonic seconds, 0 before."""
+    received: int = 0
+    sent: int = 0
+    cost: int = 0
+    state: str = "opening"
+
+    def status(self, now: float) -> TunnelStatus:
+        """Return what there is to tell."""
+        return TunnelStatus(
+            tunnel=self.number,
+            peer=self.peer.name,
+            prefix=str(self.peer.prefix),
+            direction="in" if self.incoming else "out",
+            state=self.state,
+            interface=self.interface,
+            driver=self.driver,
+            remote=str(self.remote) if self.remote else "",
+            established="mapped" if self.mapped else "direct",
+            age=now - self.up_since if self.up_since else 0.0,
+            received=self.received,
+            sent=self.sent,
+            cost=self.cost,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A tunnel that waits for its dialer."""
+
+    name: str
+    key: str = field(repr=False)
+    mtu: int
+    driver: str
+
+
+class TunnelOperator:
+    """All tunnels of this node."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        driver: Driver,
+        interfaces: Interfaces,
+        routing: RoutingDaemon,
+        tasks: Tasks,
+        report: Callable[[Event], None],
+        ended: Callable[[Tunnel], None],
+        cancel_at_peer: Callable[[Peer, str], None],
+    ) -> None:
+        """Report to the core through ``report``; call ``ended`` when nothing is left of a tunnel and
+        ``cancel_at_peer`` to tell a peer by its control API that a tunnel ends.
+        """
+        self._config = config
+        self._driver = driver
+        self._interfaces = interfaces
+        self._routing = routing
+        self._tasks = tasks
+        self._report = report
+        self._ended = ended
+        self._cancel_at_peer = cancel_at_peer
+        self._tunnels: dict[int, Tunnel] = {}
+        driver.set_listener(self._on_driver_event)
+
+    def tunnels(self) -> list[Tunnel]:
+        """Return all tunnels there are."""
+        return list(self._tunnels.values())
+
+    def by_interface(self, interface: str) -> Tunnel | None:
+        """Return the tunnel that uses ``interface`` now."""
+        return next((t for t in self._tunnels.values() if t.interface == interface), None)
+
+    def find(self, peer: IPv6Network, name: str) -> Tunnel | None:
+        """Return the tunnel to ``peer`` that both ends call ``name``."""
+        return next((t for t in self._tunnels.values() if t.name == name and t.peer.prefix == peer), None)
+
+    # -- effects ----------------------------------------------------------------------------------------
+
+    async def listen(self, effect: OfferTunnel) -> Listening:
+        """Make our end of a tunnel that a peer asked for. Raises :class:`Re6stError`."""
+        tunnel = self._add(effect.tunnel, secrets.token_hex(8), effect.peer, effect.slot, incoming=True)
+        tunnel.port = effect.port
+        async with tunnel.lock:
+            try:
+                key = await self._driver.prepare()
+                link = await self._prepare_link(tunnel, key, effect.mtu)
+                await self._driver.listen(link, effect.port)
+            except Re6stError as error:
+                self._forget(tunnel, str(error))
+                raise
+        return Listening(name=tunnel.name, key=key, mtu=effect.mtu, driver=tunnel.driver)
+
+    def dial(self, effect: DialTunnel) -> None:
+        """Make our end of a tunnel that a peer has offered."""
+        tunnel = self._add(effect.tunnel, effect.offer.tunnel, effect.peer, effect.slot, incoming=False)
+        tunnel.mapped = "upnp" in effect.peer.capabilities
+        self._tasks.spawn(self._dial(tunnel, effect), f"dial {effect.peer.name}")
+
+    async def _dial(self, tunnel: Tunnel, effect: DialTunnel) -> None:
+        async with tunnel.lock:
+            try:
+                mtu = min(effect.offer.mtu, self._config.tunnel_mtu)
+                link = await self._prepare_link(tunnel, effect.offer.key, mtu)
+                await self._driver.dial(link, effect.offer.endpoints)
+            except Re6stError as error:
+                self._forget(tunnel, str(error))
+
+    def attach(self, effect: AttachTunnel) -> None:
+        """Let routes use a tunnel."""
+        tunnel = self._tunnels.get(effect.tunnel)
+        if tunnel is not None:
+            tunnel.cost = effect.cost
+            self._tasks.spawn(self._attach(tunnel), f"attach the tunnel to {tunnel.peer.name}")
+
+    async def _attach(self, tunnel: Tunnel) -> None:
+        async with tunnel.lock:
+            if tunnel.number in self._tunnels:
+                await self._routing.attach(tunnel.interface, tunnel.cost)
+                await self._interfaces.set_link(tunnel.interface, up=True)
+                self._set_state(tunnel, "up")
+
+    def detach(self, effect: DetachTunnel) -> None:
+        """Take a tunnel away from routes."""
+        tunnel = self._tunnels.get(effect.tunnel)
+        interface = self._config.interface(effect.slot)
+        self._tasks.spawn(self._detach(tunnel, interface), f"detach {interface}")
+
+    async def _detach(self, tunnel: Tunnel | None, interface: str) -> None:
+        async with tunnel.lock if tunnel else asyncio.Lock():
+            await self._interfaces.set_link(interface, up=False)
+            if tunnel is not None:
+                self._set_state(tunnel, "detached")
+
+    def close(self, effect: CloseTunnel) -> None:
+        """End a tunnel."""
+        tunnel = self._tunnels.get(effect.tunnel)
+        if tunnel is None:
+            return
+        logger.info("Closing the tunnel to %s: %s", tunnel.peer.name, effect.reason)
+        if effect.notify:
+            self._cancel_at_peer(tunnel.peer, tunnel.name)
+        self._tasks.spawn(self._close(tunnel), f"close the tunnel to {tunnel.peer.name}")
+
+    async def _close(self, tunnel: Tunnel) -> None:
+        async with tunnel.lock:
+            await self._driver.close(tunnel.number)
+
+    async def close_all(self) -> None:
+        """End all tunnels and wait until nothing of them is left."""
+        await asyncio.gather(*(self._close(tunnel) for tunnel in self.tunnels()), return_exceptions=True)
+
+    # -- the life of one tunnel -------------------------------------------------------------------------
+
+    def _add(self, number: int, name: str, peer: Peer, slot: int, *, incoming: bool) -> Tunnel:
+        tunnel = Tunnel(
+            number=number,
+            name=name,
+            peer=peer,
+            slot=slot,
+            interface=self._config.interface(slot),
+            incoming=incoming,
+            driver=self._driver.name,
+        )
+        self._tunnels[number] = tunnel
+        return tunnel
+
+    async def _prepare_link(self, tunnel: Tunnel, key: str, mtu: int) -> Link:
+        await self._interfaces.ensure_tun(tunnel.interface, mtu=mtu, alias=tunnel.peer.name)
+        return Link(
+            tunnel=tunnel.number,
+            interface=tunnel.interface,
+            peer_address=tunnel.peer.address,
+            peer_name=tunnel.peer.name,
+            peer_fingerprint=tunnel.peer.fingerprint,
+            key=key,
+            mtu=mtu,
+        )
+
+    def _on_driver_event(self, event: DriverEvent) -> None:
+        tunnel = self._tunnels.get(event.tunnel)
+        if tunnel is None:
+            return
+        match event:
+            case Connected():
+                tunnel.remote = event.remote
+                tunnel.up_since = time.monotonic()
+                self._set_state(tunnel, "connected")
+                self._report(TunnelUp(event.tunnel))
+            case Counters():
+                tunnel.received, tunnel.sent = event.received, event.sent
+                self._report(TrafficCounted(((event.tunnel, event.received + event.sent),)))
+            case Closed():
+                self._forget(tunnel, event.reason)
+
+    def _forget(self, tunnel: Tunnel, reason: str) -> None:
+        if self._tunnels.pop(tunnel.number, None) is not None:
+            self._set_state(tunnel, "closed")
+            logger.info("The tunnel to %s has ended: %s", tunnel.peer.name, reason)
+            self._report(TunnelDown(tunnel.number, reason))
+            self._ended(tunnel)
+
+    def _set_state(self, tunnel: Tunnel, state: str) -> None:
+        logger.debug("= tunnel %d to %s: %s -> %s", tunnel.number, tunnel.peer.name, tunnel.state, state)
+        tunnel.state = state

@@ -1,0 +1,70 @@
+"""Opens peer records from outside: verified once, refused when revoked, remembered while unchanged."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+from re6st.errors import ExpiredError, IdentityError, ProtocolError, RevokedError
+from re6st.identity import NodeCertificate, TrustStore
+from re6st.messages import SignedPeerRecord
+from re6st.peers import Peer, open_record
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED = 4096
+"""Records kept so that the same one, seen again and again in gossip, costs no signature check."""
+
+
+class Verifier:
+    """Decides which records and certificates this node believes."""
+
+    def __init__(
+        self, trust: TrustStore, revoked: Callable[[], frozenset[str]], wall: Callable[[], float]
+    ) -> None:
+        """Trust ``trust``; ``revoked`` gives the serials now withdrawn and ``wall`` the time."""
+        self._trust = trust
+        self._revoked = revoked
+        self._wall = wall
+        self._opened: OrderedDict[SignedPeerRecord, Peer] = OrderedDict()
+        self.rejected = 0
+        """Records dropped so far because they did not hold."""
+
+    def open(self, signed: SignedPeerRecord) -> Peer:
+        """Return the peer that ``signed`` describes.
+
+        Raises :class:`IdentityError` or :class:`RemoteProtocolError`.
+        """
+        peer = self._opened.get(signed)
+        if peer is None:
+            peer = open_record(signed, self._trust, self._wall())
+            self._opened[signed] = peer
+            if len(self._opened) > REMEMBERED:
+                self._opened.popitem(last=False)
+        elif peer.expires < self._wall():
+            raise ExpiredError(f"the certificate of {peer.name} has expired")
+        if peer.serial in self._revoked():
+            raise RevokedError(f"the certificate of {peer.name} ({peer.prefix}) is revoked")
+        return peer
+
+    def open_all(self, records: Iterable[SignedPeerRecord]) -> tuple[Peer, ...]:
+        """Return the peers of those ``records`` that hold; others are counted and dropped."""
+        peers = []
+        for signed in records:
+            try:
+                peers.append(self.open(signed))
+            except (IdentityError, ProtocolError) as error:
+                self.rejected += 1
+                logger.debug("Dropped a peer record: %s", error)
+        return tuple(peers)
+
+    def identify(self, der: bytes) -> NodeCertificate:
+        """Return the node at the other end of a TLS connection, whose certificate is ``der``.
+
+        Raises :class:`IdentityError`.
+        """
+        certificate = self._trust.verify(der, self._wall())
+        if certificate.serial_hex in self._revoked():
+            raise RevokedError(f"the certificate of {certificate.name} ({certificate.prefix}) is revoked")
+        return certificate
