@@ -1,0 +1,220 @@
+"""Registry and nodes of the lab: the real programs, each on its host."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import tomllib
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from re6st import status
+from re6st.config import render
+from re6st.errors import ChildError, ConfigError
+from re6st.lab.host import Host
+from re6st.lab.namespace import processes
+from re6st.lab.process import Process
+from re6st.lab.topology import MeshSpec
+from re6st.status import NodeStatus
+
+REGISTRY_PORT = 8443
+READY_TIMEOUT = 30.0
+"""Seconds within which a daemon must be ready; generous, since many start at once."""
+
+
+def script(name: str) -> list[str]:
+    """Return the beginning of the command line of one of our programs: this Python, that script.
+
+    Raises :class:`ConfigError` when it is not installed.
+    """
+    places = (Path(__file__).parents[2] / "scripts", Path(sysconfig.get_path("scripts")))
+    for place in places:
+        if (place / name).is_file():
+            return [sys.executable, str(place / name)]
+    raise ConfigError(f"{name} is neither in {places[0]} nor in {places[1]}: install re6st first")
+
+
+class Registry:
+    """The registry on its host."""
+
+    def __init__(self, host: Host, mesh: MeshSpec) -> None:
+        self.host = host
+        self._mesh = mesh
+        self._process: Process | None = None
+        self._command = [*script("re6st-registry"), "--state", str(host.directory / "registry")]
+
+    @property
+    def url(self) -> str:
+        """Where nodes reach it."""
+        return f"https://{self.host.address}:{REGISTRY_PORT}"
+
+    def initialise(self) -> None:
+        """Make CA and store. Raises :class:`ChildError`."""
+        self.host.run([*self._command, "init", "--network", str(self._mesh.network), "--url", self.url])
+
+    def start(self) -> None:
+        """Start serving and wait until connections are accepted. Raises :class:`ChildError`."""
+        self._process = self.host.start([*self._command, "serve"], log="registry.log")
+        deadline = time.monotonic() + READY_TIMEOUT
+        while not self._accepts():
+            self._process.check()
+            if time.monotonic() > deadline:
+                raise self._process.failure(f"does not listen after {READY_TIMEOUT:g} seconds")
+            time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it. Raises :class:`ChildError` when it does not end."""
+        if self._process is not None:
+            self._process.stop(how)
+            self._process = None
+
+    def check(self) -> None:
+        """Raise :class:`ChildError` if it was started and has died."""
+        if self._process is not None:
+            self._process.check()
+
+    def join_link(self, name: str) -> str:
+        """Return a join link for a node to be called ``name``. Raises :class:`ChildError`."""
+        return self.host.run([*self._command, "token", "create", "--name", name]).stdout.strip()
+
+    def _accepts(self) -> bool:
+        with self.host.namespace.entered(), socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex((str(self.host.address), REGISTRY_PORT)) == 0
+
+
+class Node:
+    """A node on its host."""
+
+    def __init__(self, host: Host, mesh: MeshSpec) -> None:
+        self.host = host
+        self._mesh = mesh
+        self._process: Process | None = None
+        self._address = ""
+        self._command = [*script("re6st-node"), "--config", str(self.config)]
+
+    @property
+    def name(self) -> str:
+        """Name of host and node."""
+        return self.host.name
+
+    @property
+    def config(self) -> Path:
+        """The configuration file, which joining writes."""
+        return self.host.directory / "node.toml"
+
+    @property
+    def state(self) -> Path:
+        """The state directory: key, certificates, address book."""
+        return self.host.directory / "state"
+
+    @property
+    def runtime(self) -> Path:
+        """The runtime directory: sockets and records of children. Short, as names of sockets must be."""
+        return self.host.directory / "run"
+
+    @property
+    def log(self) -> Path:
+        """What the daemon says."""
+        return self.host.directory / "node.log"
+
+    def join_command(self, link: str) -> list[str]:
+        """Return the command that joins by ``link``."""
+        places = ["--state-directory", str(self.state), "--runtime-directory", str(self.runtime)]
+        return [*self._command, "join", link, "--name", self.name, *places]
+
+    def join(self, link: str) -> None:
+        """Enrol by a join link. Raises :class:`ChildError` with what the command printed."""
+        self.host.run(self.join_command(link))
+        if self._mesh.settings:
+            written = tomllib.loads(self.config.read_text())
+            self.config.write_text(render({**written, **self._mesh.settings}))
+
+    def launch(self) -> None:
+        """Start the daemon without waiting for it (see :meth:`wait_ready`)."""
+        self._process = self.host.start([*self._command, "run"], log="node.log", notify=True)
+
+    def wait_ready(self, timeout: float = READY_TIMEOUT) -> None:
+        """Wait until the daemon reports readiness. Raises :class:`ChildError` if it dies or is late."""
+        if self._process is not None:
+            self._process.wait_ready(timeout)
+
+    def start(self, timeout: float = READY_TIMEOUT) -> None:
+        """Start the daemon and wait until it is ready. Raises :class:`ChildError`."""
+        self.launch()
+        self.wait_ready(timeout)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 20.0) -> None:
+        """End the daemon. Raises :class:`ChildError` when it does not end, or not cleanly.
+
+        SIGKILL hits the daemon only; its children live on, as after a crash.
+        """
+        if self._process is None:
+            raise ConfigError(f"{self.name}: the daemon was not started by this lab object")
+        process, self._process = self._process, None
+        result = process.stop(how, timeout)
+        if how is signal.SIGTERM and result != 0:
+            raise process.failure(f"ended with status {result} after SIGTERM", result)
+
+    def stop_running(self, how: signal.Signals, timeout: float = 20.0) -> None:
+        """End the daemon whoever started it. Raises :class:`ChildError` when it does not end."""
+        pid = self.status().pid
+        os.kill(pid, how)
+        deadline = time.monotonic() + timeout
+        while pid in processes([self.host.namespace]):
+            if time.monotonic() > deadline:
+                raise ChildError(f"{self.name}: process {pid} still runs {timeout:g} s after {how.name}")
+            time.sleep(0.05)
+
+    @property
+    def running(self) -> bool:
+        """Whether the daemon, started by this object, runs."""
+        return self._process is not None and self._process.alive
+
+    @property
+    def pid(self) -> int:
+        """Process id of the daemon. Raises :class:`ChildError` unless it runs."""
+        if self._process is None:
+            raise ChildError(f"{self.name}: the daemon does not run")
+        self._process.check()
+        return self._process.child.pid
+
+    def check(self) -> None:
+        """Raise :class:`ChildError` with the end of the log if the daemon was started and has died."""
+        if self._process is not None:
+            self._process.check()
+
+    def status(self) -> NodeStatus:
+        """Return what the daemon says of itself. Raises :class:`ConfigError` when it does not answer."""
+        return status.fetch(self.runtime, "status", NodeStatus)
+
+    def address(self) -> str:
+        """Return the node address; known as soon as the daemon ran once. Raises :class:`ConfigError`."""
+        remembered = self.host.directory / "address"
+        if not self._address:
+            with suppress(FileNotFoundError):
+                self._address = remembered.read_text()
+        if not self._address:
+            self._address = self.status().address
+            remembered.write_text(self._address)
+        return self._address
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run ``re6st-node`` with ``arguments``, for example ``tunnels``, on the host."""
+        return self.host.run([*self._command, *arguments], check=check)
+
+
+def describe(node: Node) -> dict[str, object]:
+    """Return the status of ``node`` as plain values, with ``error`` instead when it does not answer."""
+    try:
+        plain: dict[str, object] = msgspec.to_builtins(node.status())
+    except ConfigError as error:
+        return {"name": node.name, "error": str(error)}
+    return plain

@@ -1,0 +1,266 @@
+"""The lab: builds the internet of a topology, runs the daemons in it, takes everything down again.
+
+    with Lab(topology.load(path), name="mine") as lab:
+        lab.start_mesh()
+        assert lab.wait_for_all_pairs(60).complete
+        lab.cut("anna", "boris")
+
+The order is chosen so that :func:`take_down` works at any moment, also after ``kill -9``: first the record
+of what is going to be made, then the namespaces, then everything inside them, which dies with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import TracebackType
+
+from re6st.errors import ChildError, ConfigError
+from re6st.lab import link, nat, nftables, record, requirements
+from re6st.lab.daemons import Node, Registry
+from re6st.lab.diagnosis import keep_logs, logs_wanted
+from re6st.lab.faults import FaultBox
+from re6st.lab.gateway import start_gateway
+from re6st.lab.host import Host
+from re6st.lab.namespace import Namespace, kill_inside
+from re6st.lab.pinger import Listener, Matrix, Pair, Pinger
+from re6st.lab.process import Process
+from re6st.lab.record import Record
+from re6st.lab.topology import INTERNET, RouterKind, Topology
+from re6st.lab.wiring import wire
+
+JOIN_WORKERS = 3
+"""Joins at a time: each is a process that computes for most of its time."""
+
+Step = Callable[[str], None]
+"""Hears what the lab is about to do, for people."""
+
+
+def ignore(_: str) -> None:
+    """Be told of a step and do nothing about it."""
+
+
+class Lab:
+    """A lab, built by this object or found by :meth:`attach`."""
+
+    def __init__(self, topology: Topology, *, name: str = record.DEFAULT_NAME) -> None:
+        self._set_up(record.new_record(name, topology))
+
+    @classmethod
+    def attach(cls, name: str = record.DEFAULT_NAME) -> Lab:
+        """Return the running lab called ``name``. Raises :class:`ConfigError` when there is none.
+
+        Daemons that another object started can be asked, but not stopped by it.
+        """
+        lab = cls.__new__(cls)
+        lab._set_up(record.load(name))
+        return lab
+
+    def _set_up(self, entry: Record) -> None:
+        self.record = entry
+        self.name = entry.name
+        self.topology = entry.topology
+        self.directory = entry.directory
+        self.wiring = wire(entry.topology)
+        self.failed = False
+        """Set by who finds that something went wrong: the logs are kept then."""
+        self.hosts = {name: self._host(name) for name in self.topology.hosts}
+        self.nodes = {name: Node(self.hosts[name], self.topology.mesh) for name in self.topology.nodes}
+        home = self.topology.registry
+        self._registry = None if home is None else Registry(self.hosts[home], self.topology.mesh)
+        self.gateways: dict[str, Process] = {}
+        self._faults = FaultBox(self.directory, {name: host.namespace for name, host in self.hosts.items()})
+
+    def _host(self, name: str) -> Host:
+        address = self.wiring.attachments[name].address.ip
+        return Host(name, self.namespace(name), address, self.directory / name)
+
+    def namespace(self, machine: str) -> Namespace:
+        """Return the namespace of a host, a router or ``internet``. Raises :class:`ConfigError`."""
+        if machine not in self.wiring.machines:
+            known = ", ".join(self.wiring.machines)
+            raise ConfigError(f"there is no machine {machine!r} in the lab; there are: {known}")
+        return self.record.namespace(machine)
+
+    @property
+    def registry(self) -> Registry:
+        """The registry. Raises :class:`ConfigError` when the topology has none."""
+        if self._registry is None:
+            raise ConfigError("this topology has no host with the role registry")
+        return self._registry
+
+    # -- building and taking down -----------------------------------------------------------------------
+
+    def __enter__(self) -> Lab:
+        self.build()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.failed |= kind is not None and issubclass(kind, Exception)
+        self.close()
+
+    def build(self, step: Step = ignore) -> None:
+        """Build the internet. Raises :class:`ConfigError` before anything was touched, if it cannot be.
+
+        After any other error, nothing is left of it.
+        """
+        requirements.check(self.topology)
+        record.claim(self.record)
+        try:
+            step(f"building an internet of {len(self.wiring.machines)} namespaces")
+            self._build_machines()
+            for name, router in self.topology.routers.items():
+                nftables.load(self.namespace(name), nat.ruleset(router.kind))
+                if router.kind is RouterKind.UPNP:
+                    lan = self.wiring.segments[name].gateway
+                    self.gateways[name] = start_gateway(
+                        self.namespace(name), name, lan, self.directory / name
+                    )
+        except BaseException:
+            self.close()
+            raise
+
+    def _build_machines(self) -> None:
+        for machine in self.wiring.machines:
+            namespace = self.namespace(machine)
+            namespace.create()
+            link.raise_loopback(namespace)
+            (self.directory / machine).mkdir(mode=0o700)
+        for segment in self.wiring.segments.values():
+            link.add_bridge(self.namespace(segment.owner), segment)
+        for machine in (INTERNET, *self.topology.routers):
+            self.namespace(machine).set_sysctl("ipv4/ip_forward", "1")
+        for name, attachment in self.wiring.attachments.items():
+            link.plug(self.namespace(name), self.namespace(attachment.segment.owner), attachment)
+
+    def close(self) -> None:
+        """Take the lab down, whatever state it is in; keep its logs if somebody will want them."""
+        if logs_wanted(failed=self.failed):
+            keep_logs(self.record)
+        take_down(self.name)
+        self.gateways.clear()
+
+    # -- the mesh ---------------------------------------------------------------------------------------
+
+    def start_mesh(self, step: Step = ignore) -> None:
+        """Start the registry, enrol all nodes and start them. Raises :class:`ChildError`."""
+        self.start_registry(step)
+        self.enrol(step=step)
+        step(f"starting {len(self.nodes)} nodes")
+        self.start_nodes()
+
+    def start_registry(self, step: Step = ignore) -> None:
+        """Make a network and serve it. Raises :class:`ChildError`."""
+        step(f"starting the registry on {self.registry.host.name}")
+        self.registry.initialise()
+        self.registry.start()
+
+    def enrol(self, names: Iterable[str] | None = None, step: Step = ignore) -> None:
+        """Join the nodes called ``names`` (all by default). Raises :class:`ChildError`."""
+
+        def join(name: str) -> str:
+            self.nodes[name].join(self.registry.join_link(name))
+            return name
+
+        names = list(self.nodes if names is None else names)
+        step(f"enrolling {len(names)} nodes, each by a join link of its own")
+        with ThreadPoolExecutor(JOIN_WORKERS) as pool:
+            for name in pool.map(join, names):
+                step(f"  {name} has joined")
+
+    def start_nodes(self, names: Iterable[str] | None = None) -> None:
+        """Start the daemons of the nodes called ``names`` (all by default), all at once."""
+        nodes = [self.nodes[name] for name in (self.nodes if names is None else names)]
+        for node in nodes:
+            node.launch()
+        for node in nodes:
+            node.wait_ready()
+
+    def failures(self) -> Iterator[ChildError]:
+        """Yield an error for each daemon that this object started and that has died by itself."""
+        registry = () if self._registry is None else (self._registry,)
+        for daemon in (*self.gateways.values(), *registry, *self.nodes.values()):
+            try:
+                daemon.check()
+            except ChildError as error:
+                yield error
+
+    def check_daemons(self) -> None:
+        """Raise the first of :meth:`failures`, if any."""
+        for error in self.failures():
+            raise error
+
+    # -- pings ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def pinger(
+        self, names: Iterable[str] | None = None, *, pairs: Iterable[Pair] | None = None
+    ) -> Iterator[Pinger]:
+        """Yield a pinger between the nodes called ``names`` (all by default) or between ``pairs``."""
+        chosen = list(self.nodes if names is None else names)
+        sources = {name: self.hosts[name].namespace for name in chosen}
+        targets = {name: self.nodes[name].address() for name in chosen}
+        with Pinger(sources, targets, pairs=pairs) as pinger:
+            yield pinger
+
+    def ping_matrix(self, names: Iterable[str] | None = None, *, timeout: float = 3.0) -> Matrix:
+        """Ping between all ordered pairs of nodes; each has ``timeout`` seconds to answer once."""
+        with self.pinger(names) as pinger:
+            return pinger.run(timeout, interval=0.5)
+
+    def wait_for_all_pairs(
+        self, timeout: float, names: Iterable[str] | None = None, *, listener: Listener | None = None
+    ) -> Matrix:
+        """Ping until every ordered pair of nodes has answered once, at most ``timeout`` seconds.
+
+        Raises :class:`ChildError` if a daemon dies meanwhile.
+        """
+
+        def watch(matrix: Matrix) -> None:
+            self.check_daemons()
+            if listener is not None:
+                listener(matrix)
+
+        with self.pinger(names) as pinger:
+            return pinger.run(timeout, listener=watch)
+
+    # -- faults -----------------------------------------------------------------------------------------
+
+    def cut(self, first: str, second: str) -> None:
+        """Lose all packets between two hosts silently, in both directions."""
+        self._faults.cut(first, second)
+
+    def heal(self, first: str, second: str) -> None:
+        """Undo :meth:`cut`."""
+        self._faults.heal(first, second)
+
+    def heal_all(self) -> None:
+        """Undo all cuts."""
+        self._faults.heal_all()
+
+    @property
+    def cuts(self) -> tuple[Pair, ...]:
+        """The pairs of hosts that are cut."""
+        return self._faults.load().cuts
+
+
+def take_down(name: str) -> bool:
+    """Remove everything of the lab called ``name``; return whether there was anything.
+
+    Works for half-built labs and after a crash. Touches only what the lab's own record names.
+    """
+    if not record.lab_directory(name).exists():
+        return False
+    try:
+        namespaces = record.load(name).all_namespaces
+    except ConfigError:
+        # The record comes before everything else: without it, nothing was made.
+        namespaces = []
+    kill_inside(namespaces)
+    for namespace in namespaces:
+        namespace.remove()
+    record.forget(name)
+    return True

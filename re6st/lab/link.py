@@ -1,0 +1,71 @@
+"""Links of the lab: bridges, cables, addresses and routes, by netlink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError as KernelError
+
+from re6st.errors import NetlinkError
+from re6st.lab.namespace import Namespace
+from re6st.lab.wiring import Attachment, Segment
+
+
+@contextmanager
+def netlink(namespace: Namespace) -> Iterator[Any]:
+    """Yield a netlink socket into ``namespace``. Kernel refusals become :class:`NetlinkError`."""
+    with namespace.entered():
+        socket = IPRoute()
+    try:
+        yield socket
+    except KernelError as error:
+        raise NetlinkError(f"the kernel refused a change in {namespace.name}: {error}") from error
+    finally:
+        socket.close()
+
+
+def raise_loopback(namespace: Namespace) -> None:
+    """Set the loopback interface up, as every machine has it."""
+    with netlink(namespace) as socket:
+        socket.link("set", index=1, state="up")
+
+
+def add_bridge(namespace: Namespace, segment: Segment) -> None:
+    """Make the bridge of ``segment`` with the gateway's address on it."""
+    with netlink(namespace) as socket:
+        # Nobody queries for multicast groups here: without snooping all of them hear everything, at once.
+        socket.link("add", ifname=segment.bridge, kind="bridge", mtu=segment.mtu, br_mcast_snooping=0)
+        index = socket.link_lookup(ifname=segment.bridge)[0]
+        _add_address(socket, index, segment.gateway.ip, segment.gateway.network.prefixlen)
+        socket.link("set", index=index, state="up")
+    # Bridged frames are not the business of the router's filter (br_netfilter would show them to it).
+    for table in ("iptables", "ip6tables", "arptables"):
+        namespace.set_sysctl(f"bridge/bridge-nf-call-{table}", "0")
+
+
+def plug(machine: Namespace, owner: Namespace, attachment: Attachment) -> None:
+    """Lay the cable of ``attachment`` from ``machine`` to the bridge in ``owner``, and the default route."""
+    segment = attachment.segment
+    with netlink(owner) as socket:
+        socket.link(
+            "add",
+            ifname=attachment.owner,
+            kind="veth",
+            mtu=segment.mtu,
+            peer={"ifname": attachment.interface, "net_ns_fd": machine.name, "mtu": segment.mtu},
+        )
+        port = socket.link_lookup(ifname=attachment.owner)[0]
+        bridge = socket.link_lookup(ifname=segment.bridge)[0]
+        socket.link("set", index=port, master=bridge, state="up")
+    with netlink(machine) as socket:
+        index = socket.link_lookup(ifname=attachment.interface)[0]
+        _add_address(socket, index, attachment.address.ip, attachment.address.network.prefixlen)
+        socket.link("set", index=index, state="up")
+        socket.route("add", dst="0.0.0.0/0", gateway=str(segment.gateway.ip))
+
+
+def _add_address(socket: Any, index: int, address: object, length: int) -> None:
+    socket.addr("add", index=index, address=str(address), prefixlen=length)

@@ -1,0 +1,66 @@
+"""Network address translation of a router: its nftables ruleset (pure).
+
+One table of family ``inet`` holds everything, because miniupnpd refuses to map ports when its chains are
+spread over several. Loaded, it lists as
+
+    table inet filter {
+        chain forward { ... policy drop; ct state established,related accept; iifname "lan" accept; ... }
+        chain postrouting { ... oifname "wan" masquerade }
+    }
+
+What comes from outside unasked is dropped silently. A box that answered it would let its connection
+tracking occupy the port, and give the flow from inside another one.
+"""
+
+from __future__ import annotations
+
+from re6st.lab.topology import RouterKind
+from re6st.lab.wiring import ROUTER_INSIDE, ROUTER_OUTSIDE
+
+TABLE = "filter"
+"""Name of the table, of family ``inet``."""
+
+FORWARD_CHAIN = "miniupnpd"
+PREROUTING_CHAIN = "prerouting_miniupnpd"
+POSTROUTING_CHAIN = "postrouting_miniupnpd"
+
+RULES = """\
+table inet {table} {{
+    chain {forward} {{ }}
+    chain {prerouting} {{ }}
+    chain {postrouting} {{ }}
+    chain input {{
+        type filter hook input priority 0; policy drop;
+        ct state established,related accept
+        iifname {{ "lo", "{inside}" }} accept
+    }}
+    chain forward {{
+        type filter hook forward priority 0; policy drop;
+        ct state established,related accept
+        iifname "{inside}" accept
+        jump {forward}
+    }}
+    chain prerouting {{
+        type nat hook prerouting priority -100;
+        jump {prerouting}
+    }}
+    chain postrouting {{
+        type nat hook postrouting priority 100;
+        jump {postrouting}
+        oifname "{outside}" masquerade{how}
+    }}
+}}
+"""
+
+
+def ruleset(kind: RouterKind) -> str:
+    """Return the rules of a router of this kind."""
+    return RULES.format(
+        table=TABLE,
+        forward=FORWARD_CHAIN,
+        prerouting=PREROUTING_CHAIN,
+        postrouting=POSTROUTING_CHAIN,
+        inside=ROUTER_INSIDE,
+        outside=ROUTER_OUTSIDE,
+        how=" fully-random" if kind is RouterKind.SYMMETRIC else "",
+    )
