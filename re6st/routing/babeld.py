@@ -1,0 +1,222 @@
+"""babeld as a supervised child, with its interfaces, and what it tells of neighbours and routes (I/O).
+
+Life of a tunnel interface: :meth:`Babeld.attach` while the link is down (babeld reads cost and intervals
+when the link comes up), link up, :class:`NeighbourUp`, routes; link down, :meth:`Babeld.detach`,
+:class:`InterfaceQuiet`, next peer. Interfaces are never taken away from babeld: it would go on using
+memory that it has freed.
+
+The connection to babeld may end at any time, also because we were too slow to read. Then we connect again,
+tell babeld all interfaces again (which changes nothing if it still knows them) and read everything again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from re6st.errors import ChildError, NetlinkError
+from re6st.files import write_atomically
+from re6st.routing import configuration as settings
+from re6st.routing.configuration import BabelConfiguration, BabelFiles
+from re6st.routing.control import ControlConnection
+from re6st.routing.monitor import Update
+from re6st.routing.table import Change, InterfaceQuiet, NeighbourUp, RoutingTable
+from re6st.routing.wildcard import send_wildcard_request
+from re6st.supervisor import ChildExit, ChildSpec, RestartPolicy, Supervisor
+
+logger = logging.getLogger(__name__)
+
+CHILD_NAME = "babeld"
+START_TIMEOUT = 5.0
+"""Seconds that babeld has to open its socket."""
+
+_RECONNECT_INTERVAL = 0.02
+_SLOW_RECONNECT_INTERVAL = 0.5
+_NUDGE_INTERVAL = 0.5
+_NUDGES = 12
+
+
+class Babeld:
+    """The routing daemon of this node."""
+
+    def __init__(
+        self,
+        runtime_directory: Path,
+        supervisor: Supervisor,
+        configuration: BabelConfiguration,
+        report: Callable[[Change], None],
+    ) -> None:
+        """Call ``report`` in the event loop for each change of neighbours and routes."""
+        self._files = BabelFiles.inside(runtime_directory)
+        self._supervisor = supervisor
+        self._configuration = configuration
+        self._report = report
+        self._costs: dict[str, int] = {}
+        self._nudges: dict[str, asyncio.Task[None]] = {}
+        self._connection: ControlConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self.table = RoutingTable()
+        """What babeld knows; while the connection is interrupted, what it knew last."""
+        self.state = "stopped"
+        """For people."""
+
+    async def start(self) -> None:
+        """Start babeld; it is supervised and started again from now on.
+
+        Raises :class:`ChildError` when it does not come up, for example because its port is taken, and
+        :class:`StorageError` when its configuration cannot be written.
+        """
+        write_atomically(self._files.configuration, settings.render(self._configuration).encode(), 0o600)
+        self._ready = asyncio.get_running_loop().create_future()
+        self._set_state("starting")
+        await self._supervisor.start(self._child(), self._on_exit)
+        self._task = asyncio.create_task(self._keep_connected(), name="babeld")
+        try:
+            await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT)
+        except TimeoutError as error:
+            output = self._supervisor.last_output(CHILD_NAME)
+            await self.stop()
+            raise ChildError(f"babeld is not ready after {START_TIMEOUT:.0f} s", output=output) from error
+        except ChildError:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End babeld. It retracts its routes, so that no neighbour sends packets here any more.
+
+        Raises :class:`ChildError` when it cannot be ended.
+        """
+        tasks = [*self._nudges.values(), *([self._task] if self._task is not None else [])]
+        self._nudges.clear()
+        self._task = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._supervisor.stop(CHILD_NAME)
+        self._remove_stale_files()
+        self._files.configuration.unlink(missing_ok=True)
+        self._set_state("stopped")
+
+    async def attach(self, interface: str, cost: int) -> None:
+        """Let babeld use ``interface`` with ``cost`` (1 to 65534); call it before the link is set up.
+
+        While babeld is being started again this only takes note. Raises :class:`ChildError`.
+        """
+        command = settings.interface_command(self._configuration, interface, cost)
+        self._costs[interface] = cost
+        if self._connection is not None:
+            await self._connection.command(command)
+
+    def detach(self, interface: str) -> None:
+        """Take note that the link of ``interface`` was set down.
+
+        :class:`InterfaceQuiet` is reported when babeld has forgotten the neighbour (after about 17 hello
+        intervals), or at once if there is none.
+        """
+        self._stop_nudging(interface)
+        if self.table.is_quiet(interface):
+            self._report(InterfaceQuiet(interface))
+
+    def nudge(self, interface: str) -> None:
+        """Ask the neighbour on ``interface`` for its routes, again and again until it has sent some.
+
+        This happens by itself when a neighbour comes up.
+        """
+        self._stop_nudging(interface)
+        self._nudges[interface] = asyncio.create_task(self._nudge(interface), name=f"nudge {interface}")
+
+    # -- the child --------------------------------------------------------------------------------------
+
+    def _child(self) -> ChildSpec:
+        return ChildSpec(
+            name=CHILD_NAME,
+            kind="babeld",
+            argv=settings.arguments(self._configuration, self._files),
+            restart=RestartPolicy(),
+            before_start=self._remove_stale_files,
+        )
+
+    def _remove_stale_files(self) -> None:
+        for path in (self._files.socket, self._files.pid):
+            path.unlink(missing_ok=True)
+
+    def _on_exit(self, end: ChildExit) -> None:
+        if end.requested:
+            return
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(end.error())
+            return
+        logger.warning("babeld %s; it is started again", end.describe())
+        self._set_state(f"babeld {end.describe()}, starting again")
+
+    # -- the connection ---------------------------------------------------------------------------------
+
+    async def _keep_connected(self) -> None:
+        """Connect again whenever the connection has ended."""
+        failures = 0
+        while True:
+            try:
+                await self._converse()
+                failures = 0
+            except ChildError as error:
+                failures += 1
+                logger.debug("No connection to babeld: %s", error)
+            patient = failures > START_TIMEOUT / _RECONNECT_INTERVAL
+            await asyncio.sleep(_SLOW_RECONNECT_INTERVAL if patient else _RECONNECT_INTERVAL)
+
+    async def _converse(self) -> None:
+        """Connect, tell babeld all interfaces, read everything, then follow the changes until the end."""
+        fresh, complete = RoutingTable(), False
+
+        def note(update: Update) -> None:
+            changes = fresh.apply(update)
+            if complete:
+                self._announce(changes)
+
+        connection = await ControlConnection.open(self._files.socket, note)
+        self._connection = connection
+        try:
+            for interface, cost in list(self._costs.items()):
+                await connection.command(settings.interface_command(self._configuration, interface, cost))
+            await connection.command("monitor")
+            changes = fresh.changes_since(self.table)
+            self.table, complete = fresh, True
+            self._set_state("running")
+            if self._ready is not None and not self._ready.done():
+                self._ready.set_result(None)
+            self._announce(changes)
+            await connection.wait_closed()
+        finally:
+            self._connection = None
+            await connection.close()
+
+    def _announce(self, changes: list[Change]) -> None:
+        for change in changes:
+            if isinstance(change, NeighbourUp):
+                self.nudge(change.interface)
+            self._report(change)
+
+    # -- the first exchange of routes -------------------------------------------------------------------
+
+    async def _nudge(self, interface: str) -> None:
+        for _ in range(_NUDGES):
+            if self.table.has_heard_routes(interface):
+                return
+            try:
+                send_wildcard_request(interface, self._configuration.port)
+            except NetlinkError as error:
+                logger.debug("%s", error)
+            await asyncio.sleep(_NUDGE_INTERVAL)
+
+    def _stop_nudging(self, interface: str) -> None:
+        task = self._nudges.pop(interface, None)
+        if task is not None:
+            task.cancel()
+
+    def _set_state(self, state: str) -> None:
+        if state != self.state:
+            logger.debug("= babeld: %s -> %s", self.state, state)
+            self.state = state

@@ -1,0 +1,133 @@
+"""What babeld is told: its configuration file, its arguments and the parameters of an interface (pure).
+
+babeld reads filters only when it starts (babeld(8), "Filtering rules"), so they are written without
+interface names and hold for every tunnel of the pool. The first rule that matches decides:
+
+- *redistribute*: nothing but the node prefix, in the form of our own ``unreachable`` route.
+- *in*: prefixes of this network with the length of a node prefix. Never the own prefix or a part of it, which
+  a peer could use to draw the traffic of this host's containers to itself; never the network as a
+  whole, a default route or IPv4.
+- *install*: with the node address as preferred source, so that programs on this host talk from it.
+
+Interfaces are added over the local socket, each with all its parameters: defaults of the file do not
+apply there, and babeld reads the parameters each time the link comes up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+from pathlib import Path
+
+from re6st.messages import NetworkParameters
+from re6st.prefix import LONGEST_NODE_LENGTH, format_router_id, node_address, router_id
+
+ROUTE_PROTOCOL = 44
+"""Kernel protocol number of our own ``unreachable`` route, the only one that is redistributed."""
+
+PLACEHOLDER = "re6st-no-interface"
+"""babeld does not start without any interface. This name is longer than any interface's can be (15), so it
+never exists, and looking it up does not even reach the kernel (which would try to load a module for it)."""
+
+LARGEST_COST = 65534
+"""65535 means unreachable (RFC 8966, 2.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BabelConfiguration:
+    """Everything that babeld has to know of the network and of the node."""
+
+    network: IPv6Network
+    prefix: IPv6Network
+    """The node prefix, inside ``network``."""
+    port: int
+    """UDP port of the protocol."""
+    hello_interval: float
+    """Seconds."""
+    update_interval: float
+    """Seconds between full updates."""
+
+    @classmethod
+    def from_parameters(cls, prefix: IPv6Network, parameters: NetworkParameters) -> BabelConfiguration:
+        """Return the configuration of the node with ``prefix``; ``parameters`` are valid ones."""
+        return cls(
+            network=IPv6Network(parameters.network),
+            prefix=prefix,
+            port=parameters.babel_port,
+            hello_interval=parameters.hello_interval,
+            update_interval=parameters.update_interval,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BabelFiles:
+    """The files of babeld, all in the runtime directory."""
+
+    configuration: Path
+    socket: Path
+    state: Path
+    """The sequence number of the last run (babeld(8), ``-S``)."""
+    pid: Path
+
+    @classmethod
+    def inside(cls, directory: Path) -> BabelFiles:
+        """Return the files in ``directory``."""
+        return cls(
+            configuration=directory / "babeld.conf",
+            socket=directory / "babeld.sock",
+            state=directory / "babeld.state",
+            pid=directory / "babeld.pid",
+        )
+
+
+def render(configuration: BabelConfiguration) -> str:
+    """Return the text of babeld's configuration file."""
+    network, prefix = configuration.network, configuration.prefix
+    lines = (
+        "skip-kernel-setup true",
+        f"router-id {format_router_id(router_id(prefix))}",
+        f"interface {PLACEHOLDER}",
+        f"redistribute ip {prefix} eq {prefix.prefixlen} proto {ROUTE_PROTOCOL} allow",
+        "redistribute local deny",
+        "redistribute deny",
+        f"in ip {prefix} deny",
+        f"in ip {network} ge {network.prefixlen + 1} le {LONGEST_NODE_LENGTH} allow",
+        "in deny",
+        f"install pref-src {node_address(prefix)}",
+    )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def arguments(configuration: BabelConfiguration, files: BabelFiles) -> Sequence[str]:
+    """Return program and arguments with which babeld is started, in the foreground."""
+    return (
+        "babeld",
+        "-c",
+        str(files.configuration),
+        "-G",
+        str(files.socket),
+        "-S",
+        str(files.state),
+        "-I",
+        str(files.pid),
+        "-p",
+        str(configuration.port),
+    )
+
+
+def interface_command(configuration: BabelConfiguration, interface: str, cost: int) -> str:
+    """Return the command that adds ``interface`` with ``cost`` (1 to :data:`LARGEST_COST`).
+
+    The cost takes effect when the link comes up the next time. On a point-to-point link split horizon only
+    saves octets. Link quality estimation is off: it is slower to notice a link that has failed in one
+    direction, and detection is ours anyway. Timestamps are off: a metric that wanders makes good routes
+    unfeasible until someone asks for a new sequence number (RFC 8966, 3.5.1).
+    """
+    if not 1 <= cost <= LARGEST_COST:
+        raise ValueError(f"{cost} is not a cost of a link")
+    return (
+        f"interface {interface} type wired link-quality false split-horizon true enable-timestamps false"
+        f" rxcost {cost} hello-interval {configuration.hello_interval:.2f}"
+        f" update-interval {configuration.update_interval:.2f}"
+    )
