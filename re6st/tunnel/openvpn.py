@@ -1,0 +1,180 @@
+"""Command lines, key files and versions of OpenVPN: all that can be said without running it (pure).
+
+Each tunnel is one process in point-to-point TLS mode (openvpn(8), ``--tls-server``/``--tls-client``) on an
+interface that exists already. TLS 1.3 with the certificates of the network; the peer must hold a certificate
+that is valid under the network's CA *and* has the one fingerprint expected. ``--tls-crypt`` with a key for
+this tunnel alone drops whatever a stranger sends before TLS sees it. A process whose tunnel has failed
+ends (``--remap-usr1``): what happens next is not OpenVPN's decision.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from re6st.errors import ConfigError
+from re6st.messages import Endpoint, Transport
+from re6st.tunnel.driver import Link
+
+OLDEST_VERSION = (2, 6)
+"""Earlier ones cannot negotiate ciphers point to point, and know neither ``--peer-fingerprint``."""
+
+INSTALL_HINT = "install OpenVPN 2.6 or newer (Debian: apt install openvpn)"
+
+_BUFFER = 2 * 1024 * 1024
+_PING = 10
+_PING_EXIT = 40
+_HANDSHAKE = 10
+_HANDSHAKE_OF_MANY = 4
+_STATIC_KEY_OCTETS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Files with which this node authenticates itself and its peers, PEM."""
+
+    authority: Path
+    """CA certificates of the network."""
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelFiles:
+    """The files of one tunnel, in a directory of its own."""
+
+    directory: Path
+
+    @property
+    def key(self) -> Path:
+        """The pre-shared key (``--tls-crypt``)."""
+        return self.directory / "tls-crypt.key"
+
+    @property
+    def management(self) -> Path:
+        """The management socket."""
+        return self.directory / "management.sock"
+
+
+def listener_argv(
+    link: Link, port: int, credentials: Credentials, files: TunnelFiles, transport: Transport = Transport.UDP
+) -> list[str]:
+    """Return how to run the end that waits on ``port`` of all addresses, IPv4 and IPv6."""
+    if transport is Transport.UDP:
+        # --multihome: answers leave from the address that was asked, or the dialer would not take them.
+        protocol = ["--proto", "udp6", "--multihome", "--explicit-exit-notify", "1"]
+    else:
+        protocol = ["--proto", "tcp6-server", "--socket-flags", "TCP_NODELAY"]
+    return [
+        *_common(link, credentials, files),
+        *("--tls-server", "--dh", "none", "--remote-cert-tls", "client"),
+        *protocol,
+        *("--lport", str(port)),
+        "--float",  # a NAT box in front of the dialer may change its port
+    ]
+
+
+def dialer_argv(
+    link: Link, endpoint: Endpoint, credentials: Credentials, files: TunnelFiles, *, last: bool = True
+) -> list[str]:
+    """Return how to run the end that connects to ``endpoint``, with less patience if it is not the last.
+
+    Raises :class:`ConfigError` when its address is no IP address.
+    """
+    try:
+        address = ipaddress.ip_address(endpoint.address)
+    except ValueError as error:
+        raise ConfigError(f"{endpoint}: tunnels need an IP address, not a name") from error
+    patience = _HANDSHAKE if last else _HANDSHAKE_OF_MANY
+    if endpoint.transport is Transport.UDP:
+        protocol = ["--proto", f"udp{address.version}", "--explicit-exit-notify", "1"]
+    else:
+        protocol = ["--proto", f"tcp{address.version}-client", "--socket-flags", "TCP_NODELAY"]
+    return [
+        *_common(link, credentials, files),
+        *("--hand-window", str(patience)),
+        *("--tls-client", "--remote-cert-tls", "server"),
+        *protocol,
+        *("--nobind", "--remote", str(address), str(endpoint.port)),
+        *("--connect-retry", "1", "1", "--connect-timeout", str(patience), "--resolv-retry", "0"),
+    ]
+
+
+def _common(link: Link, credentials: Credentials, files: TunnelFiles) -> list[str]:
+    return [
+        "openvpn",
+        *("--dev", link.interface, "--dev-type", "tun", "--persist-tun"),
+        "--disable-dco",  # the kernel's offload cannot take over a device that exists
+        *("--tun-mtu", str(link.mtu), "--mssfix", "0"),
+        *("--management", str(files.management), "unix", "--management-hold"),
+        *("--ca", str(credentials.authority)),
+        *("--cert", str(credentials.certificate), "--key", str(credentials.key)),
+        *("--peer-fingerprint", format_fingerprint(link.peer_fingerprint)),
+        *("--verify-x509-name", link.peer_name, "name"),
+        *("--tls-version-min", "1.3", "--tls-crypt", str(files.key)),
+        *("--data-ciphers", "AES-256-GCM", "--cipher", "AES-256-GCM"),
+        *("--allow-compression", "no", "--script-security", "1"),
+        *("--remap-usr1", "SIGTERM", "--tls-exit"),
+        *("--tls-timeout", "1"),
+        *("--ping", str(_PING), "--ping-exit", str(_PING_EXIT)),
+        *("--sndbuf", str(_BUFFER), "--rcvbuf", str(_BUFFER), "--fast-io"),
+        *("--verb", "3", "--mute", "20", "--suppress-timestamps"),
+    ]
+
+
+def format_fingerprint(digits: str) -> str:
+    """Return 64 hexadecimal digits as OpenVPN writes a fingerprint: octets separated by colons.
+
+    Raises :class:`ConfigError` for anything else.
+    """
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", digits):
+        raise ConfigError(f"{digits[:80]!r} is not a SHA-256 fingerprint")
+    return ":".join(digits[i : i + 2] for i in range(0, 64, 2)).upper()
+
+
+_TELLING = re.compile(
+    r"VERIFY (?:ERROR|.* ERROR)|error|failed|fatal|cannot|exiting|timeout|refused", re.IGNORECASE
+)
+_HARMLESS = re.compile(r"^(?:NOTE|WARNING|DEPRECATED|MANAGEMENT|SIG[A-Z0-9]+\[)")
+
+
+def telling_line(output: Sequence[str]) -> str:
+    """Return the line of ``output`` that says best why OpenVPN has ended; empty if there is none."""
+    telling = [line for line in output if _TELLING.search(line) and not _HARMLESS.search(line)]
+    return telling[0] if telling else next(reversed(output), "")
+
+
+def generate_static_key() -> str:
+    """Return a new key in the format of ``openvpn --genkey secret``: 2048 random bits."""
+    digits = secrets.token_hex(_STATIC_KEY_OCTETS)
+    lines = [digits[i : i + 32] for i in range(0, len(digits), 32)]
+    body = "\n".join(lines)
+    return f"-----BEGIN OpenVPN Static key V1-----\n{body}\n-----END OpenVPN Static key V1-----\n"
+
+
+def check_static_key(text: str) -> None:
+    """Raise :class:`ConfigError` unless ``text``, which a peer has sent, is a static key."""
+    pattern = (
+        r"-----BEGIN OpenVPN Static key V1-----\n(?:[0-9a-f]{32}\n){16}-----END OpenVPN Static key V1-----\n"
+    )
+    if not re.fullmatch(pattern, text):
+        raise ConfigError("the key of the tunnel is not an OpenVPN static key")
+
+
+def parse_version(text: str) -> tuple[int, int]:
+    """Return major and minor version in what ``openvpn --version`` prints. Raises :class:`ConfigError`."""
+    found = re.match(r"OpenVPN (\d{1,4})\.(\d{1,4})", text)
+    if found is None:
+        raise ConfigError(f"openvpn does not tell its version; {INSTALL_HINT}")
+    return int(found[1]), int(found[2])
+
+
+def check_version(text: str) -> None:
+    """Raise :class:`ConfigError` unless ``text``, from ``openvpn --version``, is of a usable version."""
+    major, minor = parse_version(text)
+    if (major, minor) < OLDEST_VERSION:
+        raise ConfigError(f"OpenVPN {major}.{minor} is too old; {INSTALL_HINT}")

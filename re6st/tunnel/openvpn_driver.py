@@ -1,0 +1,143 @@
+"""The OpenVPN driver: makes tunnels, knows those that exist, and says whether OpenVPN can run here (I/O)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from re6st.errors import ChildError, ConfigError, StorageError
+from re6st.messages import Endpoint, Transport
+from re6st.supervisor import Supervisor
+from re6st.tunnel import openvpn
+from re6st.tunnel.driver import DriverEvent, Link
+from re6st.tunnel.openvpn import Credentials, TunnelFiles
+from re6st.tunnel.openvpn_tunnel import OpenVpnTunnel
+
+DEFAULT_COUNTER_INTERVAL = 10
+"""Seconds between reports of traffic."""
+
+TUN_DEVICE = Path("/dev/net/tun")
+
+_LONGEST_SOCKET_PATH = 107  # sun_path of unix(7) without its final NUL
+
+
+class OpenVpnDriver:
+    """Tunnels by OpenVPN; implements :class:`re6st.tunnel.driver.Driver`."""
+
+    name = "openvpn"
+
+    def __init__(
+        self,
+        directory: Path,
+        credentials: Credentials,
+        supervisor: Supervisor,
+        counter_interval: int = DEFAULT_COUNTER_INTERVAL,
+    ) -> None:
+        """Keep the files of tunnels in ``directory``; what an earlier run left there is removed.
+
+        Processes of an earlier run must have ended (:meth:`Supervisor.reconcile`). ``counter_interval``:
+        seconds between reports of :class:`re6st.tunnel.driver.Counters`. Raises :class:`StorageError`.
+        """
+        self._directory = directory
+        self._credentials = credentials
+        self._supervisor = supervisor
+        self._counter_interval = counter_interval
+        self._tunnels: dict[int, OpenVpnTunnel] = {}
+        self._report: Callable[[DriverEvent], None] | None = None
+        try:
+            if directory.exists():
+                shutil.rmtree(directory)
+            directory.mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise StorageError(f"cannot make {directory} for the files of tunnels: {error}") from error
+
+    def set_listener(self, report: Callable[[DriverEvent], None]) -> None:
+        """Report all events to ``report`` from now on."""
+        self._report = report
+
+    async def prepare(self) -> str:
+        """Return a fresh ``--tls-crypt`` key."""
+        return openvpn.generate_static_key()
+
+    async def listen(self, link: Link, port: int, transport: Transport = Transport.UDP) -> None:
+        """Wait for the peer on ``port``; see :meth:`re6st.tunnel.driver.Driver.listen`."""
+        files = self._files(link)
+        argv = openvpn.listener_argv(link, port, self._credentials, files, transport)
+        await self._open(link, files, [argv])
+
+    async def dial(self, link: Link, endpoints: tuple[Endpoint, ...]) -> None:
+        """Connect to the peer; see :meth:`re6st.tunnel.driver.Driver.dial`."""
+        if not endpoints:
+            raise ConfigError(f"{link.peer_name} has no endpoint to dial")
+        files = self._files(link)
+        *others, last = endpoints
+        attempts = [
+            openvpn.dialer_argv(link, other, self._credentials, files, last=False) for other in others
+        ]
+        attempts.append(openvpn.dialer_argv(link, last, self._credentials, files, last=True))
+        await self._open(link, files, attempts)
+
+    async def close(self, tunnel: int) -> None:
+        """End ``tunnel``: when this returns its process and files are gone and Closed was reported."""
+        found = self._tunnels.get(tunnel)
+        if found is not None:
+            await found.close()
+
+    def _files(self, link: Link) -> TunnelFiles:
+        """Check what came from outside and return where the files of the tunnel will be."""
+        openvpn.check_static_key(link.key)
+        files = TunnelFiles(self._directory / link.interface)
+        if len(os.fsencode(files.management)) > _LONGEST_SOCKET_PATH:
+            raise ConfigError(
+                f"{files.management} is too long for a socket: choose a shorter runtime directory"
+            )
+        return files
+
+    async def _open(self, link: Link, files: TunnelFiles, attempts: list[list[str]]) -> None:
+        if any(link.interface == other.link.interface for other in self._tunnels.values()):
+            raise ChildError(f"the interface {link.interface} is in use by another tunnel")
+        tunnel = OpenVpnTunnel(link, files, self._supervisor, self._counter_interval, self._on_event)
+        self._tunnels[link.tunnel] = tunnel
+        await tunnel.open(attempts, lambda: self._forget(link.tunnel))
+
+    def _forget(self, tunnel: int) -> None:
+        self._tunnels.pop(tunnel, None)
+
+    def _on_event(self, event: DriverEvent) -> None:
+        if self._report is not None:
+            self._report(event)
+
+
+def check_environment() -> None:
+    """Raise :class:`ConfigError`, which says what to do, unless OpenVPN tunnels can run on this machine."""
+    check_openvpn()
+    check_tun_device()
+
+
+def check_openvpn() -> None:
+    """Raise :class:`ConfigError` unless a usable version of OpenVPN is installed."""
+    try:
+        result = subprocess.run(
+            ["openvpn", "--version"], capture_output=True, timeout=10, check=False, stdin=subprocess.DEVNULL
+        )
+    except FileNotFoundError as error:
+        raise ConfigError(f"openvpn is not installed; {openvpn.INSTALL_HINT}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"openvpn cannot be run: {error}; {openvpn.INSTALL_HINT}") from error
+    openvpn.check_version(result.stdout.decode(errors="replace"))
+
+
+def check_tun_device(path: Path = TUN_DEVICE) -> None:
+    """Raise :class:`ConfigError` unless tunnel interfaces can be made through ``path``."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            advice = "run as root, with access to the device and the capability NET_ADMIN"
+        else:
+            advice = "load the module (modprobe tun), or give the container the device /dev/net/tun"
+        raise ConfigError(f"{path} cannot be used: {error.strerror}; {advice}") from error

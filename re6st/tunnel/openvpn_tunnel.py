@@ -1,0 +1,322 @@
+"""One OpenVPN tunnel: its processes one after the other, and the management connection to them (I/O).
+
+    OPENING --(hold released)--> CONNECTING --(>STATE CONNECTED)--> CONNECTED
+       ^                             |                                  |
+       |     process has ended,      |                                  | process has ended
+       +------ next endpoint --------+--(none left, or close())-------> CLOSED
+
+A process starts on hold, so that nothing happens before somebody listens to it. Point to point, OpenVPN
+makes the data keys and reports CONNECTED not when the handshake is over but from a timer that is due once
+in each second of the wall clock, and that it looks at only when something wakes it up. Left alone, it sleeps
+a full second after the last packet of the handshake. So at the beginning of each second it is sent a
+harmless command until it is connected: the mean delay becomes half a second, and two ends whose clocks
+agree are connected in the same moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+
+from re6st.errors import ChildError, Re6stError, StorageError
+from re6st.messages import Endpoint, Transport
+from re6st.supervisor import ChildExit, ChildSpec, Supervisor
+from re6st.tunnel import openvpn
+from re6st.tunnel.driver import Closed, Connected, Counters, DriverEvent, Link
+from re6st.tunnel.management import (
+    BytesCounted,
+    FatalError,
+    HoldWaiting,
+    ManagementEvent,
+    ManagementParser,
+    PeerNotice,
+    State,
+    StateChanged,
+    Succeeded,
+)
+from re6st.tunnel.openvpn import TunnelFiles
+
+logger = logging.getLogger(__name__)
+
+KIND = "openvpn"
+"""Kind of these children in their records."""
+
+_ANSWER_DEADLINE = 5.0
+_SOCKET_POLL = 0.003
+_GRACE = 1.5
+_NUDGE = "pid"
+_NUDGE_MARGIN = 0.001
+
+
+class TunnelState(enum.Enum):
+    """What a tunnel is doing."""
+
+    OPENING = "opening"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    CLOSED = "closed"
+
+
+class _Management(asyncio.Protocol):
+    """The management connection to one process."""
+
+    def __init__(self, handle: Callable[[ManagementEvent], None]) -> None:
+        self._handle = handle
+        self._parser = ManagementParser()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for event in self._parser.feed(data):
+            self._handle(event)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None  # the end of the process says what there is to say
+
+    def send(self, *commands: str) -> None:
+        if self._transport is not None:
+            self._transport.write("".join(f"{command}\n" for command in commands).encode())
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+class OpenVpnTunnel:
+    """One tunnel, from its files to the report that it is closed."""
+
+    def __init__(
+        self,
+        link: Link,
+        files: TunnelFiles,
+        supervisor: Supervisor,
+        counter_interval: int,
+        report: Callable[[DriverEvent], None],
+    ) -> None:
+        self.link = link
+        self.state = TunnelState.OPENING
+        self._files = files
+        self._supervisor = supervisor
+        self._counter_interval = counter_interval
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._task: asyncio.Task[None] | None = None
+        self._management: _Management | None = None
+        self._nudge: asyncio.TimerHandle | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._closing = False
+        self._was_connected = False
+        self._peer_left = False
+        self._fatal = ""
+        self._received = self._sent = 0
+
+    @property
+    def child(self) -> str:
+        """Name of its process at the supervisor."""
+        return f"openvpn-{self.link.interface}"
+
+    # -- for the driver ---------------------------------------------------------------------------------
+
+    async def open(self, attempts: Sequence[list[str]], gone: Callable[[], None]) -> None:
+        """Run the command lines ``attempts`` one after the other until one connects.
+
+        Returns when the first one has its socket. Raises :class:`ChildError` or :class:`StorageError` when it
+        does not get that far; nothing is left or reported then. ``gone`` is called when nothing is left.
+        """
+        self._task = self._loop.create_task(self._run(attempts, gone), name=self.child)
+        try:
+            await asyncio.shield(self._opened)
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """End it and wait until nothing is left."""
+        self._closing = True
+        await self._stop_process()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    # -- the life of the tunnel -------------------------------------------------------------------------
+
+    async def _run(self, attempts: Sequence[list[str]], gone: Callable[[], None]) -> None:
+        failure: Re6stError | None = None
+        reason = "closed on request"
+        try:
+            self._write_files()
+            for argv in attempts:
+                reason = await self._run_process(argv)
+                if self._closing or self._was_connected:
+                    break
+        except Re6stError as error:
+            failure = error
+            reason = str(error)
+        except Exception:
+            logger.exception("The task of %s has failed", self.child)
+            reason = "an error in this program; see its log"
+            await self._stop_process()
+        self._set_state(TunnelState.CLOSED)
+        shutil.rmtree(self._files.directory, ignore_errors=True)
+        gone()
+        if self._opened.done():
+            self._report(Closed(self.link.tunnel, "closed on request" if self._closing else reason))
+        else:
+            self._opened.set_exception(failure or ChildError(f"{self.child}: {reason}"))
+
+    async def _run_process(self, argv: list[str]) -> str:
+        """Run one process to its end and return why it has ended.
+
+        Raises :class:`ChildError` when it ends before it is released.
+        """
+        self._set_state(TunnelState.OPENING)
+        self._files.management.unlink(missing_ok=True)
+        ended: asyncio.Future[ChildExit] = self._loop.create_future()
+        spec = ChildSpec(
+            name=self.child,
+            kind=KIND,
+            argv=argv,
+            data={
+                "interface": self.link.interface,
+                "peer": str(self.link.peer_address),
+                "management": str(self._files.management),
+            },
+        )
+        await self._supervisor.start(spec, ended.set_result)
+        try:
+            await self._attach(ended)
+            exit_ = await ended
+        finally:
+            self._stop_nudging()
+            if self._management is not None:
+                self._management.close()
+                self._management = None
+        if not self._opened.done() and not self._closing:
+            raise ChildError(f"{self.child} {exit_.describe()}", status=exit_.status, output=exit_.output)
+        return self._explain(exit_)
+
+    async def _attach(self, ended: asyncio.Future[ChildExit]) -> None:
+        """Connect to the management socket as soon as it is there, unless the process ends before."""
+        deadline = self._loop.time() + _ANSWER_DEADLINE
+        while not ended.done():
+            try:
+                _, self._management = await self._loop.create_unix_connection(
+                    lambda: _Management(self._on_event), str(self._files.management)
+                )
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                if self._loop.time() > deadline:
+                    lines = self._supervisor.last_output(self.child)
+                    await self._stop_process()
+                    raise ChildError(f"{self.child} does not answer", output=lines) from error
+                await asyncio.sleep(_SOCKET_POLL)
+            else:
+                self._management.send("state on", f"bytecount {self._counter_interval}")
+                return
+
+    async def _stop_process(self) -> None:
+        try:
+            await self._supervisor.stop(self.child, _GRACE)
+        except ChildError as error:
+            logger.error("%s", error)
+
+    def _write_files(self) -> None:
+        try:
+            self._files.directory.mkdir(mode=0o700)
+            self._files.key.touch(mode=0o600)
+            self._files.key.write_text(self.link.key)
+        except OSError as error:
+            raise StorageError(f"cannot write the files of {self.child}: {error}") from error
+
+    def _explain(self, exit_: ChildExit) -> str:
+        """Return why a process has ended; what is not obvious goes to the log in full."""
+        if self._closing:
+            return "closed on request"
+        if self._peer_left:
+            return "the peer has ended it"
+        logger.info("%s", exit_.error())
+        telling = self._fatal or openvpn.telling_line(exit_.output)
+        return f"openvpn {exit_.describe()}: {telling}" if telling else f"openvpn {exit_.describe()}"
+
+    # -- what the process says --------------------------------------------------------------------------
+
+    def _on_event(self, event: ManagementEvent) -> None:
+        match event:
+            case HoldWaiting():
+                self._send("hold release")
+            case Succeeded(text="hold release succeeded"):
+                self._send(_NUDGE)  # answered only when the socket has been made, or never
+            case Succeeded() if self.state is TunnelState.OPENING and _is_nudge_answer(event):
+                self._on_released()
+            case StateChanged(state=State.CONNECTED):
+                self._on_connected(event)
+            case BytesCounted(received=received, sent=sent) if (received, sent) != (
+                self._received,
+                self._sent,
+            ):
+                self._received, self._sent = received, sent
+                self._report(Counters(self.link.tunnel, received, sent))
+            case PeerNotice(kind="remote-exit"):
+                self._on_peer_left()
+            case FatalError(text=text):
+                self._fatal = text
+
+    def _on_released(self) -> None:
+        """It has its socket."""
+        self._set_state(TunnelState.CONNECTING)
+        self._schedule_nudge()
+        if not self._opened.done():
+            self._opened.set_result(None)
+
+    def _on_connected(self, event: StateChanged) -> None:
+        if self.state is TunnelState.CONNECTING and not self._closing:
+            self._stop_nudging()
+            self._was_connected = True
+            self._set_state(TunnelState.CONNECTED)
+            self._report(Connected(self.link.tunnel, _remote_endpoint(event)))
+
+    def _on_peer_left(self) -> None:
+        """The peer has ended the tunnel: end our side now; OpenVPN itself would take a second."""
+        if not self._peer_left:
+            self._peer_left = True
+            self._ending = self._loop.create_task(self._stop_process(), name=f"end {self.child}")
+
+    def _send(self, *commands: str) -> None:
+        if self._management is not None:
+            self._management.send(*commands)
+
+    def _schedule_nudge(self) -> None:
+        until_next_second = 1.0 - time.time() % 1.0
+        self._nudge = self._loop.call_later(until_next_second + _NUDGE_MARGIN, self._send_nudge)
+
+    def _send_nudge(self) -> None:
+        self._send(_NUDGE)
+        self._schedule_nudge()
+
+    def _stop_nudging(self) -> None:
+        if self._nudge is not None:
+            self._nudge.cancel()
+            self._nudge = None
+
+    def _set_state(self, state: TunnelState) -> None:
+        if state is not self.state:
+            logger.debug("= %s: %s -> %s", self.child, self.state.value, state.value)
+            self.state = state
+
+
+def _is_nudge_answer(event: Succeeded) -> bool:
+    return event.text.startswith("pid=")
+
+
+def _remote_endpoint(event: StateChanged) -> Endpoint | None:
+    """Return where the peer is, None if OpenVPN did not say."""
+    if not event.remote_address or not event.remote_port:
+        return None
+    address = event.remote_address.removeprefix("::ffff:")
+    return Endpoint(Transport.UDP, address, event.remote_port)
