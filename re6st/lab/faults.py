@@ -16,9 +16,9 @@ import msgspec
 from msgspec import Struct
 
 from re6st.errors import ConfigError, StorageError
+from re6st.files import write_atomically
 from re6st.lab import nftables
 from re6st.lab.namespace import Namespace
-from re6st.lab.record import write_json
 from re6st.lab.wiring import HOST_INTERFACE
 
 TABLE = "re6st_lab_faults"
@@ -121,7 +121,7 @@ class FaultBox:
     def _apply(self, faults: Faults, hosts: tuple[str, ...]) -> None:
         for host in hosts:
             nftables.load(self._namespaces[host], ruleset(faults, host))
-        write_json(self._path, faults)
+        write_atomically(self._path, msgspec.json.encode(faults), 0o600)
 
     def _check(self, first: str, second: str) -> None:
         for host in (first, second):

@@ -6,16 +6,15 @@ to make. So a lab can be taken down from whatever half-built state, without touc
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from re6st.errors import ConfigError, StorageError
+from re6st.files import write_atomically
 from re6st.lab.namespace import Namespace
 from re6st.lab.topology import Topology, convert_address
 from re6st.lab.wiring import wire
@@ -78,16 +77,11 @@ def claim(record: Record) -> None:
     try:
         ROOT.mkdir(mode=0o755, exist_ok=True)
         directory.mkdir(mode=0o700)
-        temporary = directory / "record.json.new"
-        with temporary.open("wb") as file:
-            file.write(msgspec.json.encode(record, enc_hook=str))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(directory / "record.json")
     except FileExistsError as error:
         raise _already_up(record.name) from error
     except OSError as error:
-        raise StorageError(f"cannot write the record of the lab: {error}") from error
+        raise StorageError(f"cannot make the directory of the lab: {error}") from error
+    write_atomically(directory / "record.json", msgspec.json.encode(record, enc_hook=str), 0o600)
 
 
 def load(name: str) -> Record:
@@ -129,10 +123,3 @@ def _already_up(name: str) -> ConfigError:
         f"the lab {name!r} is up already: take it down with 're6st-lab down --name {name}',"
         " or use another --name"
     )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` to ``path`` so that a reader sees the old or the new content."""
-    temporary = path.with_suffix(".new")
-    temporary.write_bytes(msgspec.json.encode(value))
-    temporary.rename(path)

@@ -1,0 +1,57 @@
+import tomllib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from re6st.lab import topology
+from re6st.lab.wiring import wire
+
+CROWD = """
+[networks.alpha]
+prefix = "20.1.1.0/28"
+[routers.home]
+network = "alpha"
+lan = "192.168.1.0/24"
+lan-mtu = 1400
+"""
+
+
+def build(hosts: str) -> topology.Topology:
+    return topology.from_values(tomllib.loads(CROWD + hosts), "lab.toml")
+
+
+def test_everyone_gets_the_next_free_address():
+    wiring = wire(
+        build(
+            '[hosts.one]\nnetwork = "alpha"\n[hosts.two]\nnetwork = "alpha"\naddress = "20.1.1.3"\n'
+            '[hosts.three]\nnetwork = "home"\n'
+        )
+    )
+    addresses = {name: str(attachment.address) for name, attachment in wiring.attachments.items()}
+    assert addresses == {
+        "home": "20.1.1.2/28",
+        "one": "20.1.1.4/28",
+        "two": "20.1.1.3/28",
+        "three": "192.168.1.2/24",
+    }
+    assert wiring.machines == ["internet", "home", "one", "two", "three"]
+
+
+def test_a_lan_is_a_bridge_in_its_router_and_a_network_one_in_the_internet():
+    wiring = wire(build('[hosts.three]\nnetwork = "home"\n'))
+    lan, network = wiring.segments["home"], wiring.segments["alpha"]
+    assert (lan.owner, lan.bridge, str(lan.gateway), lan.mtu) == ("home", "lan", "192.168.1.1/24", 1400)
+    assert (network.owner, network.bridge, str(network.gateway)) == ("internet", "alpha", "20.1.1.1/28")
+    assert wiring.attachments["home"].interface == "wan"
+    assert wiring.attachments["three"].interface == "eth0"
+
+
+@given(st.sets(st.integers(2, 14), max_size=12), st.integers(0, 12))
+def test_addresses_never_collide(fixed, automatic):
+    automatic = min(automatic, 12 - len(fixed))
+    hosts = [f'[hosts.f{number}]\nnetwork = "alpha"\naddress = "20.1.1.{number}"\n' for number in fixed]
+    hosts += [f'[hosts.a{number}]\nnetwork = "alpha"\n' for number in range(automatic)]
+    wiring = wire(build("".join(hosts)))
+    addresses = [attachment.address for attachment in wiring.attachments.values()]
+    assert len(set(addresses)) == len(addresses) == len(hosts) + 1
+    assert all(address.ip != wiring.segments["alpha"].gateway.ip for address in addresses)
