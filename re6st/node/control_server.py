@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 REQUEST_TIMEOUT = 10.0
 """Seconds within which a request must have been read and answered."""
 
+CALLER = web.RequestKey("caller", NodeCertificate)
+"""Who sent a request."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -120,7 +123,7 @@ class ControlServer:
         try:
             transport = request.transport
             tls = transport.get_extra_info("ssl_object") if transport else None
-            request["caller"] = self._service.identify(tls.getpeercert(binary_form=True) if tls else b"")
+            request[CALLER] = self._service.identify(tls.getpeercert(binary_form=True) if tls else b"")
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 return await handler(request)
         except IdentityError as error:
@@ -139,18 +142,18 @@ class ControlServer:
     async def _post_tunnel(self, request: web.Request) -> web.Response:
         message = decode(await request.read(), TunnelRequest)
         answer = await self._service.tunnel_requested(
-            request["caller"], message, _address(request, "sockname"), _address(request, "peername")
+            request[CALLER], message, _address(request, "sockname"), _address(request, "peername")
         )
         if isinstance(answer, TunnelRefusal):
             return _answer(answer, HTTPStatus.CONFLICT)
         return _answer(answer)
 
     async def _delete_tunnel(self, request: web.Request) -> web.Response:
-        self._service.tunnel_cancelled(request["caller"], request.match_info["name"])
+        self._service.tunnel_cancelled(request[CALLER], request.match_info["name"])
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     async def _post_gossip(self, request: web.Request) -> web.Response:
-        return _answer(self._service.gossip_received(request["caller"], decode(await request.read(), Gossip)))
+        return _answer(self._service.gossip_received(request[CALLER], decode(await request.read(), Gossip)))
 
     async def _get_parameters(self, request: web.Request) -> web.Response:
         return self._document(Document.PARAMETERS)

@@ -44,6 +44,9 @@ class RoutingDaemon(Protocol):
     async def attach(self, interface: str, cost: int) -> None:
         """Give ``interface``, which is down, this cost for the next time it is set up."""
 
+    def detach(self, interface: str) -> None:
+        """Take note that ``interface`` was set down."""
+
 
 @dataclass(slots=True)
 class Tunnel:
@@ -193,6 +196,7 @@ class TunnelOperator:
     async def _detach(self, tunnel: Tunnel | None, interface: str) -> None:
         async with tunnel.lock if tunnel else asyncio.Lock():
             await self._interfaces.set_link(interface, up=False)
+            self._routing.detach(interface)
             if tunnel is not None:
                 self._set_state(tunnel, "detached")
 
