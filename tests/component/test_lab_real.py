@@ -154,7 +154,7 @@ def test_a_cut_loses_both_directions_and_nothing_else(zoo):
     assert nftables.tables(zoo.hosts["public"].namespace) == []
 
 
-def test_a_cut_tells_hosts_behind_routers_apart(zoo):
+def test_a_cut_of_nobody_is_refused(zoo):
     with pytest.raises(ConfigError, match="there is no host 'nobody'"):
         zoo.cut("public", "nobody")
     with pytest.raises(ConfigError, match="cannot be cut off from itself"):
@@ -217,6 +217,15 @@ def test_two_labs_coexist_and_a_name_is_taken_once():
         assert pings(two, "two", two.hosts["one"].address)
         assert_clean(first)
     assert_clean(second)
+
+
+def test_a_cut_tells_hosts_behind_one_router_apart():
+    with Lab(SMALL, name=lab_name("c")) as lab:
+        public = lab.hosts["one"].address
+        lab.cut("one", "two")
+        assert not pings(lab, "two", public)
+        assert pings(lab, "three", public)
+    assert_clean(lab.name)
 
 
 def test_a_cut_works_within_one_lan():
@@ -304,9 +313,14 @@ def test_a_failed_build_leaves_nothing(monkeypatch):
 def test_logs_are_kept_when_a_test_fails(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     name = lab_name("g")
-    with pytest.raises(RuntimeError), Lab(SMALL, name=name) as lab:
-        until(lambda: (lab.directory / "home" / "miniupnpd.log").stat().st_size)
-        raise RuntimeError("the test fails")
+
+    def fail():
+        with Lab(SMALL, name=name) as lab:
+            until(lambda: (lab.directory / "home" / "miniupnpd.log").stat().st_size)
+            raise RuntimeError("the test fails")
+
+    with pytest.raises(RuntimeError):
+        fail()
     kept = Path("lab-logs") / name
     assert "miniupnpd" in (kept / "home" / "miniupnpd.log").read_text()
     assert "masquerade" in (kept / "home" / "state.txt").read_text()
