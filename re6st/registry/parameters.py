@@ -1,0 +1,93 @@
+"""Network parameters on the operator's side: first values, changes, and what is sound.
+
+A mistake here reaches the whole network within seconds, so parameters are checked before they are signed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv6Network
+
+import msgspec
+
+from re6st.errors import ConfigError, RemoteProtocolError
+from re6st.messages import NetworkParameters, decode, encode
+from re6st.prefix import parse_network
+from re6st.registry.links import parse_registry_url
+
+BABEL_PORTS = range(16384, 32768)
+"""UDP ports from which that of babel is chosen: below the ephemeral ones, above the registered services."""
+
+_FIXED = ("version", "network")
+
+
+def choose_babel_port(network: IPv6Network, authority_fingerprint: str) -> int:
+    """Return the UDP port of babel for a new network.
+
+    It depends on prefix and CA, so that two networks with nodes on one host hardly ever share it.
+    """
+    digest = hashlib.sha256(f"{network} {authority_fingerprint}".encode()).digest()
+    return BABEL_PORTS[int.from_bytes(digest[:8]) % len(BABEL_PORTS)]
+
+
+def first_parameters(
+    network: IPv6Network, authority_fingerprint: str, registry_urls: Sequence[str] = ()
+) -> NetworkParameters:
+    """Return the parameters of a new network. Raises :class:`ConfigError` for an invalid URL."""
+    parameters = NetworkParameters(
+        version=1,
+        network=str(network),
+        registry_urls=tuple(str(parse_registry_url(url)) for url in registry_urls),
+        babel_port=choose_babel_port(network, authority_fingerprint),
+    )
+    check_parameters(parameters, network)
+    return parameters
+
+
+def change_parameters(
+    parameters: NetworkParameters, changes: Mapping[str, str], network: IPv6Network
+) -> NetworkParameters:
+    """Return the next version of ``parameters`` with ``changes`` (texts as typed by the operator).
+
+    Lists are separated by commas. Raises :class:`ConfigError` that names every mistake.
+    """
+    fields = {field.name: field for field in msgspec.structs.fields(NetworkParameters)}
+    possible = [name for name in fields if name not in _FIXED]
+    mistakes: list[str] = []
+    accepted: dict[str, object] = {"version": parameters.version + 1}
+    for key, text in changes.items():
+        if key not in possible:
+            close = difflib.get_close_matches(key, possible, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(possible)}"
+            mistakes.append(f"{key}: cannot be set; {hint}")
+            continue
+        value: object = text
+        if isinstance(getattr(parameters, key), tuple):
+            value = [part.strip() for part in text.split(",") if part.strip()]
+        try:
+            accepted[key] = msgspec.convert(value, fields[key].type, strict=False)
+        except msgspec.ValidationError as error:
+            mistakes.append(f"{key}={text}: {error}")
+    if mistakes:
+        raise ConfigError("network parameters: " + "; ".join(mistakes))
+    changed = msgspec.structs.replace(parameters, **accepted)
+    check_parameters(changed, network)
+    return changed
+
+
+def check_parameters(parameters: NetworkParameters, network: IPv6Network) -> None:
+    """Raise :class:`ConfigError` unless ``parameters`` are sound for ``network``."""
+    try:
+        decode(encode(parameters), NetworkParameters)
+    except RemoteProtocolError as error:
+        raise ConfigError(f"network parameters: {error}") from error
+    if parse_network(parameters.network) != network:
+        raise ConfigError(f"network parameters: the network is {network}, not {parameters.network}")
+    if parameters.version < 1:
+        raise ConfigError("network parameters: versions begin at 1")
+    if parameters.update_interval < parameters.hello_interval:
+        raise ConfigError("network parameters: update_interval must not be shorter than hello_interval")
+    for url in parameters.registry_urls:
+        parse_registry_url(url)
