@@ -46,8 +46,7 @@ class TestAuthority:
             self._builder(self.name, self.key.public_key(), now - DAY, now + 365 * DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(
-                x509.NameConstraints(permitted_subtrees=[x509.IPAddress(self.network)], excluded_subtrees=None),
-                critical=True,
+                x509.NameConstraints([x509.IPAddress(self.network)], excluded_subtrees=None), critical=True
             )
             .add_extension(address_block(self.network), critical=False)
             .sign(self.key, hashes.SHA256())
