@@ -1,0 +1,125 @@
+"""The nftables table of a node: what may be forwarded between tunnels, own prefix and the rest of the host.
+
+The host is a guest house. These packets are ours to judge, all others pass as if we were not there:
+
+- *forwarded packets with a tunnel on either side*. From tunnel to tunnel they pass when source and
+  destination belong to the network. From a tunnel into the host only to its node prefix (containers), and
+  from the host into a tunnel only from its node prefix. So no member reaches the owner's LAN or the Internet
+  through this host, and no machine of the LAN reaches the network.
+- *packets from a tunnel to the host itself*, which has more addresses than that of the overlay: only to those
+  of the overlay and of the link.
+- *packets that pretend*: with a source in the network they come from a tunnel or from this host; with a
+  source in the node prefix they come from where the route to that source leads, a container. Everywhere
+  else they are dropped.
+
+A verdict ``accept`` ends only our own table: other tables still have their say (nft(8)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+
+from re6st.errors import NetlinkError
+
+TIMEOUT = 10.0
+"""Seconds that nft may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallConfiguration:
+    """What the rules depend on."""
+
+    name: str
+    """Of the network instance: letters, digits, ``-`` and ``_``."""
+    interfaces: tuple[str, ...]
+    """Names of all tunnel interfaces there can be. A wildcard would also fit those of another network."""
+    network: IPv6Network
+    prefix: IPv6Network
+    """The node prefix."""
+
+    @property
+    def table(self) -> str:
+        """Name of the table, of family ``ip6``."""
+        return "re6st_" + re.sub(r"[^A-Za-z0-9_]", "_", self.name)
+
+
+def render(configuration: FirewallConfiguration) -> str:
+    """Return the input of ``nft -f`` that replaces our table, whatever it holds, in one transaction."""
+    network, prefix = configuration.network, configuration.prefix
+    interfaces = ", ".join(f'"{name}"' for name in configuration.interfaces)
+    return f"""{render_removal(configuration)}
+table ip6 {configuration.table} {{
+    set tunnels {{
+        type ifname
+        elements = {{ {interfaces} }}
+    }}
+    chain prerouting {{
+        type filter hook prerouting priority raw; policy accept;
+        iifname @tunnels accept
+        iifname "lo" accept
+        ip6 saddr {prefix} fib saddr . iif oif exists accept
+        ip6 saddr {network} drop
+    }}
+    chain input {{
+        type filter hook input priority filter; policy accept;
+        iifname != @tunnels accept
+        ip6 saddr != {{ {network}, fe80::/10 }} drop
+        ip6 daddr != {{ {network}, fe80::/10, ff02::/16 }} drop
+    }}
+    chain forward {{
+        type filter hook forward priority filter; policy accept;
+        iifname @tunnels oifname @tunnels ip6 saddr {network} ip6 daddr {network} accept
+        iifname @tunnels oifname != @tunnels ip6 saddr {network} ip6 daddr {prefix} accept
+        iifname != @tunnels oifname @tunnels ip6 saddr {prefix} ip6 daddr {network} accept
+        iifname @tunnels reject with icmpv6 admin-prohibited
+        oifname @tunnels reject with icmpv6 admin-prohibited
+    }}
+}}
+"""
+
+
+def render_removal(configuration: FirewallConfiguration) -> str:
+    """Return the input of ``nft -f`` that removes our table, whether it exists or not."""
+    # Declaring it first makes the deletion succeed in any case, also with versions without "destroy".
+    return f"table ip6 {configuration.table}\ndelete table ip6 {configuration.table}\n"
+
+
+class Firewall:
+    """Puts the rules into the kernel, through the ``nft`` program."""
+
+    def __init__(self, configuration: FirewallConfiguration) -> None:
+        self._configuration = configuration
+
+    async def apply(self) -> None:
+        """Install the rules, or replace those of an earlier run. Raises :class:`NetlinkError`."""
+        await _run_nft(render(self._configuration))
+
+    async def remove(self) -> None:
+        """Remove the rules if they are there. Raises :class:`NetlinkError`."""
+        await _run_nft(render_removal(self._configuration))
+
+
+async def _run_nft(text: str) -> None:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "nft",
+            "-f",
+            "-",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    except OSError as error:
+        raise NetlinkError(f"cannot run nft: {error.strerror}; install the package nftables") from error
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(text.encode()), TIMEOUT)
+    except TimeoutError as error:
+        process.kill()
+        await process.wait()
+        raise NetlinkError(f"nft does not end within {TIMEOUT:.0f} s") from error
+    if process.returncode != 0:
+        reason = output.decode(errors="replace").strip()[:1000]
+        raise NetlinkError(f"nft refuses the firewall rules: {reason}")

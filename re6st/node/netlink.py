@@ -1,0 +1,307 @@
+"""The kernel's interfaces, addresses and routes, as far as a node changes them (netlink, I/O).
+
+Every change can be repeated and says nothing when there is nothing to change: after a crash, starting
+again finds things half done. Only what is ours by its name (tunnel interfaces), its protocol number (our
+``unreachable`` route) or its destination (babeld's routes inside the network) is ever removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import re
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+from pathlib import Path
+from typing import Any
+
+from re6st.errors import NetlinkError
+from re6st.prefix import node_address
+from re6st.routing.configuration import ROUTE_PROTOCOL
+
+BABEL_PROTOCOL = 42
+"""Kernel protocol number of babeld's routes (RTPROT_BABEL)."""
+
+UNREACHABLE_METRIC = 2147483647
+"""Of the ``unreachable`` route: any other route to exactly the same prefix, for example to a bridge with
+containers, is preferred."""
+
+MAXIMUM_ALIAS = 63
+"""Characters of an interface alias that we use (the kernel takes 255)."""
+
+_INTERFACE_SETTINGS = {
+    # What a peer sends through a tunnel must not configure this host.
+    "accept_ra": "0",
+    "accept_redirects": "0",
+    "autoconf": "0",
+    # A link-local address at once, even where the owner has other defaults: babel needs it.
+    "disable_ipv6": "0",
+    "accept_dad": "0",
+    "addr_gen_mode": "3",
+    "forwarding": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UnderlayChanged:
+    """Something of the host's own network has changed: a link, an address or a default route."""
+
+    kind: str
+    """``link``, ``address`` or ``route``."""
+
+
+class Kernel:
+    """A netlink connection to the network namespace in which it was opened. Use it from one event loop."""
+
+    def __init__(self, interface_prefix: str, settings: Path = Path("/proc/sys/net/ipv6/conf")) -> None:
+        """``interface_prefix``: what the names of our interfaces begin with, a number follows."""
+        self._interface_prefix = interface_prefix
+        self._pattern = re.compile(re.escape(interface_prefix) + r"[0-9]{1,3}")
+        self._settings = settings
+        self._route: Any = None
+        self._lock = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Connect. Raises :class:`NetlinkError`."""
+        # Imported here because it is large: the command line does not need it.
+        from pyroute2 import AsyncIPRoute
+
+        with _translated("open a netlink socket"):
+            self._route = AsyncIPRoute()
+            await self._route.bind()
+
+    async def close(self) -> None:
+        """Disconnect; everything that was made stays."""
+        if self._route is not None:
+            self._route.close()
+            self._route = None
+
+    # -- tunnel interfaces ------------------------------------------------------------------------------
+
+    async def ensure_tun(self, name: str, *, mtu: int, alias: str) -> None:
+        """Make the persistent tun device ``name`` unless it exists; set MTU and alias; leave it down.
+
+        Raises :class:`NetlinkError`, also when the name belongs to an interface of another kind.
+        """
+        self._check_name(name)
+        with _translated(f"prepare the interface {name}"):
+            async with self._lock:
+                link = await self._find_link(name)
+                if link is None:
+                    await self._route.link("add", ifname=name, kind="tuntap", mode="tun")
+                    link = await self._find_link(name)
+                if link is None or link.get(("linkinfo", "kind")) != "tun":
+                    raise NetlinkError(
+                        f"the interface {name} exists and is no tun device;"
+                        " remove it, or choose another interface-prefix"
+                    )
+                await self._route.link(
+                    "set", index=link["index"], state="down", mtu=mtu, ifalias=alias[:MAXIMUM_ALIAS]
+                )
+        self._configure(name)
+
+    async def set_link(self, name: str, *, up: bool) -> None:
+        """Set the link up or down; an interface that does not exist is down. Raises :class:`NetlinkError`."""
+        with _translated(f"set {name} {'up' if up else 'down'}"):
+            index = _index(name)
+            if index is not None:
+                await self._route.link("set", index=index, state="up" if up else "down")
+            elif up:
+                raise NetlinkError(f"cannot set {name} up: there is no such interface")
+
+    async def remove_link(self, name: str) -> None:
+        """Remove the tunnel interface ``name`` if it exists. Raises :class:`NetlinkError`."""
+        self._check_name(name)
+        with _translated(f"remove the interface {name}"):
+            index = _index(name)
+            if index is not None:
+                await self._route.link("del", index=index)
+
+    async def tunnel_links(self) -> list[str]:
+        """Return the names of all tun devices that are called like ours, also those of an earlier run."""
+        with _translated("list interfaces"):
+            links = [link async for link in await self._route.get_links()]
+        return sorted(
+            link.get("ifname")
+            for link in links
+            if self._pattern.fullmatch(link.get("ifname")) and link.get(("linkinfo", "kind")) == "tun"
+        )
+
+    # -- the node prefix --------------------------------------------------------------------------------
+
+    async def add_prefix(self, prefix: IPv6Network, interface: str) -> None:
+        """Let this host own ``prefix``: the node address on ``interface``, the rest ``unreachable``.
+
+        A more specific route, for example to a container, takes precedence over the latter. Raises
+        :class:`NetlinkError`.
+        """
+        address = node_address(prefix)
+        with _translated(f"put {address} on {interface}"):
+            await self._route.addr(
+                "replace",
+                index=_existing_index(interface),
+                address=str(address),
+                prefixlen=128,
+                flags=2,  # IFA_F_NODAD: usable at once
+            )
+        with _translated(f"add the route to {prefix}"):
+            await self._route.route("replace", **_unreachable(prefix))
+
+    async def remove_prefix(self, prefix: IPv6Network, interface: str) -> None:
+        """Undo :meth:`add_prefix` as far as it is done. Raises :class:`NetlinkError`."""
+        address = node_address(prefix)
+        with _translated(f"remove the route to {prefix}", errno.ESRCH):
+            await self._route.route("del", **_unreachable(prefix))
+        index = _index(interface)
+        if index is not None:
+            with _translated(f"remove {address} from {interface}", errno.EADDRNOTAVAIL):
+                await self._route.addr("del", index=index, address=str(address), prefixlen=128)
+
+    async def flush_routes(self, network: IPv6Network) -> int:
+        """Remove what babeld has left: its routes to destinations inside ``network``; return how many.
+
+        Only while babeld does not run: it would not notice. Raises :class:`NetlinkError`.
+        """
+        removed = 0
+        with _translated(f"remove routes inside {network}"):
+            routes = [route async for route in await self._route.get_routes(family=socket.AF_INET6)]
+        for route in routes:
+            destination = route.get("dst")
+            if route["proto"] != BABEL_PROTOCOL or destination is None:
+                continue
+            if not IPv6Network(f"{destination}/{route['dst_len']}").subnet_of(network):
+                continue
+            with _translated(f"remove the route to {destination}", errno.ESRCH):
+                await self._route.route(
+                    "del",
+                    family=socket.AF_INET6,
+                    dst=f"{destination}/{route['dst_len']}",
+                    proto=BABEL_PROTOCOL,
+                    priority=route.get("priority"),
+                    table=route.get("table"),
+                    type=route["type"],
+                )
+                removed += 1
+        return removed
+
+    # -- the underlay -----------------------------------------------------------------------------------
+
+    async def watch_underlay(self) -> AsyncIterator[UnderlayChanged]:
+        """Yield an event for each change of the host's own links, addresses and default routes.
+
+        Tunnel interfaces and other routes are left out. Several changes often come together: wait a moment
+        before acting. Raises :class:`NetlinkError`; some changes may have been missed then.
+        """
+        async with self._subscription() as subscription:
+            while True:
+                with _translated("watch the network"):
+                    messages = [message async for message in subscription.get()]
+                for message in messages:
+                    change = self._underlay_change(message)
+                    if change is not None:
+                        yield change
+
+    @asynccontextmanager
+    async def _subscription(self) -> AsyncIterator[Any]:
+        from pyroute2 import AsyncIPRoute
+        from pyroute2.netlink import rtnl
+
+        groups = (
+            rtnl.RTMGRP_LINK
+            | rtnl.RTMGRP_IPV4_IFADDR
+            | rtnl.RTMGRP_IPV6_IFADDR
+            | rtnl.RTMGRP_IPV4_ROUTE
+            | rtnl.RTMGRP_IPV6_ROUTE
+        )
+        with _translated("watch the network"):
+            subscription = AsyncIPRoute()
+            await subscription.bind(groups=groups)
+        try:
+            yield subscription
+        finally:
+            subscription.close()
+
+    def _underlay_change(self, message: Any) -> UnderlayChanged | None:
+        event = message.get("event", "")
+        if event in ("RTM_NEWLINK", "RTM_DELLINK"):
+            ours = self._pattern.fullmatch(message.get("ifname") or "")
+            return None if ours else UnderlayChanged("link")
+        if event in ("RTM_NEWADDR", "RTM_DELADDR"):
+            return None if self._is_ours(message["index"]) else UnderlayChanged("address")
+        if event in ("RTM_NEWROUTE", "RTM_DELROUTE"):
+            is_default = message["dst_len"] == 0 and message["proto"] != BABEL_PROTOCOL
+            return UnderlayChanged("route") if is_default else None
+        return None
+
+    def _is_ours(self, index: int) -> bool:
+        try:
+            return self._pattern.fullmatch(socket.if_indextoname(index)) is not None
+        except OSError:
+            return False
+
+    # -- helpers ----------------------------------------------------------------------------------------
+
+    def _check_name(self, name: str) -> None:
+        if not self._pattern.fullmatch(name):
+            raise NetlinkError(f"{name} is not one of our interfaces ({self._interface_prefix}0, ...)")
+
+    async def _find_link(self, name: str) -> Any:
+        index = _index(name)
+        if index is None:
+            return None
+        async for link in await self._route.get_links(index):
+            return link
+        return None
+
+    def _configure(self, name: str) -> None:
+        directory = self._settings / name
+        try:
+            for key, value in _INTERFACE_SETTINGS.items():
+                # A missing directory means a kernel without IPv6, which shows itself elsewhere.
+                with contextlib.suppress(FileNotFoundError):
+                    (directory / key).write_text(value)
+        except OSError as error:
+            raise NetlinkError(f"cannot configure the interface {name}: {error}") from error
+
+
+def _unreachable(prefix: IPv6Network) -> dict[str, object]:
+    return {
+        "family": socket.AF_INET6,
+        "dst": str(prefix),
+        "type": "unreachable",
+        "proto": ROUTE_PROTOCOL,
+        "priority": UNREACHABLE_METRIC,
+    }
+
+
+def _index(interface: str) -> int | None:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return None
+
+
+def _existing_index(interface: str) -> int:
+    index = _index(interface)
+    if index is None:
+        raise NetlinkError(f"there is no interface {interface}; correct main-interface in the configuration")
+    return index
+
+
+@contextmanager
+def _translated(what: str, *ignored: int) -> Iterator[None]:
+    """Turn errors of pyroute2 and of the kernel into :class:`NetlinkError`, except the ``ignored`` ones."""
+    from pyroute2.netlink.exceptions import NetlinkError as ForeignError
+
+    try:
+        yield
+    except ForeignError as error:
+        if error.code not in ignored:
+            raise NetlinkError(f"cannot {what}: {error}") from error
+    except OSError as error:
+        if error.errno not in ignored:
+            raise NetlinkError(f"cannot {what}: {error.strerror or error}") from error
