@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from ipaddress import IPv6Address
+from pathlib import Path
+
+import pytest
+
+from re6st.errors import ConfigError
+from re6st.messages import Endpoint, Transport
+from re6st.tunnel import openvpn
+from re6st.tunnel.driver import Link
+from re6st.tunnel.openvpn import Credentials, TunnelFiles
+
+CREDENTIALS = Credentials(Path("/s/ca.crt"), Path("/s/node.crt"), Path("/s/node.key"))
+FILES = TunnelFiles(Path("/r/tunnels/re6st3"))
+LINK = Link(
+    tunnel=7,
+    interface="re6st3",
+    peer_address=IPv6Address("2001:db8:42:1::1"),
+    peer_name="alpha",
+    peer_fingerprint="0a" * 32,
+    key=openvpn.generate_static_key(),
+    mtu=1400,
+)
+
+
+def option(argv: list[str], name: str) -> list[str]:
+    """The arguments of the option ``name``; it must be there once."""
+    assert argv.count(name) == 1, (name, argv)
+    rest = argv[argv.index(name) + 1 :]
+    end = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
+    return rest[:end]
+
+
+def test_both_ends_demand_ca_fingerprint_and_name() -> None:
+    endpoint = Endpoint(Transport.UDP, "192.0.2.1", 4227)
+    for argv in (
+        openvpn.listener_argv(LINK, 4227, CREDENTIALS, FILES),
+        openvpn.dialer_argv(LINK, endpoint, CREDENTIALS, FILES),
+    ):
+        assert option(argv, "--ca") == ["/s/ca.crt"]
+        assert option(argv, "--peer-fingerprint") == [":".join(["0A"] * 32)]
+        assert option(argv, "--verify-x509-name") == ["alpha", "name"]
+        assert option(argv, "--tls-version-min") == ["1.3"]
+        assert option(argv, "--tls-crypt") == ["/r/tunnels/re6st3/tls-crypt.key"]
+        assert option(argv, "--data-ciphers") == ["AES-256-GCM"]
+        assert option(argv, "--script-security") == ["1"]
+        assert option(argv, "--tun-mtu") == ["1400"]
+        assert option(argv, "--dev") == ["re6st3"]
+        assert LINK.key not in argv
+
+
+def test_a_listener_serves_both_address_families_and_checks_for_a_client() -> None:
+    argv = openvpn.listener_argv(LINK, 4230, CREDENTIALS, FILES)
+    assert option(argv, "--proto") == ["udp6"]
+    assert option(argv, "--lport") == ["4230"]
+    assert option(argv, "--remote-cert-tls") == ["client"]
+    assert "--multihome" in argv
+    assert "--local" not in argv
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "protocol"),
+    [
+        (Endpoint(Transport.UDP, "192.0.2.1", 4227), "udp4"),
+        (Endpoint(Transport.UDP, "2001:db8::1", 4227), "udp6"),
+        (Endpoint(Transport.TCP, "192.0.2.1", 4227), "tcp4-client"),
+        (Endpoint(Transport.TCP, "2001:db8::1", 4227), "tcp6-client"),
+    ],
+)
+def test_a_dialer_uses_the_family_and_transport_of_the_endpoint(endpoint: Endpoint, protocol: str) -> None:
+    argv = openvpn.dialer_argv(LINK, endpoint, CREDENTIALS, FILES)
+    assert option(argv, "--proto") == [protocol]
+    assert option(argv, "--remote") == [endpoint.address, "4227"]
+    assert ("--socket-flags" in argv) == (endpoint.transport is Transport.TCP)
+    assert ("--explicit-exit-notify" in argv) == (endpoint.transport is Transport.UDP)
+
+
+@pytest.mark.parametrize("address", ["example.org", "--up", "1.2.3.4 5", ""])
+def test_only_addresses_are_dialled(address: str) -> None:
+    with pytest.raises(ConfigError, match="need an IP address"):
+        openvpn.dialer_argv(LINK, Endpoint(Transport.UDP, address, 1), CREDENTIALS, FILES)
+
+
+@pytest.mark.parametrize("digits", ["", "0a" * 31, "0a" * 33, "zz" * 32, "0a" * 32 + "\n"])
+def test_a_fingerprint_is_64_digits(digits: str) -> None:
+    with pytest.raises(ConfigError, match="fingerprint"):
+        openvpn.listener_argv(replace(LINK, peer_fingerprint=digits), 1, CREDENTIALS, FILES)
+
+
+def test_keys_have_the_form_of_openvpn_and_are_never_the_same() -> None:
+    first, second = openvpn.generate_static_key(), openvpn.generate_static_key()
+    assert first != second
+    assert len(re.findall(r"^[0-9a-f]{32}$", first, re.MULTILINE)) == 16
+    openvpn.check_static_key(first)
+
+
+@pytest.mark.parametrize("damage", [("a", "A" * 3), ("END", "END "), ("V1", "V2"), ("\n", "\r\n")])
+def test_a_key_of_another_form_is_refused(damage: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match="not an OpenVPN static key"):
+        openvpn.check_static_key(LINK.key.replace(*damage))
+
+
+def test_versions() -> None:
+    assert openvpn.parse_version("OpenVPN 2.6.14 x86_64-pc-linux-gnu [SSL (OpenSSL)]\n") == (2, 6)
+    openvpn.check_version("OpenVPN 2.7_beta1 x86_64\n")
+    openvpn.check_version("OpenVPN 3.0.1\n")
+    with pytest.raises(ConfigError, match=r"2\.5 is too old; install OpenVPN 2\.6 or newer"):
+        openvpn.check_version("OpenVPN 2.5.9 x86_64-pc-linux-gnu\n")
+    with pytest.raises(ConfigError, match="does not tell its version"):
+        openvpn.check_version("openvpn: command not found")
+
+
+def test_the_telling_line_of_a_failure() -> None:
+    output = (
+        "Socket Buffers: R=[212992->4194304] S=[212992->4194304]",
+        "TCP/UDP: Socket bind failed on local address [undef]:4227: Address already in use (errno=98)",
+        "Exiting due to fatal error",
+    )
+    assert "Address already in use" in openvpn.telling_line(output)
+    assert openvpn.telling_line(("one", "two")) == "two"
+    assert openvpn.telling_line(()) == ""
