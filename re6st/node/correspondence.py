@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from re6st.config import NodeConfig
 from re6st.core.effects import (
@@ -78,16 +79,14 @@ class Pending:
     remote: str
 
 
-class Underlay:
+class Underlay(Protocol):
     """What correspondence must know of the network below; see :mod:`re6st.node.reachability`."""
 
     async def listener_endpoints(self, port: int, local: str, remote: str) -> tuple[Endpoint, ...]:
         """Return where a dialer that came from ``remote`` to ``local`` reaches our UDP ``port``."""
-        raise NotImplementedError
 
     def dial_endpoints(self, peer: Peer) -> tuple[Endpoint, ...]:
         """Return the endpoints of ``peer`` that can be tried from here, best first."""
-        raise NotImplementedError
 
 
 class Correspondence:

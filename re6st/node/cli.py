@@ -1,0 +1,210 @@
+"""Command line of the node: ``re6st-node``. Libraries are imported when a command needs them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+import re6st
+from re6st.config import Locations, NodeConfig, default_locations, load
+from re6st.errors import ConfigError, IdentityError, Re6stError
+
+if TYPE_CHECKING:
+    from re6st.registry.client import JoinLink
+
+FAILURE = 1
+"""Exit status when something went wrong that may go right next time."""
+
+MISCONFIGURED = 78
+"""Exit status (EX_CONFIG of sysexits.h) when a restart alone cannot help."""
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """The network instance that a command is about."""
+
+    network: str
+    config: Path
+    locations: Locations
+
+    def load(self) -> NodeConfig:
+        """Return its configuration. Raises :class:`Re6stError`."""
+        return load(self.config, self.locations)
+
+
+class Commands(click.Group):
+    """Turns errors that re6st foresees into a message and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except Re6stError as error:
+            for line in str(error).splitlines():
+                click.echo(f"re6st-node: {line}", err=True)
+            ctx.exit(MISCONFIGURED if isinstance(error, ConfigError | IdentityError) else FAILURE)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--network", default="re6st", show_default=True, help="Which network, if this host is in several."
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Configuration file.  [default: /etc/re6st/NETWORK.toml]",
+)
+@click.version_option(re6st.__version__, prog_name="re6st-node")
+@click.pass_context
+def main(context: click.Context, network: str, config: Path | None) -> None:
+    """Make this machine a node: a stable, routed IPv6 prefix over a self-healing mesh."""
+    locations = default_locations(network)
+    context.obj = Instance(network, config or locations.config, locations)
+
+
+@main.command()
+@click.argument("link")
+@click.option("--name", default="", help="Name of this node.  [default: the link's, else the host's]")
+@click.option("--state-directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--runtime-directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--control-port", type=click.IntRange(1, 65535), help="TCP port of the control API.")
+@click.option("--tunnel-ports", metavar="FIRST-LAST", help="UDP ports of incoming tunnels.")
+@click.option("--interface-prefix", help="Tunnel interfaces are called by this and a number.")
+@click.option("--force", is_flag=True, help="Replace an existing key and certificate.")
+@click.pass_obj
+def join(instance: Instance, /, link: str, name: str, force: bool, **options: Any) -> None:
+    """Join the network that LINK leads to.
+
+    LINK comes from the operator of the network. The private key is made here and never leaves this
+    machine.
+    """
+    import asyncio
+
+    from re6st.node import setup
+    from re6st.node.enrolment import join as enrol
+    from re6st.registry.client import JoinLink
+
+    parsed = JoinLink.parse(link)
+    values = setup.plan(instance.config, instance.network, instance.locations, parsed, options)
+    config = setup.check(values, instance.config)
+    joined = asyncio.run(_enrol_named(enrol, parsed, config.state_directory, name, force))
+    setup.write(instance.config, values)
+    certificate = joined.certificate
+    click.echo(f"Joined {joined.network} as {certificate.name}.")
+    click.echo(f"  prefix         {certificate.prefix}")
+    click.echo(f"  address        {certificate.address}")
+    click.echo(f"  configuration  {instance.config}")
+    suffix = "" if instance.network == "re6st" else f" --network {instance.network}"
+    unit = "re6st-node" if instance.network == "re6st" else f"re6st-node@{instance.network}"
+    click.echo(f"Start the node with: systemctl enable --now {unit}   (or: re6st-node{suffix} run)")
+
+
+async def _enrol_named(
+    enrol: Callable[..., Any], link: JoinLink, directory: Path, name: str, force: bool
+) -> Any:
+    """Enrol with the name asked for, or with the host's if that is free, or with one of the registry."""
+    from re6st.errors import RegistryRefusedError
+    from re6st.node.setup import host_name
+
+    wished = name or host_name()
+    try:
+        return await enrol(link, directory, wished, force=force)
+    except RegistryRefusedError as error:
+        if name or not error.code.startswith("name-"):
+            raise
+        return await enrol(link, directory, "", force=force)
+
+
+@main.command()
+@click.pass_obj
+def run(instance: Instance) -> None:
+    """Run the daemon in the foreground until SIGTERM or Ctrl-C."""
+    from re6st.node.daemon import run_daemon
+
+    run_daemon(instance.load(), instance.network)
+
+
+def _show(instance: Instance, resource: str, kind: Any, as_json: bool, printer: str) -> None:
+    from re6st.status import fetch
+
+    answer = fetch(instance.load().runtime_directory, resource, kind)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
+        return
+    from re6st.node import tables
+
+    getattr(tables, printer)(answer)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@main.command()
+@json_option
+@click.pass_obj
+def status(instance: Instance, as_json: bool) -> None:
+    """Show the state of the running node."""
+    from re6st.status import NodeStatus
+
+    _show(instance, "status", NodeStatus, as_json, "print_status")
+
+
+@main.command()
+@json_option
+@click.pass_obj
+def peers(instance: Instance, as_json: bool) -> None:
+    """Show the nodes that this node knows."""
+    from re6st.status import PeerStatus
+
+    _show(instance, "peers", list[PeerStatus], as_json, "print_peers")
+
+
+@main.command()
+@json_option
+@click.pass_obj
+def tunnels(instance: Instance, as_json: bool) -> None:
+    """Show the tunnels of this node."""
+    from re6st.status import TunnelStatus
+
+    _show(instance, "tunnels", list[TunnelStatus], as_json, "print_tunnels")
+
+
+@main.command()
+@json_option
+@click.pass_obj
+def routes(instance: Instance, as_json: bool) -> None:
+    """Show the routes to other nodes."""
+    from re6st.status import RouteStatus
+
+    _show(instance, "routes", list[RouteStatus], as_json, "print_routes")
+
+
+@main.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--force", is_flag=True, help="Remove the keys even if the registry cannot be told.")
+@click.pass_obj
+def leave(instance: Instance, yes: bool, force: bool) -> None:
+    """Leave the network for good: stop the daemon, tell peers and registry, remove the keys."""
+    from re6st.node.departure import depart
+
+    config = instance.load()
+    if not yes:
+        click.confirm(
+            f"Leave the network? Key and prefix of {config.state_directory} are lost for good", abort=True
+        )
+    for line in depart(config, force=force):
+        click.echo(line)
+    instance.config.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

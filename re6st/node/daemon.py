@@ -1,0 +1,384 @@
+"""The node daemon: makes all parts, connects them, starts and stops them in order.
+
+    control server --> correspondence --+                  +--> correspondence --> control client
+    tunnel driver ---> tunnel operator -+--> core (pure) --+--> tunnel operator --> driver, kernel, babeld
+    babeld ------------------------------+   via brain      +--> registry link
+    registry link, reachability ---------+                  +--> cache
+
+Events go to the core from the left, its effects are carried out on the right; :meth:`Daemon._execute` is
+the one place where an effect finds its adapter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from re6st.config import SLOTS, NodeConfig
+from re6st.core import CoreSettings, NodeCore
+from re6st.core.effects import (
+    AskRegistry,
+    AttachTunnel,
+    CancelRequest,
+    CloseTunnel,
+    DetachTunnel,
+    DialTunnel,
+    Effect,
+    ExchangeGossip,
+    FetchDocument,
+    OfferTunnel,
+    RefuseTunnel,
+    RequestTunnel,
+    StorePeers,
+)
+from re6st.core.events import (
+    ClockRead,
+    Event,
+    OwnCertificateChanged,
+    OwnEndpointsChanged,
+    ParametersAccepted,
+    PeersLearned,
+    RevocationsAccepted,
+    SlotQuiet,
+    Source,
+)
+from re6st.errors import ConfigError, Re6stError, StorageError
+from re6st.node import environment
+from re6st.node.brain import Brain
+from re6st.node.cache import Cache
+from re6st.node.control_client import ControlClient
+from re6st.node.control_server import ControlServer
+from re6st.node.correspondence import Correspondence
+from re6st.node.credentials import load_credentials
+from re6st.node.documents import Documents
+from re6st.node.enrolment import CACHE_NAME
+from re6st.node.host import Host
+from re6st.node.netlink import Kernel
+from re6st.node.observation import Observation
+from re6st.node.own_record import OwnRecord
+from re6st.node.reachability import ReachabilityKeeper
+from re6st.node.registry_link import RegistryLink
+from re6st.node.status_server import StatusServer
+from re6st.node.tasks import Tasks
+from re6st.node.tunnels import Tunnel, TunnelOperator
+from re6st.node.verifier import Verifier
+from re6st.notify import notify
+from re6st.routing.babeld import Babeld
+from re6st.routing.configuration import BabelConfiguration
+from re6st.routing.table import Change, InterfaceQuiet
+from re6st.supervisor import Supervisor
+from re6st.tunnel.openvpn import Credentials as TunnelCredentials
+from re6st.tunnel.openvpn_driver import OpenVpnDriver
+
+logger = logging.getLogger(__name__)
+
+CLOCK_INTERVAL = 60.0
+"""Seconds between comparisons of the wall clock with the monotonic one."""
+
+
+class Daemon:
+    """One node in one network."""
+
+    def __init__(self, config: NodeConfig, network: str, supervisor: Supervisor) -> None:
+        """Load what the state directory holds. Children of an earlier run must have ended.
+
+        Raises :class:`Re6stError`.
+        """
+        self._config = config
+        self._supervisor = supervisor
+        self._credentials = load_credentials(config.state_directory, time.time())
+        self._tasks = Tasks()
+        self._boot_id = secrets.token_hex(16)
+        trust = self._credentials.trust
+        self._documents = Documents(config.state_directory, trust)
+        self._cache = Cache(config.state_directory / CACHE_NAME)
+        self._verifier = Verifier(trust, lambda: self._documents.revoked, time.time)
+        self._own = OwnRecord(self._credentials, self._cache, config.control_port, time.time)
+        self._core = self._make_core()
+        self._brain = Brain(self._core, self._execute)
+        self._kernel = Kernel(config.interface_prefix)
+        self._host = Host(config, network, self._credentials.certificate.prefix, trust.network, self._kernel)
+        self._reachability = ReachabilityKeeper(
+            config, trust.network, self._tasks, self._on_endpoints_changed
+        )
+        self._client = ControlClient(self._verifier, config.control_port)
+        self._make_adapters()
+        self._stopping = asyncio.Event()
+        self._handlers = self._make_handlers()
+
+    def _make_core(self) -> NodeCore:
+        config, certificate = self._config, self._credentials.certificate
+        settings = CoreSettings(
+            prefix=certificate.prefix,
+            name=certificate.name,
+            network=self._credentials.trust.network,
+            outgoing=config.outgoing_tunnels,
+            tunnel_ports=tuple(config.tunnel_port_range),
+            slots=SLOTS,
+            mtu=config.tunnel_mtu,
+            tunnel_refresh=config.tunnel_refresh,
+        )
+        return NodeCore(settings, random.SystemRandom())
+
+    def _make_adapters(self) -> None:
+        self._correspondence = Correspondence(
+            config=self._config,
+            boot_id=self._boot_id,
+            verifier=self._verifier,
+            documents=self._documents,
+            own=self._own,
+            client=self._client,
+            underlay=self._reachability,
+            tasks=self._tasks,
+            report=self._report,
+            sample=self._core.sample_peers,
+        )
+        prefix = self._credentials.certificate.prefix
+        self._babeld = Babeld(
+            self._config.runtime_directory,
+            self._supervisor,
+            BabelConfiguration.from_parameters(prefix, self._documents.parameters),
+            self._on_routing_change,
+        )
+        files = self._credentials.files
+        self._operator = TunnelOperator(
+            self._config,
+            OpenVpnDriver(
+                self._config.runtime_directory / "tunnels",
+                TunnelCredentials(files.authority, files.certificate, files.key),
+                self._supervisor,
+            ),
+            self._kernel,
+            self._babeld,
+            self._tasks,
+            self._report,
+            self._on_tunnel_ended,
+            self._correspondence.cancel_at_peer,
+        )
+        self._correspondence.operator = self._operator
+        self._registry = RegistryLink(
+            urls=self._config.registry,
+            credentials=self._credentials,
+            documents=self._documents,
+            own=self._own,
+            verifier=self._verifier,
+            tasks=self._tasks,
+            report=self._report,
+            accept=self._correspondence.accept,
+            renewed=self._on_renewed,
+        )
+        self._control_server = ControlServer(self._correspondence, self._config.control_port)
+        observation = Observation(
+            core=self._core,
+            credentials=lambda: self._credentials,
+            documents=self._documents,
+            operator=self._operator,
+            babeld=self._babeld,
+            reachability=self._reachability,
+            registry=self._registry,
+        )
+        self._status_server = StatusServer(observation, self._config.runtime_directory)
+
+    # -- effects and events -----------------------------------------------------------------------------
+
+    def _make_handlers(self) -> dict[type, Callable[[Any], None]]:
+        return {
+            RequestTunnel: self._correspondence.request,
+            CancelRequest: self._correspondence.cancel_request,
+            OfferTunnel: self._correspondence.offer,
+            RefuseTunnel: self._correspondence.refuse,
+            DialTunnel: self._operator.dial,
+            AttachTunnel: self._operator.attach,
+            DetachTunnel: self._operator.detach,
+            CloseTunnel: self._operator.close,
+            ExchangeGossip: self._correspondence.exchange,
+            FetchDocument: self._fetch_document,
+            AskRegistry: self._registry.ask,
+            StorePeers: self._store_peers,
+        }
+
+    def _execute(self, effect: Effect) -> None:
+        self._handlers[type(effect)](effect)
+
+    def _report(self, event: Event) -> None:
+        self._brain.report(event)
+
+    def _fetch_document(self, effect: FetchDocument) -> None:
+        if effect.peer is None:
+            self._registry.fetch(effect)
+        else:
+            what = f"fetch the {effect.document.value} of {effect.peer.name}"
+            self._tasks.spawn(self._correspondence.fetch_from(effect.peer, effect), what)
+
+    def _store_peers(self, effect: StorePeers) -> None:
+        try:
+            self._cache.store(((peer.prefix, peer.signed) for peer in effect.stored), effect.forgotten)
+        except StorageError as error:
+            logger.warning("The address book is not kept for the next start: %s", error)
+
+    def _on_routing_change(self, change: Change) -> None:
+        if isinstance(change, InterfaceQuiet):
+            self._report(SlotQuiet(int(change.interface.removeprefix(self._config.interface_prefix))))
+
+    def _on_tunnel_ended(self, tunnel: Tunnel) -> None:
+        if tunnel.incoming:
+            self._reachability.release(tunnel.port)
+
+    def _on_endpoints_changed(self) -> None:
+        situation = self._reachability.situation
+        try:
+            if self._own.update(situation.endpoints, mapped=situation.mapped):
+                self._report(OwnEndpointsChanged(situation.endpoints))
+        except StorageError as error:
+            logger.error("The changed endpoints cannot be published: %s", error)
+
+    def _on_renewed(self, certificate: bytes) -> None:
+        """Use a renewed certificate for everything that begins from now on."""
+        self._credentials.files.store_certificate(certificate)
+        self._credentials = load_credentials(self._config.state_directory, time.time())
+        self._server_context.load_cert_chain(self._credentials.files.certificate, self._credentials.files.key)
+        self._tasks.spawn(self._client.start(self._credentials.client_context()), "use the new certificate")
+        self._own.renew(self._credentials)
+        self._registry.use(self._credentials)
+        self._report_certificate()
+
+    def _report_certificate(self) -> None:
+        certificate = self._credentials.certificate
+        self._report(OwnCertificateChanged(certificate.not_before, certificate.not_after))
+
+    # -- life -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Bring the node up. Raises :class:`Re6stError` with everything undone that can be."""
+        self._server_context = self._credentials.server_context()
+        await self._control_server.start(self._server_context)
+        await self._client.start(self._credentials.client_context())
+        await self._host.start()
+        await self._host.clean_routes()
+        await self._babeld.start()
+        await self._status_server.start()
+        self._reachability.look()
+        self._on_endpoints_changed()
+        self._brain.start()
+        self._feed_core()
+        self._tasks.spawn(self._watch_clock(), "watch the clock")
+        self._tasks.spawn(self._reachability.run(), "watch the underlay")
+
+    def _feed_core(self) -> None:
+        """Tell the core what is known at the start."""
+        self._read_clock()
+        self._report_certificate()
+        if self._documents.parameters.version:
+            self._report(ParametersAccepted(self._documents.parameters))
+        if self._documents.revocations.version:
+            self._report(RevocationsAccepted(self._documents.revocations.version, self._documents.revoked))
+        self._report(OwnEndpointsChanged(self._reachability.situation.endpoints))
+        peers = self._verifier.open_all(self._cache.records())
+        self._report(PeersLearned(peers, Source.BOOK))
+
+    def _read_clock(self) -> None:
+        self._report(ClockRead(time.time() - asyncio.get_running_loop().time()))
+
+    async def _watch_clock(self) -> None:
+        while True:
+            await asyncio.sleep(CLOCK_INTERVAL)
+            self._read_clock()
+
+    def request_stop(self) -> None:
+        """End the daemon soon."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run until asked to stop, then leave nothing behind."""
+        try:
+            await self.start()
+            notify("READY=1")
+            certificate = self._credentials.certificate
+            logger.info("Node %s runs: %s", certificate.name, certificate.prefix)
+            await self._stopping.wait()
+        finally:
+            notify("STOPPING=1")
+            await self.stop()
+
+    async def stop(self) -> None:
+        """Take down everything that the daemon has set up; each step is tried whatever the others do."""
+        logger.info("Stopping")
+        self._brain.finish()
+        for step in (
+            self._control_server.stop,
+            self._operator.close_all,
+            self._babeld.stop,
+            self._supervisor.stop_all,
+            self._reachability.stop,
+            self._tasks.stop,
+            self._client.stop,
+            self._host.stop,
+            self._status_server.stop,
+        ):
+            try:
+                await step()
+            except Re6stError as error:
+                logger.error("While stopping: %s", error)
+            except Exception:
+                logger.exception("While stopping")
+        self._brain.stop()
+        self._cache.close()
+
+
+def _lock_runtime_directory(directory: Path) -> int:
+    """Return a descriptor that keeps a second daemon away. Raises :class:`ConfigError`."""
+    import fcntl
+
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"cannot use the runtime directory {directory}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise ConfigError(f"another re6st-node runs with the runtime directory {directory}") from error
+    return descriptor
+
+
+async def _main(config: NodeConfig, network: str) -> None:
+    supervisor = Supervisor(config.runtime_directory / "children")
+    await supervisor.reconcile()
+    daemon = Daemon(config, network, supervisor)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, daemon.request_stop)
+    await daemon.run()
+
+
+def run_daemon(config: NodeConfig, network: str) -> None:
+    """Run the node until SIGTERM or SIGINT. Raises :class:`Re6stError` when it cannot start."""
+    logging.basicConfig(
+        level=config.log_level.upper(),
+        format="%(levelname)s %(name)s: %(message)s"
+        if "JOURNAL_STREAM" in os.environ
+        else "%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    environment.check()
+    lock = _lock_runtime_directory(config.runtime_directory)
+    try:
+        asyncio.run(_main(config, network))
+    finally:
+        with contextlib.suppress(OSError):
+            (config.runtime_directory / "lock").unlink()
+            (config.runtime_directory / "children").rmdir()
+            (config.runtime_directory / "tunnels").rmdir()
+            config.runtime_directory.rmdir()
+        os.close(lock)

@@ -1,0 +1,75 @@
+"""Everything that the node adds to this host's network, put up together and taken down together.
+
+What an earlier run has left is removed first. Each step of taking down is tried whatever the others do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv6Network
+
+from re6st.config import SLOTS, NodeConfig
+from re6st.errors import Re6stError
+from re6st.node.firewall import Firewall, FirewallConfiguration
+from re6st.node.netlink import Kernel
+from re6st.node.sysctl import ForwardingSettings
+
+logger = logging.getLogger(__name__)
+
+
+class Host:
+    """The host as a guest house."""
+
+    def __init__(
+        self, config: NodeConfig, name: str, prefix: IPv6Network, network: IPv6Network, kernel: Kernel
+    ) -> None:
+        """``name`` is that of the network instance, ``prefix`` the node's inside ``network``."""
+        self._config = config
+        self._prefix = prefix
+        self._network = network
+        self._kernel = kernel
+        self._forwarding = ForwardingSettings(name)
+        self._firewall = Firewall(
+            FirewallConfiguration(
+                name=name,
+                interfaces=tuple(config.interface(slot) for slot in range(SLOTS)),
+                network=network,
+                prefix=prefix,
+            )
+        )
+
+    async def start(self) -> None:
+        """Put everything up. Raises :class:`Re6stError`."""
+        await self._kernel.open()
+        await self._remove_interfaces()
+        await self._firewall.apply()
+        await asyncio.to_thread(self._forwarding.acquire)
+        await self._kernel.add_prefix(self._prefix, self._config.main_interface)
+
+    async def clean_routes(self) -> None:
+        """Remove babeld's routes; call it while babeld does not run. Raises :class:`NetlinkError`."""
+        count = await self._kernel.flush_routes(self._network)
+        if count:
+            logger.info("Removed %d routes that babeld had left", count)
+
+    async def stop(self) -> None:
+        """Take everything down."""
+        steps: tuple[Callable[[], Awaitable[None]], ...] = (
+            self.clean_routes,
+            lambda: self._kernel.remove_prefix(self._prefix, self._config.main_interface),
+            self._remove_interfaces,
+            lambda: asyncio.to_thread(self._forwarding.release),
+            self._firewall.remove,
+            self._kernel.close,
+        )
+        for step in steps:
+            try:
+                await step()
+            except Re6stError as error:
+                logger.error("This host's network is not quite as before: %s", error)
+
+    async def _remove_interfaces(self) -> None:
+        for name in await self._kernel.tunnel_links():
+            await self._kernel.remove_link(name)

@@ -1,0 +1,114 @@
+"""Gathers what the daemon tells about itself from the parts that know it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from ipaddress import IPv6Network
+
+import re6st
+from re6st.core import NodeCore
+from re6st.node.credentials import Credentials
+from re6st.node.documents import Documents
+from re6st.node.reachability import ReachabilityKeeper
+from re6st.node.registry_link import RegistryLink
+from re6st.node.tunnels import TunnelOperator
+from re6st.routing.babeld import Babeld
+from re6st.status import NodeStatus, PeerStatus, RouteStatus, TunnelStatus
+
+
+class Observation:
+    """Implements :class:`re6st.node.status_server.Observed`."""
+
+    def __init__(
+        self,
+        *,
+        core: NodeCore,
+        credentials: Callable[[], Credentials],
+        documents: Documents,
+        operator: TunnelOperator,
+        babeld: Babeld,
+        reachability: ReachabilityKeeper,
+        registry: RegistryLink,
+    ) -> None:
+        self._core = core
+        self._credentials = credentials
+        self._documents = documents
+        self._operator = operator
+        self._babeld = babeld
+        self._reachability = reachability
+        self._registry = registry
+        self._started = time.monotonic()
+
+    def status(self) -> NodeStatus:
+        """Return the node in short."""
+        certificate = self._credentials().certificate
+        up = [tunnel for tunnel in self._operator.tunnels() if tunnel.state == "up"]
+        incoming = sum(tunnel.incoming for tunnel in up)
+        situation = self._reachability.situation
+        return NodeStatus(
+            name=certificate.name,
+            network=str(self._credentials().trust.network),
+            prefix=str(certificate.prefix),
+            address=str(certificate.address),
+            software=f"re6st {re6st.__version__}",
+            pid=os.getpid(),
+            uptime=time.monotonic() - self._started,
+            reachability=situation.reachability,
+            reachability_reason=situation.reason,
+            endpoints=[str(endpoint) for endpoint in situation.endpoints],
+            tunnels_out=len(up) - incoming,
+            tunnels_in=incoming,
+            routes=len({route.prefix for route in self._babeld.table.routes() if route.installed}),
+            peers=self._core.counts().peers,
+            mappings=self._reachability.mappings(),
+            registry=self._registry.state,
+            registry_reachable=self._registry.reachable,
+            parameters_version=self._documents.parameters.version,
+            revocations_version=self._documents.revocations.version,
+            certificate_expires=certificate.not_after,
+            routing=self._babeld.state,
+        )
+
+    def peer_statuses(self) -> list[PeerStatus]:
+        """Return the address book, by name."""
+        return [
+            PeerStatus(
+                name=entry.peer.name,
+                prefix=str(entry.peer.prefix),
+                address=str(entry.peer.address),
+                endpoints=[str(endpoint) for endpoint in entry.peer.endpoints],
+                connected=entry.connected,
+                failures=entry.failures,
+                certificate_expires=entry.peer.expires,
+                software=entry.peer.software,
+            )
+            for entry in sorted(self._core.peers(), key=lambda entry: entry.peer.name)
+        ]
+
+    def tunnel_statuses(self) -> list[TunnelStatus]:
+        """Return all tunnels, by the name of the peer."""
+        now = time.monotonic()
+        tunnels = sorted(self._operator.tunnels(), key=lambda tunnel: tunnel.peer.name)
+        return [tunnel.status(now) for tunnel in tunnels]
+
+    def route_statuses(self) -> list[RouteStatus]:
+        """Return babel's routes to other nodes, used ones first."""
+        names: dict[IPv6Network, str] = {entry.peer.prefix: entry.peer.name for entry in self._core.peers()}
+        by_interface = {tunnel.interface: tunnel.peer.name for tunnel in self._operator.tunnels()}
+        return [
+            RouteStatus(
+                prefix=str(route.prefix),
+                peer=names.get(route.prefix, ""),
+                metric=route.metric,
+                interface=route.interface,
+                via=route.via,
+                next_hop=by_interface.get(route.interface, ""),
+                installed=route.installed,
+            )
+            for route in sorted(
+                self._babeld.table.routes(),
+                key=lambda route: (route.prefix, not route.installed, route.metric),
+            )
+        ]
