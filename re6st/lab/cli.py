@@ -7,11 +7,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from re6st.errors import ConfigError, Re6stError
+from re6st.files import write_atomically
 from re6st.lab import record, requirements, topology
 from re6st.lab.daemons import Node, describe
 from re6st.lab.lab import Lab, take_down
@@ -207,6 +210,38 @@ def _node(lab: str, host: str) -> Node:
     if host not in nodes:
         raise ConfigError(f"there is no node {host!r}; there are: {', '.join(nodes)}")
     return nodes[host]
+
+
+@cli.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option(
+    "--name", "lab", default="bench", show_default=True, callback=_check_name, help="Name of the lab."
+)
+@click.option("--runs", default=5, show_default=True, type=click.IntRange(1), help="Values per case.")
+@click.option("--window", default=30.0, show_default=True, help="Seconds over which an idle mesh is watched.")
+@click.option(
+    "--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the values here."
+)
+@click.option("--markdown", is_flag=True, help="Print the table as it stands in docs/benchmarks.md.")
+def bench(
+    names: Sequence[str], lab: str, runs: int, window: float, file: Path | None, markdown: bool
+) -> None:
+    """Measure: join, cold, node, control; all of them by default."""
+    from re6st.lab import bench as benchmark
+    from re6st.lab import output
+    from re6st.lab.measurement import Options
+
+    console = output.make_console()
+    with output.Progress(console) as progress:
+        options = Options(lab, runs, window, progress.step)
+        results = benchmark.run(names, options)
+    if file is not None:
+        write_atomically(file, msgspec.json.format(msgspec.json.encode(results), indent=2), 0o644)
+    if markdown:
+        click.echo(benchmark.markdown(results))
+        return
+    console.print(f"Machine: {benchmark.machine()}")
+    console.print(benchmark.table(results))
 
 
 @cli.command()

@@ -10,7 +10,6 @@ import sys
 import sysconfig
 import time
 import tomllib
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -18,9 +17,10 @@ import msgspec
 from re6st import status
 from re6st.config import render
 from re6st.errors import ChildError, ConfigError
+from re6st.identity import load_certificate, parse_node_certificate
 from re6st.lab.host import Host
 from re6st.lab.namespace import processes
-from re6st.lab.process import Process
+from re6st.lab.process import Process, last_lines
 from re6st.lab.topology import MeshSpec
 from re6st.status import NodeStatus
 
@@ -125,14 +125,13 @@ class Node:
         """What the daemon says."""
         return self.host.directory / "node.log"
 
-    def join_command(self, link: str) -> list[str]:
-        """Return the command that joins by ``link``."""
-        places = ["--state-directory", str(self.state), "--runtime-directory", str(self.runtime)]
-        return [*self._command, "join", link, "--name", self.name, *places]
+    def join(self, link: str, name: str | None = None) -> None:
+        """Enrol by a join link, as ``name`` or by the host's name.
 
-    def join(self, link: str) -> None:
-        """Enrol by a join link. Raises :class:`ChildError` with what the command printed."""
-        self.host.run(self.join_command(link))
+        Raises :class:`ChildError` with what the command printed.
+        """
+        places = ["--state-directory", str(self.state), "--runtime-directory", str(self.runtime)]
+        self.host.run([*self._command, "join", link, "--name", name or self.name, *places])
         if self._mesh.settings:
             written = tomllib.loads(self.config.read_text())
             self.config.write_text(render({**written, **self._mesh.settings}))
@@ -186,6 +185,14 @@ class Node:
         self._process.check()
         return self._process.child.pid
 
+    def terminate(self) -> None:
+        """Ask the daemon to end without waiting for it (see :meth:`stop`)."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    def failure(self, what: str) -> ChildError:
+        """Return an error that says ``what`` is wrong with the node, with the end of its log."""
+        return ChildError(f"{self.name}: {what}; its log is {self.log}", output=last_lines(self.log))
+
     def check(self) -> None:
         """Raise :class:`ChildError` with the end of the log if the daemon was started and has died."""
         if self._process is not None:
@@ -196,15 +203,15 @@ class Node:
         return status.fetch(self.runtime, "status", NodeStatus)
 
     def address(self) -> str:
-        """Return the node address; known as soon as the daemon ran once. Raises :class:`ConfigError`."""
-        remembered = self.host.directory / "address"
+        """Return the node address, which is in the certificate. Raises :class:`IdentityError`."""
         if not self._address:
-            with suppress(FileNotFoundError):
-                self._address = remembered.read_text()
-        if not self._address:
-            self._address = self.status().address
-            remembered.write_text(self._address)
+            certificate = load_certificate(self.state / "certificate.pem")
+            self._address = str(parse_node_certificate(certificate).address)
         return self._address
+
+    def forget_address(self) -> None:
+        """Look the address up again next time: the node is going to join anew."""
+        self._address = ""
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run ``re6st-node`` with ``arguments``, for example ``tunnels``, on the host."""
