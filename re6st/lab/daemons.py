@@ -75,6 +75,12 @@ class Registry:
             self._process.stop(how)
             self._process = None
 
+    def reap(self) -> None:
+        """Wait for its end, after it was killed from elsewhere."""
+        if self._process is not None:
+            self._process.reap()
+            self._process = None
+
     def check(self) -> None:
         """Raise :class:`ChildError` if it was started and has died."""
         if self._process is not None:
@@ -184,6 +190,12 @@ class Node:
             raise ChildError(f"{self.name}: the daemon does not run")
         self._process.check()
         return self._process.child.pid
+
+    def reap(self) -> None:
+        """Wait for the daemon's end, after it was killed from elsewhere."""
+        if self._process is not None:
+            self._process.reap()
+            self._process = None
 
     def terminate(self) -> None:
         """Ask the daemon to end without waiting for it (see :meth:`stop`)."""

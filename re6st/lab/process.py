@@ -83,6 +83,13 @@ class Process:
             self.notification.close()
             self.notification = None
 
+    def reap(self, timeout: float = 10.0) -> None:
+        """Wait for its end, which somebody else has brought about. Raises :class:`ChildError`."""
+        try:
+            self.child.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise self.failure(f"still runs after {timeout:g} seconds") from error
+
     def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 15.0) -> int:
         """Send the signal, wait for the end and return the exit status.
 
