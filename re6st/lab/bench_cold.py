@@ -57,7 +57,7 @@ def _stop(lab: Lab) -> None:
     for node in lab.nodes.values():
         node.terminate()
     for node in lab.nodes.values():
-        node.stop()
+        node.reap()
         shutil.rmtree(node.state)
         shutil.copytree(_snapshot(node.state), node.state)
 

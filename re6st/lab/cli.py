@@ -151,7 +151,6 @@ def execute(name: str, host: str, command: Sequence[str]) -> None:
     """Run COMMAND on HOST (a host, a router or 'internet'): re6st-lab exec HOST -- COMMAND..."""
     requirements.check_root()
     namespace = Lab.attach(name).namespace(host)
-    os.environ["RE6ST_LAB"] = name
     # Through ip, which mounts a /sys that fits the namespace: a person may look there.
     words = ["ip", "netns", "exec", namespace.name, *command]
     try:

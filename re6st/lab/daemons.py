@@ -192,13 +192,13 @@ class Node:
         return self._process.child.pid
 
     def reap(self) -> None:
-        """Wait for the daemon's end, after it was killed from elsewhere."""
+        """Wait for the daemon's end, which something else than :meth:`stop` has brought about."""
         if self._process is not None:
             self._process.reap()
             self._process = None
 
     def terminate(self) -> None:
-        """Ask the daemon to end without waiting for it (see :meth:`stop`)."""
+        """Ask the daemon to end without waiting for it (see :meth:`reap`)."""
         os.kill(self.pid, signal.SIGTERM)
 
     def failure(self, what: str) -> ChildError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 from rich.console import Console
@@ -60,7 +61,7 @@ def run_demo(topology: Topology, *, name: str, once: bool, console: Console, com
             total = progress.elapsed
         except BaseException as error:
             lab.failed = isinstance(error, Exception)
-            lab.close()
+            close_undisturbed(lab)
             raise
     try:
         console.print(nodes)
@@ -77,8 +78,18 @@ def run_demo(topology: Topology, *, name: str, once: bool, console: Console, com
     except KeyboardInterrupt:
         console.print("\ntaking the lab down")
     finally:
-        lab.close()
+        close_undisturbed(lab)
     return matrix.complete
+
+
+def close_undisturbed(lab: Lab) -> None:
+    """Take the lab down; an impatient second Ctrl-C must not leave half of it behind."""
+    before = {which: signal.signal(which, signal.SIG_IGN) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        lab.close()
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
 
 
 def meanwhile(lab: Lab, command: str) -> str:

@@ -83,7 +83,7 @@ class Process:
             self.notification.close()
             self.notification = None
 
-    def reap(self, timeout: float = 10.0) -> None:
+    def reap(self, timeout: float = 20.0) -> None:
         """Wait for its end, which somebody else has brought about. Raises :class:`ChildError`."""
         try:
             self.child.wait(timeout)

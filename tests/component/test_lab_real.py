@@ -12,6 +12,7 @@ import pytest
 
 from re6st.errors import ChildError, ConfigError
 from re6st.lab import daemons, nftables, record, topology
+from re6st.lab.bench_control import METER
 from re6st.lab.lab import Lab, take_down
 from re6st.lab.leftovers import assert_clean, host_interfaces, leftovers
 from re6st.lab.namespace import Namespace, processes
@@ -172,6 +173,20 @@ def test_pings_over_ipv6_are_measured_for_all_pairs_at_once(zoo):
     assert 0 < matrix.round_trips["kept", "mapped"] < 0.5
 
 
+def test_traffic_is_metered_by_what_it_is_for(zoo):
+    """The meter of the benchmark sees each packet at both ends; 28 octets are headers."""
+    serve_udp(zoo, "public", 4300)
+    public = zoo.hosts["public"]
+    nftables.load(public.namespace, METER)
+    try:
+        answers(zoo, "kept", public.address, 4300)
+        counted = nftables.counters(public.namespace)
+    finally:
+        nftables.load(public.namespace, "delete table inet re6st_lab_meter")
+    assert counted["tunnels"] == (2, 2 * (28 + len("hello")))
+    assert counted["registry"] == counted["overlay"] == (0, 0)
+
+
 def test_a_failed_command_says_where_and_why(zoo):
     with pytest.raises(
         ChildError, match=r"ls /nothing in \w+-public failed with status 2(.|\n)*No such file"
@@ -244,6 +259,7 @@ def test_down_works_from_another_process_after_kill_of_everything():
     name = lab_name("k")
     script = f"""
 import os, signal
+from re6st.lab.bench_control import METER
 from re6st.lab.lab import Lab
 from re6st.lab import topology
 lab = Lab(topology.load(topology.find("nat-zoo")), name={name!r})
