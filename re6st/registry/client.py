@@ -10,6 +10,7 @@ host name decide instead; the CA is pinned all the same.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import ssl
 import time
@@ -24,6 +25,7 @@ from re6st.errors import (
     ExpiredError,
     RegistryUnavailableError,
     RemoteProtocolError,
+    RevokedError,
     StorageError,
     UntrustedError,
 )
@@ -149,8 +151,12 @@ class RegistryClient:
         await self._try("PUT", "/v1/peers/self", record)
 
     async def leave(self) -> None:
-        """Leave the network for good: our certificate is revoked, our prefix is given back."""
-        await self._try("DELETE", "/v1/nodes/self")
+        """Leave the network for good: our certificate is revoked, our prefix is given back.
+
+        May be repeated: who is revoked has left.
+        """
+        with contextlib.suppress(RevokedError):
+            await self._try("DELETE", "/v1/nodes/self")
 
     async def sample(self, count: int = SAMPLE_SIZE) -> PeerSample:
         """Return up to ``count`` (1 to 64) random peer records. They are not verified yet."""

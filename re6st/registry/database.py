@@ -1,0 +1,177 @@
+"""The registry's database as SQLite sees it: opening, checking, migrating, transactions, errors.
+
+SQLite runs in WAL mode with full synchronisation: what a committed transaction says survives ``kill -9``
+and a power cut. Several processes may use the database at once (the server and the operator's commands);
+writers queue for some seconds. Before a database is used it is opened read-only and checked: one that is
+corrupted, locked, foreign, or of a newer version is refused and not touched. Migrations
+(``schema/*.sql``) go forward only, by ``user_version``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from re6st.errors import StorageError
+
+APPLICATION_ID = 0x72653673
+"""``re6s``, in the header of the file (``PRAGMA application_id``)."""
+
+BUSY_TIMEOUT = 5.0
+"""Seconds that one waits for another process to finish its transaction."""
+
+
+class Database:
+    """An open database. Belongs to one thread at a time."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        """Use :meth:`create` or :meth:`open`."""
+        self._connection = connection
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make a new database. Raises :class:`StorageError`, also when ``path`` exists."""
+        try:
+            path.touch(mode=0o600, exist_ok=False)
+        except OSError as error:
+            raise StorageError(f"cannot make the database {path}: {error.strerror}") from error
+        with _translated(path):
+            connection = _connect(path, "rw", BUSY_TIMEOUT)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        store = cls(connection, path)
+        store._configure()
+        return store
+
+    @classmethod
+    def open(cls, path: Path, busy_timeout: float = BUSY_TIMEOUT) -> Self:
+        """Open the database ``path``; ``busy_timeout`` is in seconds.
+
+        Raises :class:`StorageError`, with nothing changed, when it is missing, locked, corrupted, not the
+        database of a registry, or of a newer version.
+        """
+        if not path.is_file():
+            raise StorageError(f"{path} does not exist: make the network first (re6st-registry init)")
+        _check(path, busy_timeout)
+        with _translated(path):
+            store = cls(_connect(path, "rw", busy_timeout), path)
+            store._configure()
+            return store
+
+    def _configure(self) -> None:
+        with _translated(self.path):
+            self._connection.execute("PRAGMA foreign_keys = ON")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            for number, script in enumerate(_migrations()[version:], version + 1):
+                self._connection.executescript(
+                    f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;"
+                )
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes inside happen, or none; no other process writes meanwhile."""
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+            raise
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows that ``statement`` gives. Raises :class:`StorageError`."""
+        with _translated(self.path):
+            return self._connection.execute(statement, values).fetchall()
+
+    def insert(self, statement: str, values: Sequence[object]) -> int:
+        """Return the number of the row that ``statement`` inserts. Raises :class:`StorageError`."""
+        with _translated(self.path):
+            return int(self._connection.execute(statement, values).lastrowid or 0)
+
+
+# -- opening --------------------------------------------------------------------------------------------
+
+
+def _migrations() -> list[str]:
+    """Return the scripts that lead from one version to the next, the first one first."""
+    directory = resources.files("re6st.registry") / "schema"
+    files = sorted(
+        (file for file in directory.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name
+    )
+    return [file.read_text() for file in files]
+
+
+def _connect(path: Path, mode: str, busy_timeout: float) -> sqlite3.Connection:
+    # Transactions are explicit (isolation_level None); the owner sees to it that only one thread works.
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}",
+        uri=True,
+        timeout=busy_timeout,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def _check(path: Path, busy_timeout: float) -> None:
+    """Raise :class:`StorageError` unless the database can be used; change nothing."""
+    with _translated(path), contextlib.closing(_connect(path, "ro", busy_timeout)) as connection:
+        (identifier,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if identifier != APPLICATION_ID:
+            raise StorageError(f"{path} is not the database of a re6st registry: nothing was touched")
+        newest = len(_migrations())
+        if version > newest:
+            raise StorageError(
+                f"{path} was made by a newer version of re6st-registry (schema {version}, this one knows"
+                f" {newest}): upgrade re6st; nothing was touched"
+            )
+        problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
+        if problems != ["ok"]:
+            raise StorageError(
+                f"the database {path} is corrupted ({'; '.join(problems)}): restore a backup;"
+                " nothing was touched"
+            )
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Tell SQLite's errors in our own terms."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "locked" in text or "busy" in text:
+            raise StorageError(
+                f"the database {path} is locked by another program that holds it for too long: find it"
+                f" with 'fuser {path}' and try again"
+            ) from error
+        raise StorageError(f"cannot use the database {path}: {text}") from error
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.IntegrityError):
+            raise StorageError(f"the database {path} refused a change: {error}") from error
+        raise StorageError(
+            f"the database {path} is corrupted or no database ({error}): restore a backup;"
+            " nothing was touched"
+        ) from error

@@ -1,0 +1,215 @@
+"""The registry's HTTPS API: routes, who is asking, limits, and errors as problem documents (RFC 9457).
+
+Nodes are recognised by the client certificate of the TLS connection; OpenSSL verified its chain, the service
+verifies the rest and asks the database whether it is revoked, for each request. The service blocks
+(SQLite), so one worker thread carries it out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import TypeVar
+
+from aiohttp import web
+from msgspec import Struct
+
+from re6st.errors import (
+    ExpiredError,
+    Re6stError,
+    RegistryRefusedError,
+    RemoteProtocolError,
+    RevokedError,
+    StorageError,
+    UntrustedError,
+)
+from re6st.messages import (
+    MAXIMUM_BODY,
+    EnrolmentRequest,
+    MessageType,
+    Problem,
+    RenewalRequest,
+    SignedPeerRecord,
+    decode,
+    encode,
+)
+from re6st.registry.service import ENROLMENT_SAMPLE, Caller, Service
+
+logger = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT = 20.0
+"""Seconds that reading a request and answering it may take; longer than a database may be locked."""
+
+REFUSALS = {
+    "malformed": HTTPStatus.BAD_REQUEST,
+    "request-malformed": HTTPStatus.BAD_REQUEST,
+    "request-unsigned": HTTPStatus.BAD_REQUEST,
+    "request-unsupported-key": HTTPStatus.BAD_REQUEST,
+    "name-invalid": HTTPStatus.BAD_REQUEST,
+    "record-invalid": HTTPStatus.BAD_REQUEST,
+    "certificate-required": HTTPStatus.UNAUTHORIZED,
+    "token-unknown": HTTPStatus.FORBIDDEN,
+    "token-expired": HTTPStatus.FORBIDDEN,
+    "token-used": HTTPStatus.CONFLICT,
+    "name-taken": HTTPStatus.CONFLICT,
+    "network-full": HTTPStatus.CONFLICT,
+    "record-outdated": HTTPStatus.CONFLICT,
+    "too-many-certificates": HTTPStatus.CONFLICT,
+    "revocations-full": HTTPStatus.CONFLICT,
+}
+"""Statuses of refusals by their code; FORBIDDEN for all others."""
+
+ERRORS: tuple[tuple[type[Re6stError], str, HTTPStatus], ...] = (
+    (RevokedError, "certificate-revoked", HTTPStatus.FORBIDDEN),
+    (ExpiredError, "certificate-expired", HTTPStatus.FORBIDDEN),
+    (UntrustedError, "certificate-untrusted", HTTPStatus.FORBIDDEN),
+    (RemoteProtocolError, "malformed", HTTPStatus.BAD_REQUEST),
+    (StorageError, "storage", HTTPStatus.SERVICE_UNAVAILABLE),
+)
+"""Type of problem and status of every other foreseen error."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Result = TypeVar("Result")
+
+
+class Api:
+    """The routes over one service."""
+
+    def __init__(self, service: Service, worker: ThreadPoolExecutor) -> None:
+        """``worker`` must have one thread: a service belongs to one at a time."""
+        self._service = service
+        self._worker = worker
+
+    def application(self) -> web.Application:
+        """Return the application with all routes."""
+        application = web.Application(middlewares=[_errors, _bounded_time], client_max_size=MAXIMUM_BODY)
+        application.add_routes(
+            [
+                web.get("/healthz", self.health),
+                web.get("/v1/ca", self.authority),
+                web.get("/v1/parameters", self.parameters),
+                web.get("/v1/revocations", self.revocations),
+                web.post("/v1/enrolments", self.enrol),
+                # From here on the client needs a certificate.
+                web.post("/v1/renewals", self.renew),
+                web.put("/v1/peers/self", self.publish),
+                web.get("/v1/peers/sample", self.sample),
+                web.delete("/v1/nodes/self", self.leave),
+            ]
+        )
+        return application
+
+    async def health(self, _request: web.Request) -> web.Response:
+        """``GET /healthz``: whether the database can be read."""
+        await self._run(self._service.parameters)
+        return web.Response(text="ok\n")
+
+    async def authority(self, _request: web.Request) -> web.Response:
+        """``GET /v1/ca``: the CA certificate."""
+        return web.Response(body=self._service.authority_pem(), content_type="application/x-pem-file")
+
+    async def parameters(self, _request: web.Request) -> web.Response:
+        """``GET /v1/parameters``: the signed network parameters."""
+        return _json(await self._run(self._service.parameters))
+
+    async def revocations(self, _request: web.Request) -> web.Response:
+        """``GET /v1/revocations``: the signed revocations."""
+        return _json(await self._run(self._service.revocations))
+
+    async def enrol(self, request: web.Request) -> web.Response:
+        """``POST /v1/enrolments``: a certificate against a token."""
+        message = await _message(request, EnrolmentRequest)
+        return _json(await self._run(self._service.enrol, message), HTTPStatus.CREATED)
+
+    async def renew(self, request: web.Request) -> web.Response:
+        """``POST /v1/renewals``: a fresh certificate for the caller."""
+        caller = await self._caller(request)
+        message = await _message(request, RenewalRequest)
+        return _json(await self._run(self._service.renew, caller, message), HTTPStatus.CREATED)
+
+    async def publish(self, request: web.Request) -> web.Response:
+        """``PUT /v1/peers/self``: the caller's own peer record."""
+        caller = await self._caller(request)
+        record = await _message(request, SignedPeerRecord)
+        await self._run(self._service.publish, caller, record)
+        return web.Response(status=HTTPStatus.NO_CONTENT)
+
+    async def sample(self, request: web.Request) -> web.Response:
+        """``GET /v1/peers/sample?count=N``: random peer records."""
+        caller = await self._caller(request)
+        text = request.query.get("count", str(ENROLMENT_SAMPLE))
+        if not (text.isascii() and text.isdecimal() and len(text) < 4):
+            raise RegistryRefusedError("count must be a number", code="malformed")
+        return _json(await self._run(self._service.sample, caller, int(text)))
+
+    async def leave(self, request: web.Request) -> web.Response:
+        """``DELETE /v1/nodes/self``: the caller leaves for good."""
+        await self._run(self._service.leave, await self._caller(request))
+        return web.Response(status=HTTPStatus.NO_CONTENT)
+
+    async def _caller(self, request: web.Request) -> Caller:
+        """Return the node at the other end of the TLS connection."""
+        connection = request.transport.get_extra_info("ssl_object") if request.transport else None
+        der = connection.getpeercert(binary_form=True) if connection is not None else None
+        if der is None:
+            raise RegistryRefusedError(
+                "this needs the certificate of a node (TLS client certificate)", code="certificate-required"
+            )
+        return await self._run(self._service.authenticate, der)
+
+    async def _run(self, function: Callable[..., Result], *arguments: object) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, function, *arguments)
+
+
+async def _message(request: web.Request, kind: type[MessageType]) -> MessageType:
+    return decode(await request.read(), kind)
+
+
+def _json(message: Struct, status: int = HTTPStatus.OK) -> web.Response:
+    return web.Response(body=encode(message), status=status, content_type="application/json")
+
+
+def _problem(status: int, kind: str, detail: str) -> web.Response:
+    problem = Problem(type=kind, title=HTTPStatus(status).phrase, detail=detail[:1024], status=status)
+    return web.Response(body=encode(problem), status=status, content_type="application/problem+json")
+
+
+def describe(error: Re6stError) -> tuple[int, str]:
+    """Return status and type of problem that tell of ``error``."""
+    if isinstance(error, RegistryRefusedError):
+        return REFUSALS.get(error.code, HTTPStatus.FORBIDDEN), error.code
+    for kind, code, status in ERRORS:
+        if isinstance(error, kind):
+            return status, code
+    return HTTPStatus.INTERNAL_SERVER_ERROR, "internal"
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every failure into a problem document; only foreseen ones are told in detail."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        kind = "too-large" if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else "http"
+        return _problem(error.status, kind, f"{request.method} {request.path}: {error.reason}")
+    except TimeoutError:
+        return _problem(HTTPStatus.SERVICE_UNAVAILABLE, "timeout", "the request took too long")
+    except Re6stError as error:
+        status, kind = describe(error)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.error("%s %s from %s failed: %s", request.method, request.path, request.remote, error)
+            return _problem(status, kind, "the registry has a problem of its own; its log says more")
+        logger.info("%s %s from %s refused: %s", request.method, request.path, request.remote, error)
+        return _problem(status, kind, str(error))
+    except Exception:
+        logger.exception("%s %s from %s failed", request.method, request.path, request.remote)
+        return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the registry failed; its log says why")
+
+
+@web.middleware
+async def _bounded_time(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async with asyncio.timeout(REQUEST_TIMEOUT):
+        return await handler(request)

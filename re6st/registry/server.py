@@ -1,0 +1,174 @@
+"""The registry's server: sockets, TLS contexts, start and stop, renewal of its own certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import re
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from re6st.errors import ConfigError
+from re6st.identity import REGISTRY_NAME
+from re6st.registry.authority import Authority
+from re6st.registry.http import Api
+from re6st.registry.service import Service
+from re6st.registry.state import StateDirectory
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PORT = 8443
+
+SHUTDOWN_TIME = 5.0
+"""Seconds that requests under way have to finish when the server stops."""
+
+RENEWAL_CHECK = 3600.0
+"""Seconds between looks at the server's own certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where to listen."""
+
+    host: str
+    """An IP address; ``::`` stands for all IPv6 and IPv4 addresses."""
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_listen(text: str) -> ListenAddress:
+    """Return the address in ``text``: ``ADDRESS:PORT``, IPv6 in brackets. Raises :class:`ConfigError`."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%a-z]+)\]|([0-9.]+)):([0-9]{1,5})", text)
+    if match is None or int(match[3]) > 65535:
+        raise ConfigError(f"{text!r} is not an address to listen on, such as [::]:8443 or 192.0.2.1:8443")
+    return ListenAddress(match[1] or match[2], int(match[3]))
+
+
+@dataclass(frozen=True, slots=True)
+class PublicCertificate:
+    """A certificate of a public authority for the registry's host name."""
+
+    certificate: Path
+    key: Path
+
+
+class RegistryServer:
+    """Serves one state directory."""
+
+    def __init__(
+        self,
+        state: StateDirectory,
+        authority: Authority,
+        service: Service,
+        public: PublicCertificate | None = None,
+    ) -> None:
+        """``public`` is shown to clients that ask for another name than that of every registry."""
+        self._state = state
+        self._authority = authority
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="service")
+        self._runner = web.AppRunner(
+            Api(service, self._worker).application(),
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_TIME,
+            keepalive_timeout=15.0,
+        )
+        self._public = public
+        self._renewal: asyncio.Task[None] | None = None
+        self.addresses: tuple[ListenAddress, ...] = ()
+        """Where the server listens, with the real port where 0 was asked for."""
+
+    async def start(self, listen: Sequence[ListenAddress]) -> None:
+        """Listen at all addresses.
+
+        Raises :class:`ConfigError` when one is in use or not ours, or the public certificate is unusable.
+        """
+        self._state.refresh_server(self._authority, time.time())
+        own, shown = self._contexts()
+        with contextlib.ExitStack() as opened:
+            sockets = [opened.enter_context(_listen(address)) for address in listen]
+            opened.pop_all()
+        await self._runner.setup()
+        for listener in sockets:
+            await web.SockSite(self._runner, listener, ssl_context=shown).start()
+        self.addresses = tuple(ListenAddress(*listener.getsockname()[:2]) for listener in sockets)
+        self._renewal = asyncio.create_task(self._keep_certificate(own))
+
+    async def stop(self) -> None:
+        """Finish the requests under way and close everything."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._renewal
+        await self._runner.cleanup()
+        self._worker.shutdown()
+
+    def _contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        """Return the TLS context with our own certificate, and the one that greets every client."""
+        own = self._context()
+        own.load_cert_chain(self._state.server)
+        if self._public is None:
+            return own, own
+        public = self._context()
+        try:
+            public.load_cert_chain(self._public.certificate, self._public.key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"cannot use the certificate {self._public.certificate}: {error}") from error
+
+        def choose(connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+            if name == REGISTRY_NAME:
+                connection.context = own
+
+        public.sni_callback = choose
+        return own, public
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_verify_locations(cadata=self._authority.certificate)
+        # Who has no certificate yet comes to get one.
+        context.verify_mode = ssl.CERT_OPTIONAL
+        return context
+
+    async def _keep_certificate(self, context: ssl.SSLContext) -> None:
+        """Renew the server's own certificate in time; new connections see the new one."""
+        while True:
+            await asyncio.sleep(RENEWAL_CHECK)
+            try:
+                if await asyncio.to_thread(self._state.refresh_server, self._authority, time.time()):
+                    context.load_cert_chain(self._state.server)
+                    logger.info("Renewed the certificate of the registry's server")
+            except Exception:
+                logger.exception("Cannot renew the certificate of the registry's server")
+
+
+def _listen(address: ListenAddress) -> socket.socket:
+    """Return a listening socket. Raises :class:`ConfigError`."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address.host != "::"))
+        listener.bind((address.host, address.port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        reason = {
+            errno.EADDRINUSE: "another program uses this port already; stop it or give another --listen",
+            errno.EADDRNOTAVAIL: "no interface of this machine has this address",
+            errno.EACCES: "ports below 1024 need root; give another --listen",
+        }.get(error.errno or 0, error.strerror)
+        raise ConfigError(f"cannot listen on {address}: {reason}") from error
+    listener.setblocking(False)
+    return listener

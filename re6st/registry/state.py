@@ -1,0 +1,152 @@
+"""The registry's state directory: how it is made, opened, and its server certificate kept fresh.
+
+ca.pem            CA certificate
+ca-key.pem        its private key (0600): whoever has it is the network
+server.pem        key and certificate of the HTTPS server (0600), in one file so that they always match
+registry.sqlite3  everything else (0600)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from re6st.errors import ConfigError, StorageError
+from re6st.files import write_atomically
+from re6st.identity import der_to_pem, generate_key, key_to_pem, load_certificate, load_key
+from re6st.registry.authority import NODE_VALIDITY, SERVER_VALIDITY, Authority, build_authority
+from re6st.registry.parameters import first_parameters
+from re6st.registry.service import (
+    QUARANTINE,
+    SETTING_QUARANTINE,
+    SETTING_VALIDITY,
+    Service,
+    start_documents,
+)
+from re6st.registry.store import Store
+
+DEFAULT_STATE = Path("/var/lib/re6st-registry")
+
+
+@dataclass(frozen=True, slots=True)
+class StateDirectory:
+    """Paths in a state directory."""
+
+    path: Path
+
+    @property
+    def authority_certificate(self) -> Path:
+        """The CA certificate."""
+        return self.path / "ca.pem"
+
+    @property
+    def authority_key(self) -> Path:
+        """The CA's private key."""
+        return self.path / "ca-key.pem"
+
+    @property
+    def server(self) -> Path:
+        """Key and certificate of the HTTPS server."""
+        return self.path / "server.pem"
+
+    @property
+    def database(self) -> Path:
+        """The database."""
+        return self.path / "registry.sqlite3"
+
+    def create(
+        self,
+        network: IPv6Network,
+        urls: Sequence[str] = (),
+        *,
+        now: float | None = None,
+        node_validity: float = NODE_VALIDITY,
+        quarantine: float = QUARANTINE,
+    ) -> None:
+        """Make a new network with its CA here; times in seconds (since the epoch; now by default).
+
+        Raises :class:`ConfigError` when something is here already, :class:`StorageError`.
+        """
+        now = time.time() if now is None else now
+        key = generate_key()
+        authority = Authority(build_authority(key, network, now), key)
+        parameters = first_parameters(network, authority.fingerprint, urls)
+        self._prepare()
+        try:
+            write_atomically(self.authority_key, key_to_pem(key), 0o600)
+            write_atomically(self.authority_certificate, der_to_pem(authority.certificate), 0o644)
+            self._issue_server(authority, now)
+            with Store.create(self.database) as store:
+                with store.transaction():
+                    store.set_setting(SETTING_VALIDITY, str(node_validity))
+                    store.set_setting(SETTING_QUARANTINE, str(quarantine))
+                start_documents(store, authority, parameters)
+        except BaseException:
+            # The directory was empty: leave it so, that init can be run again.
+            for path in self.path.iterdir():
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            raise
+
+    def _prepare(self) -> None:
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if any(self.path.iterdir()):
+                raise ConfigError(
+                    f"{self.path} is not empty: nothing in it is overwritten; choose another directory"
+                    " (--state) or move that one away"
+                )
+            self.path.chmod(0o700)
+        except OSError as error:
+            raise StorageError(f"cannot make the state directory {self.path}: {error.strerror}") from error
+
+    def authority(self) -> Authority:
+        """Return the CA. Raises :class:`ConfigError`, :class:`StorageError` or :class:`UntrustedError`."""
+        try:
+            exists = self.authority_certificate.exists()
+        except OSError as error:
+            raise StorageError(f"cannot read {self.path}: {error.strerror}; run as its owner") from error
+        if not exists:
+            raise ConfigError(
+                f"{self.path} holds no registry: make one with re6st-registry --state {self.path} init"
+                " --network PREFIX"
+            )
+        return Authority(load_certificate(self.authority_certificate), load_key(self.authority_key))
+
+    @contextlib.contextmanager
+    def service(self) -> Iterator[Service]:
+        """Open the registry here. Raises as :meth:`authority` and :meth:`Store.open`."""
+        authority = self.authority()
+        with Store.open(self.database) as store:
+            yield Service(store, authority)
+
+    def refresh_server(self, authority: Authority, now: float) -> bool:
+        """Renew the server's certificate when a third of its time is left, or it is not usable at all.
+
+        Returns whether it was renewed. Raises :class:`StorageError`.
+        """
+        if self._server_time_left(authority, now) > SERVER_VALIDITY / 3:
+            return False
+        self._issue_server(authority, now)
+        return True
+
+    def _server_time_left(self, authority: Authority, now: float) -> float:
+        """Return for how many seconds the server's certificate is still good, 0 if it is not at all."""
+        try:
+            certificate = x509.load_pem_x509_certificate(self.server.read_bytes())
+            certificate.verify_directly_issued_by(x509.load_der_x509_certificate(authority.certificate))
+        except (OSError, ValueError, TypeError, InvalidSignature):
+            return 0.0
+        return certificate.not_valid_after_utc.timestamp() - now
+
+    def _issue_server(self, authority: Authority, now: float) -> None:
+        key = generate_key()
+        certificate = authority.issue_server(key.public_key(), now)
+        write_atomically(self.server, key_to_pem(key) + der_to_pem(certificate), 0o600)
