@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import errno
 import re
+import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv6Network
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ containers, is preferred."""
 MAXIMUM_ALIAS = 63
 """Characters of an interface alias that we use (the kernel takes 255)."""
 
+_IFA_F_NODAD = 2  # if_addr.h: usable at once, without looking for duplicates
 _INTERFACE_SETTINGS = {
     # What a peer sends through a tunnel must not configure this host.
     "accept_ra": "0",
@@ -41,7 +43,9 @@ _INTERFACE_SETTINGS = {
     # A link-local address at once, even where the owner has other defaults: babel needs it.
     "disable_ipv6": "0",
     "accept_dad": "0",
-    "addr_gen_mode": "3",
+    # The kernel's own link-local address comes a moment after the link, too late for babeld: it would look
+    # again only after two seconds. So the interface gets one from us while it is down.
+    "addr_gen_mode": "1",
     "forwarding": "1",
 }
 
@@ -99,19 +103,35 @@ class Kernel:
                         f"the interface {name} exists and is no tun device;"
                         " remove it, or choose another interface-prefix"
                     )
+                index = link["index"]
                 await self._route.link(
-                    "set", index=link["index"], state="down", mtu=mtu, ifalias=alias[:MAXIMUM_ALIAS]
+                    "set", index=index, state="down", mtu=mtu, ifalias=alias[:MAXIMUM_ALIAS]
                 )
-        self._configure(name)
+                self._configure(name)
+                await self._route.flush_addr(index=index, family=socket.AF_INET6)
+                await self._route.addr(
+                    "replace", index=index, address=_random_link_local(), prefixlen=64, flags=_IFA_F_NODAD
+                )
 
     async def set_link(self, name: str, *, up: bool) -> None:
-        """Set the link up or down; an interface that does not exist is down. Raises :class:`NetlinkError`."""
+        """Set the link of a tunnel interface up or down; one that does not exist is down.
+
+        The driver must be attached to an interface that is set up. Raises :class:`NetlinkError`.
+        """
         with _translated(f"set {name} {'up' if up else 'down'}"):
             index = _index(name)
-            if index is not None:
-                await self._route.link("set", index=index, state="up" if up else "down")
+            if index is None:
+                if up:
+                    raise NetlinkError(f"cannot set {name} up: there is no such interface")
             elif up:
-                raise NetlinkError(f"cannot set {name} up: there is no such interface")
+                # The kernel announces a link before it gives it a multicast route: babeld's first packets
+                # would be refused, and the next ones come a hello interval later. It announces the carrier
+                # afterwards, and that is what babeld waits for (link-detect).
+                await self._route.link("set", index=index, carrier=0)
+                await self._route.link("set", index=index, state="up")
+                await self._route.link("set", index=index, carrier=1)
+            else:
+                await self._route.link("set", index=index, state="down")
 
     async def remove_link(self, name: str) -> None:
         """Remove the tunnel interface ``name`` if it exists. Raises :class:`NetlinkError`."""
@@ -146,7 +166,7 @@ class Kernel:
                 index=_existing_index(interface),
                 address=str(address),
                 prefixlen=128,
-                flags=2,  # IFA_F_NODAD: usable at once
+                flags=_IFA_F_NODAD,
             )
         with _translated(f"add the route to {prefix}"):
             await self._route.route("replace", **_unreachable(prefix))
@@ -266,6 +286,13 @@ class Kernel:
                     (directory / key).write_text(value)
         except OSError as error:
             raise NetlinkError(f"cannot configure the interface {name}: {error}") from error
+
+
+def _random_link_local() -> str:
+    """Return a new link-local address: a router that is unknown to babel at the other end, whatever it
+    remembers of an earlier tunnel.
+    """
+    return str(IPv6Address((0xFE80 << 112) | secrets.randbits(64)))
 
 
 def _unreachable(prefix: IPv6Network) -> dict[str, object]:
