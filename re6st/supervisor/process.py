@@ -56,14 +56,21 @@ def executable(pid: int) -> str:
 
 def find_by_environment(setting: str) -> int | None:
     """Return the session leader that was started with ``setting`` (``NAME=value``) in its environment."""
-    wanted = setting.encode()
     for entry in _PROC.iterdir():
         if entry.name.isdecimal():
+            pid = int(entry.name)
             with contextlib.suppress(OSError):
-                pid = int(entry.name)
-                if wanted in (entry / "environ").read_bytes().split(b"\0") and os.getsid(pid) == pid:
+                if os.getsid(pid) == pid and has_environment(pid, setting):
                     return pid
     return None
+
+
+def has_environment(pid: int, setting: str) -> bool:
+    """Return whether ``pid`` was started with ``setting`` in its environment."""
+    try:
+        return setting.encode() in (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def reap(pidfd: int) -> None:

@@ -52,14 +52,14 @@ class ChildRecord(Struct, frozen=True, kw_only=True):
         if self.pid is None:
             return process.find_by_environment(f"{TOKEN_VARIABLE}={self.token}")
         try:
-            same = (
-                process.start_time(self.pid) == self.start_time
-                and not process.is_zombie(self.pid)
-                and process.executable(self.pid) == self.executable
-            )
+            same = process.start_time(self.pid) == self.start_time and not process.is_zombie(self.pid)
         except ProcessLookupError:
             return None
-        return self.pid if same else None
+        # The program of a child may have replaced itself by another (execve(2)); the token stays.
+        known = process.executable(self.pid) == self.executable or process.has_environment(
+            self.pid, f"{TOKEN_VARIABLE}={self.token}"
+        )
+        return self.pid if same and known else None
 
 
 def path_of(directory: Path, name: str) -> Path:
