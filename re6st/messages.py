@@ -139,6 +139,8 @@ class TunnelRequest(Message, frozen=True, kw_only=True):
     """Largest packet, in octets, that the dialer's end of the tunnel can take."""
     replace: bool = False
     """Drop an existing tunnel to the dialer instead of refusing."""
+    isolated: bool = False
+    """The dialer has no tunnel at all: a full listener may end another one for its sake."""
     parameters_version: Version = 0
     revocations_version: Version = 0
 

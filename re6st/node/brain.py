@@ -52,15 +52,19 @@ class Brain:
         self._events.append(event)
         if self._busy:
             return
+        self._work_off()
+
+    def _work_off(self) -> None:
         while self._events and not self._stopped:
-            self._perform(self._core.handle(self._events.popleft(), self._now()))
+            event = self._events.popleft()
+            logger.debug("> %s", event)
+            self._perform(self._core.handle(event, self._now()))
 
     def _on_timer(self) -> None:
         self._timer = None
         if not self._stopped:
             self._perform(self._core.advance(self._now()))
-            while self._events and not self._stopped:
-                self._perform(self._core.handle(self._events.popleft(), self._now()))
+            self._work_off()
 
     def _perform(self, effects: list[Effect]) -> None:
         self._busy = True

@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 REQUEST_TIMEOUT = 10.0
 """Seconds within which a request must have been read and answered."""
 
+BACKLOG = 64
+"""Connections that may wait to be accepted."""
+
 CALLER = web.RequestKey("caller", NodeCertificate)
 """Who sent a request."""
 
@@ -92,10 +95,17 @@ class ControlServer:
     def __init__(self, service: ControlService, port: int) -> None:
         self._service = service
         self._port = port
+        self._socket: socket.socket | None = None
         self._runner: web.AppRunner | None = None
 
+    def bind(self) -> None:
+        """Take the port; requests wait until :meth:`start`. Raises :class:`ConfigError` if it is taken."""
+        self._socket = _listen(self._port)
+
     async def start(self, context: ssl.SSLContext) -> None:
-        """Listen. Raises :class:`ConfigError` when the port is taken."""
+        """Serve, as the node whose certificate is in ``context``."""
+        if self._socket is None:
+            self.bind()
         application = web.Application(client_max_size=MAXIMUM_BODY, middlewares=[self._guard])
         application.add_routes(
             [
@@ -106,16 +116,18 @@ class ControlServer:
                 web.get("/v1/revocations", self._get_revocations),
             ]
         )
-        listening = _listen(self._port)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.SockSite(self._runner, listening, ssl_context=context, backlog=64).start()
+        await web.SockSite(self._runner, self._socket, ssl_context=context, backlog=BACKLOG).start()
 
     async def stop(self) -> None:
         """Stop listening and drop all connections."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -190,6 +202,7 @@ def _bind(family: socket.AddressFamily, address: str, port: int) -> socket.socke
         if family is socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listening.bind((address, port))
+        listening.listen(BACKLOG)
     except OSError:
         listening.close()
         raise

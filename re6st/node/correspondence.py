@@ -150,6 +150,7 @@ class Correspondence:
                     drivers=request.drivers if Transport.UDP in request.transports else (),
                     mtu=min(request.mtu, self._config.tunnel_mtu),
                     replace=request.replace,
+                    isolated=request.isolated,
                 )
             )
             return await pending.answer
@@ -256,6 +257,7 @@ class Correspondence:
             transports=(Transport.UDP,),
             mtu=self._config.tunnel_mtu,
             replace=effect.replace,
+            isolated=effect.isolated,
             parameters_version=self._documents.parameters.version,
             revocations_version=self._documents.revocations.version,
         )

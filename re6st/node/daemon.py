@@ -261,7 +261,7 @@ class Daemon:
     async def start(self) -> None:
         """Bring the node up. Raises :class:`Re6stError` with everything undone that can be."""
         self._server_context = self._credentials.server_context()
-        await self._control_server.start(self._server_context)
+        self._control_server.bind()
         await self._client.start(self._credentials.client_context())
         await self._host.start()
         await self._host.clean_routes()
@@ -271,6 +271,7 @@ class Daemon:
         self._on_endpoints_changed()
         self._brain.start()
         self._feed_core()
+        await self._control_server.start(self._server_context)
         self._tasks.spawn(self._watch_clock(), "watch the clock")
         self._tasks.spawn(self._reachability.run(), "watch the underlay")
 
@@ -365,12 +366,13 @@ async def _main(config: NodeConfig, network: str) -> None:
 def run_daemon(config: NodeConfig, network: str) -> None:
     """Run the node until SIGTERM or SIGINT. Raises :class:`Re6stError` when it cannot start."""
     logging.basicConfig(
-        level=config.log_level.upper(),
+        level=logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s"
         if "JOURNAL_STREAM" in os.environ
         else "%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    logging.getLogger("re6st").setLevel(config.log_level.upper())
     environment.check()
     lock = _lock_runtime_directory(config.runtime_directory)
     try:

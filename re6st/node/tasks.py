@@ -22,7 +22,12 @@ class Tasks:
         """Run ``work``; ``what`` it is stands in the log when it fails."""
         task = asyncio.create_task(self._guard(work, what), name=what)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def forget(ended: asyncio.Task[None]) -> None:
+            self._tasks.discard(ended)
+            work.close()  # has no effect unless the task was cancelled before it began
+
+        task.add_done_callback(forget)
         return task
 
     @staticmethod
