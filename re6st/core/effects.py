@@ -22,6 +22,9 @@ class RequestTunnel:
     tunnel: int
     peer: Peer
     replace: bool
+    """Have the peer drop the tunnel that it may have to us."""
+    isolated: bool = False
+    """Tell the peer that we have no tunnel at all, so that it makes room even when it is full."""
 
 
 @dataclass(frozen=True, slots=True)

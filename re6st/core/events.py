@@ -89,6 +89,8 @@ class TunnelRequested:
     drivers: tuple[str, ...]
     mtu: int
     replace: bool = False
+    isolated: bool = False
+    """The peer has no tunnel at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,53 +2,58 @@
 
 from __future__ import annotations
 
+import logging
 import random as random_module
-from dataclasses import dataclass
 from ipaddress import IPv6Network
 
-from re6st.core.effects import Effect
-from re6st.core.events import Event
+from re6st.core.admission import Admission
+from re6st.core.book import AddressBook
+from re6st.core.context import Context
+from re6st.core.deadlines import Timer
+from re6st.core.dialling import Dialling
+from re6st.core.documents import Documents
+from re6st.core.effects import Effect, RefuseTunnel, StorePeers
+from re6st.core.events import (
+    ClockRead,
+    Document,
+    DocumentFailed,
+    Event,
+    GossipAnswered,
+    GossipFailed,
+    OwnCertificateChanged,
+    OwnEndpointsChanged,
+    ParametersAccepted,
+    PeersLearned,
+    RegistryAnswered,
+    RegistryFailed,
+    RevocationsAccepted,
+    SlotQuiet,
+    Source,
+    TrafficCounted,
+    TunnelCancelled,
+    TunnelDown,
+    TunnelOffered,
+    TunnelRefused,
+    TunnelRequested,
+    TunnelRequestFailed,
+    TunnelUp,
+    VersionSeen,
+)
+from re6st.core.gossip import Gossip
+from re6st.core.registration import WELL_FILLED, Registration
+from re6st.core.rotation import Rotation
 from re6st.core.settings import CoreSettings
+from re6st.core.snapshots import Counts, PeerSnapshot, TunnelSnapshot
+from re6st.core.tunnels import Tunnel, TunnelTable
+from re6st.core.validity import Validity
+from re6st.messages import Endpoint, RefusalReason
 from re6st.peers import Peer
-from re6st.tunnel.lifecycle import Direction, TunnelState
+from re6st.tunnel.lifecycle import TunnelState
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True)
-class TunnelSnapshot:
-    """One tunnel at one moment."""
-
-    handle: int
-    peer: Peer
-    direction: Direction
-    state: TunnelState
-    slot: int
-    since: float
-    """When the state was entered (monotonic seconds)."""
-    cost: int
-    octets: int
-
-
-@dataclass(frozen=True, slots=True)
-class PeerSnapshot:
-    """One peer of the address book at one moment."""
-
-    peer: Peer
-    connected: bool
-    failures: int
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many there are."""
-
-    outgoing: int
-    """Tunnels up that this node dialled."""
-    incoming: int
-    """Tunnels up that others dialled."""
-    attempts: int
-    """Tunnels that this node is trying to bring up."""
-    peers: int
-    """Peers in the address book."""
+RETIRED_DELAY = 120.0
+"""Seconds, roughly, for which the peer of a tunnel that was rotated out is not dialled again."""
 
 
 class NodeCore:
@@ -61,52 +66,306 @@ class NodeCore:
 
     def __init__(self, settings: CoreSettings, random: random_module.Random) -> None:
         """Draw all randomness from ``random``."""
-        self._settings = settings
-        self._random = random
+        self._context = context = Context(settings, random)
+        self._tunnels = tunnels = TunnelTable(context)
+        self._book = book = AddressBook(
+            settings.prefix, settings.book_capacity, random, connected=tunnels.connected
+        )
+        self._dialling = Dialling(context, book, tunnels)
+        self._admission = Admission(context, book, tunnels)
+        self._rotation = Rotation(context, tunnels)
+        self._gossip = Gossip(context, book, tunnels)
+        self._documents = Documents(context, self.peer)
+        self._registration = Registration(context)
+        self._validity = Validity(context, book, tunnels)
+        self._own_endpoints: tuple[Endpoint, ...] = ()
+        self._stopping = False
+
+    # -- what the adapter calls -------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Effect]:
         """Begin. Must be called once, before anything else."""
-        return []
+        self._context.now = now
+        self._registration.start()
+        self._rotation.start()
+        self._context.schedule(self._context.settings.sweep_interval, Timer.SWEEP)
+        return self._context.take_effects()
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Return what is to be done about ``event``. Unknown handles are ignored."""
-        return []
+        self._context.now = now
+        self._dispatch(event)
+        return self._conclude()
 
     def advance(self, now: float) -> list[Effect]:
         """Return what is to be done because time has passed."""
-        return []
+        self._context.now = now
+        while (key := self._context.deadlines.pop(now)) is not None:
+            self._on_deadline(*key)
+        return self._conclude()
 
     def stop(self, now: float) -> list[Effect]:
         """Return how to leave in good order: all tunnels end, peers are told, the book is stored.
 
-        Nothing but TunnelDown need be reported afterwards.
+        Events may still be reported afterwards; nothing new is begun.
         """
-        return []
+        self._context.now = now
+        self._stopping = True
+        for tunnel in self._tunnels:
+            self._tunnels.end(tunnel, "this node stops", notify=True)
+        self._store()
+        return self._context.take_effects()
 
     def next_deadline(self) -> float | None:
         """Return when :meth:`advance` must be called at the latest (monotonic seconds)."""
-        return None
+        return self._context.deadlines.next()
+
+    # -- questions --------------------------------------------------------------------------------------
 
     def sample_peers(self, count: int) -> tuple[Peer, ...]:
-        """Return up to ``count`` random peers for a gossip answer, fresh news first."""
-        return ()
+        """Return up to ``count`` peers for a gossip answer: the latest news, the others random."""
+        return self._book.sample(count)
 
     def peers(self) -> tuple[PeerSnapshot, ...]:
         """Return the address book."""
-        return ()
+        neighbours = {peer.prefix for peer in self._tunnels.neighbours()}
+        return tuple(
+            PeerSnapshot(entry.peer, entry.peer.prefix in neighbours, entry.failures) for entry in self._book
+        )
 
     def peer(self, prefix: IPv6Network) -> Peer | None:
         """Return the newest record of the node that owns ``prefix``, if known."""
-        return None
+        entry = self._book.get(prefix)
+        return entry.peer if entry else None
 
     def tunnels(self) -> tuple[TunnelSnapshot, ...]:
         """Return all tunnels that have not ended."""
-        return ()
+        return tuple(
+            TunnelSnapshot(
+                handle=tunnel.handle,
+                peer=tunnel.peer,
+                direction=tunnel.direction,
+                state=tunnel.state,
+                slot=tunnel.slot,
+                since=tunnel.life.since,
+                cost=tunnel.cost,
+                octets=tunnel.octets,
+            )
+            for tunnel in self._tunnels
+        )
 
     def is_revoked(self, serial: str) -> bool:
         """Say whether the certificate with this serial number (lower-case hexadecimal) was withdrawn."""
-        return False
+        return serial in self._context.revoked
 
     def counts(self) -> Counts:
         """Return the numbers of tunnels and peers."""
-        return Counts(0, 0, 0, 0)
+        tunnels = [tunnel for tunnel in self._tunnels if tunnel.life.live]
+        return Counts(
+            outgoing=sum(tunnel.up and tunnel.outgoing for tunnel in tunnels),
+            incoming=sum(tunnel.up and not tunnel.outgoing for tunnel in tunnels),
+            attempts=sum(not tunnel.up and tunnel.outgoing for tunnel in tunnels),
+            peers=len(self._book),
+        )
+
+    # -- after every call -------------------------------------------------------------------------------
+
+    def _conclude(self) -> list[Effect]:
+        if not self._stopping:
+            self._dialling.pursue(self._rotation.wanted)
+            if self._dialling.exhausted and self._tunnels.isolated:
+                self._registration.lonely()
+        if self._book.changed and self._context.deadlines.get(Timer.STORE) is None:
+            self._context.schedule(self._context.settings.store_delay, Timer.STORE)
+        return self._context.take_effects()
+
+    def _store(self) -> None:
+        stored, forgotten = self._book.take_changes()
+        if stored or forgotten:
+            self._context.emit(StorePeers(stored, forgotten))
+
+    # -- deadlines --------------------------------------------------------------------------------------
+
+    def _on_deadline(self, timer: Timer, number: int) -> None:  # noqa: C901 (one case per timer)
+        match timer:
+            case Timer.TUNNEL:
+                self._on_tunnel_deadline(number)
+            case Timer.SLOT:
+                self._tunnels.quiet(number)
+            case Timer.DIAL:
+                self._dialling.wake()
+            case Timer.ROTATE:
+                retired = self._rotation.due(candidates=self._dialling.candidates())
+                if retired is not None:
+                    self._dialling.postpone(retired, RETIRED_DELAY)
+            case Timer.GOSSIP:
+                self._gossip.due()
+            case Timer.GOSSIP_TIMEOUT:
+                self._gossip.failed()
+            case Timer.DOCUMENT:
+                self._documents.timed_out(number)
+            case Timer.STORE:
+                self._store()
+            case Timer.REGISTRY:
+                self._registration.due(number, well_filled=self._book_well_filled())
+            case Timer.REGISTRY_TIMEOUT:
+                self._registration.timed_out(number)
+            case Timer.SWEEP:
+                self._sweep()
+
+    def _on_tunnel_deadline(self, handle: int) -> None:
+        tunnel = self._tunnels.get(handle)
+        if tunnel is None:
+            return
+        if not tunnel.life.live:
+            self._tunnels.press(tunnel)
+            return
+        what = "has not answered" if tunnel.state is TunnelState.REQUESTED else "has not connected"
+        self._tunnels.end(tunnel, f"{tunnel.peer.name} {what} in time", notify=True)
+        if tunnel.outgoing:
+            self._dialling.failed(tunnel.peer)
+
+    def _sweep(self) -> None:
+        self._validity.sweep()
+        self._registration.sweep()
+        self._dialling.wake()
+
+    def _book_well_filled(self) -> bool:
+        reachable = sum(entry.peer.reachable for entry in self._book)
+        return reachable >= WELL_FILLED * self._context.settings.outgoing
+
+    # -- events -----------------------------------------------------------------------------------------
+
+    def _dispatch(self, event: Event) -> None:  # noqa: C901 (one case per kind of event)
+        match event:
+            case PeersLearned():
+                self._on_peers(event)
+            case TunnelRequested():
+                self._on_requested(event)
+            case TunnelOffered() | TunnelRefused() | TunnelRequestFailed():
+                self._on_answer(event)
+            case TunnelUp() | TunnelDown() | TunnelCancelled():
+                self._on_tunnel(event)
+            case TrafficCounted():
+                self._rotation.count(event.octets)
+            case SlotQuiet():
+                self._tunnels.quiet(event.slot)
+            case GossipAnswered():
+                self._gossip.answered(event.peer)
+            case GossipFailed():
+                self._gossip.failed(event.peer)
+            case VersionSeen() | DocumentFailed() | ParametersAccepted() | RevocationsAccepted():
+                self._on_document(event)
+            case RegistryAnswered():
+                self._registration.answered(event.operation)
+            case RegistryFailed():
+                self._registration.failed(event.operation, final=event.final)
+            case ClockRead() | OwnEndpointsChanged() | OwnCertificateChanged():
+                self._on_self(event)
+
+    def _on_peers(self, event: PeersLearned) -> None:
+        saved = event.source is Source.BOOK
+        # What the registry and the own disk know is no news to others.
+        news = event.source not in {Source.BOOK, Source.REGISTRY}
+        learned = False
+        for peer in event.peers:
+            if self._context.valid(peer):
+                learned |= self._book.learn(peer, saved=saved, news=news)
+        if learned:
+            self._dialling.wake()
+
+    def _on_requested(self, event: TunnelRequested) -> None:
+        if self._stopping:
+            detail = "this node stops"
+            self._context.emit(RefuseTunnel(event.request, RefusalReason.UNAVAILABLE, detail))
+            return
+        self._admission.decide(event)
+        self._dialling.wake()
+
+    def _on_answer(self, event: TunnelOffered | TunnelRefused | TunnelRequestFailed) -> None:
+        tunnel = self._tunnels.get(event.tunnel)
+        if tunnel is None or tunnel.state is not TunnelState.REQUESTED:
+            return
+        match event:
+            case TunnelOffered():
+                self._on_offered(tunnel, event)
+            case TunnelRefused():
+                self._tunnels.refused(tunnel)
+                self._on_peers(PeersLearned(event.hints, Source.HINT))
+                self._dialling.refused(tunnel.peer, event.reason, event.hints)
+            case TunnelRequestFailed():
+                self._tunnels.refused(tunnel)
+                self._dialling.failed(tunnel.peer)
+
+    def _on_offered(self, tunnel: Tunnel, event: TunnelOffered) -> None:
+        self._on_peers(PeersLearned((event.peer,), Source.DIRECT))
+        acceptable = self._context.valid(event.peer) and event.peer.prefix == tunnel.peer.prefix
+        if not acceptable or event.offer.driver not in self._context.settings.drivers:
+            self._tunnels.refused(tunnel)
+            self._dialling.failed(tunnel.peer)
+            return
+        for other in self._tunnels.live(tunnel.peer.prefix):
+            if other is not tunnel:
+                self._tunnels.end(other, "replaced by a new one", notify=False)
+        self._tunnels.accept(tunnel, event.offer, event.peer)
+
+    def _on_tunnel(self, event: TunnelUp | TunnelDown | TunnelCancelled) -> None:
+        tunnel = self._tunnels.get(event.tunnel)
+        if tunnel is None:
+            return
+        if isinstance(event, TunnelUp):
+            if self._tunnels.connected_up(tunnel):
+                self._on_up(tunnel)
+            return
+        state, since = tunnel.state, tunnel.life.since
+        if isinstance(event, TunnelDown):
+            self._tunnels.gone(tunnel)
+        else:
+            self._tunnels.end(tunnel, f"ended by {tunnel.peer.name}: {event.reason}", notify=False)
+        if state is TunnelState.UP:
+            logger.info("Tunnel %s to %s ended: %s", tunnel.direction.value, tunnel.peer.name, event.reason)
+        if tunnel.outgoing and state is TunnelState.UP:
+            self._dialling.lost(tunnel, since)
+        elif tunnel.outgoing and state is TunnelState.OPENING:
+            self._dialling.failed(tunnel.peer)
+        self._dialling.wake()
+
+    def _on_up(self, tunnel: Tunnel) -> None:
+        if tunnel.outgoing:
+            self._dialling.succeeded(tunnel.peer)
+        self._gossip.tunnel_up()
+        self._registration.befriended()
+
+    def _on_document(
+        self, event: VersionSeen | DocumentFailed | ParametersAccepted | RevocationsAccepted
+    ) -> None:
+        match event:
+            case VersionSeen():
+                self._documents.seen(event.peer, event.document, event.version)
+            case DocumentFailed():
+                self._documents.failed(event.document)
+            case ParametersAccepted():
+                self._gossip.retime(event.parameters.gossip_interval)
+                self._tunnels.hello_interval = event.parameters.hello_interval
+                self._documents.accepted(Document.PARAMETERS, event.parameters.version)
+                self._gossip.flood()
+            case RevocationsAccepted():
+                self._context.revoked = event.serials
+                self._documents.accepted(Document.REVOCATIONS, event.version)
+                self._sweep()
+                self._gossip.flood()
+
+    def _on_self(self, event: ClockRead | OwnEndpointsChanged | OwnCertificateChanged) -> None:
+        match event:
+            case ClockRead():
+                self._context.clock_offset = event.offset
+                self._sweep()
+            case OwnEndpointsChanged():
+                if event.endpoints != self._own_endpoints:
+                    self._own_endpoints = event.endpoints
+                    self._registration.publish()
+            case OwnCertificateChanged():
+                self._context.own_expires = event.not_after
+                self._registration.certificate_changed(event.not_before, event.not_after)
+                self._registration.publish()
+                self._sweep()

@@ -79,7 +79,7 @@ class CoreSettings:
     store_delay: float = 5.0
     """Changes of the address book are collected for so long before they are stored."""
 
-    registry_delay: tuple[float, float] = (2.0, 600.0)
+    registry_delay: tuple[float, float] = (2.0, 300.0)
     """First and longest wait before a failed request to the registry is repeated; doubles in between."""
     registry_timeout: float = 60.0
     """How long the registry may take."""

@@ -1,0 +1,128 @@
+"""Admission: what to answer to a peer that asks for a tunnel.
+
+Two nodes may ask each other at the same time; exactly one of the two requests must lead to a tunnel,
+whatever the delays. The rule is *the request of the lower prefix wins*, and each end can apply it alone:
+
+- A request meets our own *attempt* (requested, or offered and not up yet). If our prefix is the lower one we
+  refuse, because the peer, by the same rule, is about to accept ours or has done so. Otherwise we abandon our
+  attempt and accept; the peer refuses our request, and nobody misses the answer.
+- A request meets a tunnel that *the peer* dialled and that is not up. The peer asks only when it knows of no
+  tunnel, so it has given that one up, and we do too.
+- A request meets a tunnel that is *up*. The peer may be wrong about it (its last answer got lost) or right
+  (it noticed the end before us). It says ``replace`` when it knows better, and a new boot id says the
+  same. Otherwise we refuse; it will ask again, with ``replace``.
+
+``replace`` does not overrule the first case: two nodes that replace their tunnel at the same time are
+just another crossing. An offer that a peer has abandoned meanwhile ends by the deadline of the listener.
+
+A full node names other peers. A peer that has no tunnel at all is let in even then, in place of a tunnel
+that another one dialled: in a network with few reachable nodes everybody else would be locked out by
+those who came first.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Network
+
+from re6st.core.book import AddressBook
+from re6st.core.context import Context
+from re6st.core.effects import RefuseTunnel
+from re6st.core.events import TunnelRequested
+from re6st.core.tunnels import Tunnel, TunnelTable
+from re6st.messages import RefusalReason
+from re6st.peers import Peer
+
+HINTS = 6
+"""Peers named by a refusal."""
+
+SHELTERED = 60.0
+"""Seconds during which a new tunnel is not given up for the sake of an isolated peer."""
+
+RESERVED = 30.0
+"""Seconds for which the room made for an isolated peer is kept for it."""
+
+
+class Admission:
+    """Answers requests."""
+
+    def __init__(self, context: Context, book: AddressBook, tunnels: TunnelTable) -> None:
+        self._context = context
+        self._book = book
+        self._tunnels = tunnels
+        self._next_eviction = float("-inf")
+        self._reserved_for: IPv6Network | None = None
+        self._reserved_until = float("-inf")
+
+    def decide(self, event: TunnelRequested) -> None:
+        """Offer or refuse."""
+        obstacle = self._obstacle(event)
+        if obstacle is not None:
+            self._refuse(event, *obstacle)
+            return
+        standing = self._tunnels.live(event.peer.prefix)
+        if any(self._stands(tunnel, event) for tunnel in standing):
+            self._refuse(event, RefusalReason.ALREADY_CONNECTED, "there is a tunnel already, or soon will be")
+            return
+        for tunnel in standing:
+            # A tunnel that is up is told about: the peer may know it under another boot id only.
+            self._tunnels.end(tunnel, "the peer asks for a new one", notify=tunnel.up)
+        if not self._room(event):
+            self._make_room(event)
+            self._refuse(event, RefusalReason.FULL, "all tunnels are taken")
+            return
+        mtu = min(event.mtu, self._context.settings.mtu)
+        self._tunnels.offer(event.request, event.peer, event.boot_id, mtu)
+
+    def _obstacle(self, event: TunnelRequested) -> tuple[RefusalReason, str] | None:
+        settings = self._context.settings
+        if event.protocol != settings.protocol:
+            detail = f"this node speaks version {settings.protocol} of the protocol, not {event.protocol}"
+            return RefusalReason.INCOMPATIBLE, detail
+        if event.peer.prefix == settings.prefix:
+            return RefusalReason.NOT_ALLOWED, "this is your own prefix"
+        if not self._context.valid(event.peer):
+            return RefusalReason.NOT_ALLOWED, "your certificate was revoked or has expired"
+        if not set(event.drivers) & set(settings.drivers):
+            detail = f"this node has the tunnel drivers {', '.join(settings.drivers)} only"
+            return RefusalReason.INCOMPATIBLE, detail
+        return None
+
+    def _stands(self, tunnel: Tunnel, event: TunnelRequested) -> bool:
+        """Whether ``tunnel``, which is live, is a reason to refuse ``event``."""
+        reborn = bool(tunnel.boot_id) and tunnel.boot_id != event.boot_id
+        if tunnel.up:
+            return not (event.replace or reborn)
+        if tunnel.outgoing:
+            return self._context.settings.prefix < event.peer.prefix and not reborn
+        return False
+
+    def _room(self, event: TunnelRequested) -> bool:
+        """Whether there is a port, and a slot that our own dials do not need."""
+        ports = self._tunnels.free_ports
+        if self._context.now < self._reserved_until and self._reserved_for != event.peer.prefix:
+            ports -= 1
+        own_need = self._context.settings.outgoing + 1 - len(self._tunnels.outgoing())
+        return ports > 0 and self._tunnels.free_slots > max(0, own_need)
+
+    def _make_room(self, event: TunnelRequested) -> None:
+        """End a tunnel for the sake of an isolated peer, which finds room when it asks again."""
+        now = self._context.now
+        if not event.isolated or now < self._next_eviction:
+            return
+        others = [
+            tunnel
+            for tunnel in self._tunnels
+            if tunnel.up and not tunnel.outgoing and now - tunnel.life.since > SHELTERED
+        ]
+        if others:
+            self._next_eviction = now + self._context.settings.eviction_interval
+            evicted = self._context.random.choice(others)
+            self._reserved_for = event.peer.prefix
+            self._reserved_until = now + RESERVED
+            self._tunnels.end(evicted, "room is needed for a node without any tunnel", notify=True)
+
+    def _refuse(self, event: TunnelRequested, reason: RefusalReason, detail: str) -> None:
+        hints: tuple[Peer, ...] = ()
+        if reason is RefusalReason.FULL:
+            hints = self._book.draw_reachable(HINTS, exclude=event.peer.prefix)
+        self._context.emit(RefuseTunnel(event.request, reason, detail, hints))

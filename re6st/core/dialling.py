@@ -1,0 +1,173 @@
+"""Dialling: whom to ask for a tunnel, and how often.
+
+A node wants a number of outgoing tunnels, to random peers to which it has no tunnel in either direction;
+in a network smaller than that it ends up with one to everybody. Several dials are under way at once. A
+peer that fails is left alone for a while, ever longer. A *full* peer names others (hints), which are
+tried first. When dial after dial comes to nothing although tunnels are up, the network has no room left,
+and dials become rare.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable
+from ipaddress import IPv6Network
+
+from re6st.core.book import AddressBook, Entry
+from re6st.core.context import Context
+from re6st.core.deadlines import Timer
+from re6st.core.tunnels import Tunnel, TunnelTable
+from re6st.messages import RefusalReason
+from re6st.peers import Peer
+
+logger = logging.getLogger(__name__)
+
+HINTS = 32
+"""Hints that are remembered."""
+
+SETTLED_AFTER = 60.0
+"""Seconds after which a tunnel that ends is no failure of its peer."""
+
+REDIAL_DELAY = 4.0
+"""Seconds, roughly, before a peer whose tunnel has ended is dialled again."""
+
+SLOWEST_DIALS = 60.0
+"""Longest pause between dials in a network without room, seconds."""
+
+
+class Dialling:
+    """Keeps the number of outgoing tunnels at what is wanted."""
+
+    def __init__(self, context: Context, book: AddressBook, tunnels: TunnelTable) -> None:
+        self._context = context
+        self._book = book
+        self._tunnels = tunnels
+        self._hints: deque[IPv6Network] = deque(maxlen=HINTS)
+        self._misses = 0
+        self._pause_until = float("-inf")
+        self._idle_until: float | None = float("-inf")
+        self.exhausted = False
+        """Whether nobody is left in the address book who could be dialled now."""
+
+    def wake(self) -> None:
+        """Look for peers again: the book or the tunnels have changed."""
+        self._idle_until = float("-inf")
+
+    def pursue(self, wanted: int) -> None:
+        """Dial until there are ``wanted`` outgoing tunnels or attempts at one."""
+        outgoing = self._tunnels.outgoing()
+        missing = wanted - len(outgoing)
+        if missing <= 0:
+            self.exhausted = False
+            return
+        if self._resting():
+            return
+        attempts = sum(not tunnel.up for tunnel in outgoing)
+        for _ in range(min(missing, self._parallel() - attempts)):
+            entry = self._choose()
+            if entry is None:
+                self.exhausted = True
+                self._idle_until = self._book.next_retry(self._usable)
+                self._resting()
+                return
+            self.exhausted = False
+            if self._tunnels.request(entry.peer, replace=entry.replace) is None:
+                return
+
+    def _resting(self) -> bool:
+        """Return whether it is too early to dial, having set the deadline for when it is not."""
+        if self._idle_until is None:
+            self._context.deadlines.clear(Timer.DIAL)
+            return True
+        resume = max(self._idle_until, self._pause_until)
+        if resume <= self._context.now:
+            return False
+        self._context.deadlines.set(resume, Timer.DIAL)
+        return True
+
+    def _parallel(self) -> int:
+        """Return how many dials may be under way at once."""
+        if self._misses < self._context.settings.patience or self._tunnels.isolated:
+            return self._context.settings.attempts
+        return 1
+
+    def candidates(self) -> bool:
+        """Whether there is somebody to dial right now."""
+        return self._book.pick(self._context.now, self._usable) is not None
+
+    def _usable(self, peer: Peer) -> bool:
+        return not self._tunnels.connected(peer.prefix) and self._context.valid(peer)
+
+    def _choose(self) -> Entry | None:
+        while self._hints:
+            entry = self._book.get(self._hints.popleft())
+            if (
+                entry is not None
+                and entry.peer.reachable
+                and entry.not_before <= self._context.now
+                and self._usable(entry.peer)
+            ):
+                return entry
+        return self._book.pick(self._context.now, self._usable)
+
+    # -- experience -------------------------------------------------------------------------------------
+
+    def succeeded(self, peer: Peer) -> None:
+        """An outgoing tunnel to ``peer`` is up."""
+        self._misses = 0
+        self._pause_until = float("-inf")
+        self._book.succeeded(peer.prefix)
+
+    def failed(self, peer: Peer) -> None:
+        """A dial came to nothing."""
+        entry = self._book.get(peer.prefix)
+        if entry is not None:
+            entry.failures += 1
+            delay = self._context.backoff(self._context.settings.failure_delay, entry.failures)
+            entry.not_before = self._context.now + delay
+        self._miss()
+
+    def lost(self, tunnel: Tunnel, since: float) -> None:
+        """An outgoing tunnel that was up ``since`` has ended without our doing."""
+        if self._context.now - since < SETTLED_AFTER:
+            self.failed(tunnel.peer)
+        else:
+            self.postpone(tunnel.peer, REDIAL_DELAY)
+
+    def postpone(self, peer: Peer, delay: float) -> None:
+        """Leave ``peer`` alone for about ``delay`` seconds."""
+        self._book.postpone(peer.prefix, self._context.now + self._context.vary(delay, 0.5))
+        self.wake()
+
+    def refused(self, peer: Peer, reason: RefusalReason, hints: Iterable[Peer]) -> None:
+        """``peer`` will not have our tunnel."""
+        self._hints.extend(hint.prefix for hint in hints)
+        entry = self._book.get(peer.prefix)
+        if reason is RefusalReason.UNAVAILABLE or entry is None:
+            self.failed(peer)
+        elif reason is RefusalReason.FULL:
+            entry.refusals += 1
+            settings = self._context.settings
+            # A full peer makes room for a node that has no tunnel at all: it is worth asking again soon.
+            delays = settings.failure_delay if self._tunnels.isolated else settings.refusal_delay
+            delay = self._context.backoff(delays, entry.refusals)
+            self._book.postpone(peer.prefix, self._context.now + delay)
+            self._miss()
+        elif reason is RefusalReason.ALREADY_CONNECTED:
+            # Either its own request to us is on the way, which is a matter of seconds, or it has not
+            # noticed the end of our last tunnel, which `replace` then tells.
+            entry.replace = True
+            self.postpone(peer, REDIAL_DELAY)
+        else:
+            self.postpone(peer, self._context.settings.stranger_delay)
+            self._miss()
+
+    def _miss(self) -> None:
+        self._misses += 1
+        beyond = self._misses - self._context.settings.patience
+        if beyond >= 0 and not self._tunnels.isolated:
+            self._pause_until = self._context.now + self._context.vary(
+                min(SLOWEST_DIALS, 2.0 ** (beyond / 4)), 0.25
+            )
+        self.wake()

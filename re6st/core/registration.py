@@ -1,0 +1,165 @@
+"""What a node wants from its registry, and when: nothing of it is urgent, and nothing waits for it.
+
+- *Publish* the own record: at the start, when it has changed, and a few times a day.
+- *Sample* the peers: at the start unless the address book is well filled; a few more times soon after
+  it, because nodes that start together (or two halves of a young network) know nothing of each other
+  yet; then ever more rarely. A node without any tunnel and with nobody left to dial asks more often.
+- *Renew* the certificate after two thirds of its life.
+
+One request per operation is under way at a time; after a failure the next one waits, ever longer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from re6st.core.context import Context
+from re6st.core.deadlines import Timer
+from re6st.core.effects import AskRegistry
+from re6st.core.events import RegistryOperation
+
+REFUSED_DELAY = 3600.0
+"""Seconds after which a request that the registry refused is tried all the same."""
+
+RENEWAL_AT = 2 / 3
+"""Part of its life after which a certificate is renewed; varies by a twentieth of the life."""
+
+START_DELAY = 0.1
+"""Seconds from the start to the first sample: the address book comes first."""
+
+WELL_FILLED = 2
+"""A book with so many dialable peers per wanted tunnel needs no sample at the start."""
+
+_NUMBERS = {operation: number for number, operation in enumerate(RegistryOperation)}
+_OPERATIONS = tuple(RegistryOperation)
+
+
+@dataclass(slots=True)
+class _Errand:
+    """The state of one operation."""
+
+    asked: bool = False
+    """A request is under way."""
+    again: bool = False
+    """Another one is wanted after that."""
+    failures: int = 0
+
+
+class Registration:
+    """Decides when to ask the registry for what."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._errands = {operation: _Errand() for operation in RegistryOperation}
+        self._samples = 0
+        self._lonely_samples = 0
+        self._renew_at: float | None = None
+
+    def start(self) -> None:
+        """Set the first deadlines."""
+        self._plan(RegistryOperation.SAMPLE, START_DELAY)
+        self.publish()
+
+    def publish(self) -> None:
+        """The own record has changed: publish it soon."""
+        errand = self._errands[RegistryOperation.PUBLISH]
+        if errand.asked:
+            errand.again = True
+        elif not errand.failures:
+            self._plan(RegistryOperation.PUBLISH, self._context.settings.publish_delay)
+
+    def lonely(self) -> None:
+        """There is no tunnel and nobody left to dial: do not wait long for the next sample."""
+        errand = self._errands[RegistryOperation.SAMPLE]
+        if errand.asked or errand.failures:
+            return
+        planned = self._at(RegistryOperation.SAMPLE)
+        delay = self._context.backoff(
+            self._context.settings.lonely_sample_delay, max(1, self._lonely_samples)
+        )
+        if planned is None or planned > self._context.now + delay * 2:
+            self._plan(RegistryOperation.SAMPLE, delay)
+
+    def befriended(self) -> None:
+        """A tunnel is up."""
+        self._lonely_samples = 0
+
+    def certificate_changed(self, not_before: float, not_after: float) -> None:
+        """The own certificate is valid from ``not_before`` to ``not_after`` (seconds since the epoch)."""
+        life = not_after - not_before
+        self._renew_at = not_before + life * (RENEWAL_AT + self._context.random.uniform(-0.05, 0.05))
+
+    def sweep(self) -> None:
+        """Look at the wall clock: is it time to renew?"""
+        errand = self._errands[RegistryOperation.RENEW]
+        wall = self._context.wall
+        if wall is None or self._renew_at is None or wall < self._renew_at:
+            return
+        if not errand.asked and self._at(RegistryOperation.RENEW) is None:
+            self._plan(RegistryOperation.RENEW, 0.0)
+
+    def due(self, number: int, *, well_filled: bool) -> None:
+        """Ask for the operation with this timer number."""
+        operation = _OPERATIONS[number]
+        if operation is RegistryOperation.SAMPLE and well_filled and not self._samples:
+            self._samples = 1
+            self._rest(operation)
+            return
+        errand = self._errands[operation]
+        if errand.asked:
+            return
+        errand.asked = True
+        self._context.schedule(
+            self._context.settings.registry_timeout, Timer.REGISTRY_TIMEOUT, _NUMBERS[operation]
+        )
+        self._context.emit(AskRegistry(operation))
+
+    def answered(self, operation: RegistryOperation) -> None:
+        """The registry has done ``operation``."""
+        errand = self._conclude(operation)
+        if errand is None:
+            return
+        errand.failures = 0
+        if operation is RegistryOperation.SAMPLE:
+            self._samples += 1
+            self._lonely_samples += 1
+        if errand.again:
+            self._plan(operation, self._context.settings.publish_delay)
+        else:
+            self._rest(operation)
+
+    def failed(self, operation: RegistryOperation, *, final: bool = False) -> None:
+        """The registry has not done ``operation``, and will not if ``final``."""
+        errand = self._conclude(operation)
+        if errand is None:
+            return
+        errand.failures += 1
+        delay = self._context.backoff(self._context.settings.registry_delay, errand.failures)
+        self._plan(operation, self._context.vary(REFUSED_DELAY, 0.25) if final else delay)
+
+    def timed_out(self, number: int) -> None:
+        """The operation with this timer number has taken too long."""
+        self.failed(_OPERATIONS[number])
+
+    def _conclude(self, operation: RegistryOperation) -> _Errand | None:
+        errand = self._errands[operation]
+        if not errand.asked:
+            return None
+        errand.asked = False
+        self._context.deadlines.clear(Timer.REGISTRY_TIMEOUT, _NUMBERS[operation])
+        return errand
+
+    def _rest(self, operation: RegistryOperation) -> None:
+        """Plan the next regular time of ``operation``."""
+        settings = self._context.settings
+        if operation is RegistryOperation.SAMPLE:
+            self._plan(operation, self._context.backoff(settings.sample_delay, max(1, self._samples)))
+        elif operation is RegistryOperation.PUBLISH:
+            self._plan(operation, self._context.vary(settings.publish_interval, 0.25))
+
+    def _plan(self, operation: RegistryOperation, delay: float) -> None:
+        self._errands[operation].again = False
+        self._context.schedule(delay, Timer.REGISTRY, _NUMBERS[operation])
+
+    def _at(self, operation: RegistryOperation) -> float | None:
+        return self._context.deadlines.get(Timer.REGISTRY, _NUMBERS[operation])

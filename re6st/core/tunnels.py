@@ -1,0 +1,292 @@
+"""The table of all tunnels of a node: it moves their life-cycles, and owns slots, ports and handles.
+
+The table knows how tunnels live, not which ones are wanted: that is the matter of dialling, admission,
+rotation and validity. Each tunnel holds its slot from the request on, so that an accepted offer never
+lacks one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+
+from re6st.core.context import Context
+from re6st.core.deadlines import Timer
+from re6st.core.effects import (
+    AttachTunnel,
+    CancelRequest,
+    CloseTunnel,
+    DetachTunnel,
+    DialTunnel,
+    OfferTunnel,
+    RequestTunnel,
+)
+from re6st.messages import TunnelOffer
+from re6st.peers import Peer
+from re6st.tunnel.lifecycle import Action, Direction, Input, Lifecycle, TunnelState
+from re6st.tunnel.pool import PortPool, SlotPool
+
+logger = logging.getLogger(__name__)
+
+LOWEST_COST = 64
+"""The cheapest tunnel. All costs lie below twice this value, so that two hops never beat a direct tunnel."""
+
+HELLOS_UNTIL_QUIET = 18
+"""Hello intervals after which babel has surely forgotten a neighbour (16 bits of history, and some slack)."""
+
+
+def tunnel_cost(one: IPv6Network, other: IPv6Network) -> int:
+    """Return the babel cost of a tunnel between two nodes: 64 to 127, the same from both ends.
+
+    It is drawn evenly from that whole range by a hash: the more the costs of a node's tunnels differ, the
+    more often one of its neighbours is closer to a destination than the node itself, which makes that
+    neighbour a feasible successor (RFC 8966, 3.5.1), so that losing a tunnel needs no new sequence number.
+    """
+    text = " ".join(str(prefix) for prefix in sorted((one, other)))
+    return LOWEST_COST + hashlib.sha256(text.encode()).digest()[0] % LOWEST_COST
+
+
+@dataclass(slots=True, eq=False)
+class Tunnel:
+    """One end of one tunnel."""
+
+    handle: int
+    peer: Peer
+    direction: Direction
+    life: Lifecycle
+    slot: int
+    cost: int = 0
+    """Babel cost; 0 before it is up."""
+    port: int | None = None
+    """Local port of a listener."""
+    boot_id: str = ""
+    """Which run of the peer's daemon it belongs to; empty while unknown."""
+    replacing: bool = False
+    """It shall take the place of another tunnel to the same peer."""
+    expires: float = float("inf")
+    """When the first certificate of the two expires (seconds since the epoch)."""
+    replace_at: float = float("inf")
+    """From when on it should be replaced by one with newer certificates (seconds since the epoch)."""
+    octets: int = 0
+    """Carried since it is up."""
+    counted: int = 0
+    """Of these, carried before the current period of rotation."""
+    ended_for: str = ""
+    """Why we ended it."""
+
+    @property
+    def state(self) -> TunnelState:
+        """Where it is in its life."""
+        return self.life.state
+
+    @property
+    def up(self) -> bool:
+        """Whether it carries packets."""
+        return self.life.state is TunnelState.UP
+
+    @property
+    def outgoing(self) -> bool:
+        """Whether this node dialled it."""
+        return self.direction is Direction.OUTGOING
+
+
+class TunnelTable:
+    """All tunnels that have not ended, by handle."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._slots = SlotPool(context.settings.slots)
+        self._ports = PortPool(context.settings.tunnel_ports)
+        self._tunnels: dict[int, Tunnel] = {}
+        self._by_peer: dict[IPv6Network, list[Tunnel]] = {}
+        self._last_handle = 0
+        self.hello_interval = context.settings.hello_interval
+        """Seconds between babel hellos, as the network parameters have it."""
+
+    # -- questions --------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Tunnel]:
+        return iter(tuple(self._tunnels.values()))
+
+    def get(self, handle: int) -> Tunnel | None:
+        """Return the tunnel called ``handle``."""
+        found = self._tunnels.get(handle)
+        if found is None:
+            logger.debug("tunnel %d is not known (any more)", handle)
+        return found
+
+    def live(self, prefix: IPv6Network) -> list[Tunnel]:
+        """Return the tunnels to the owner of ``prefix`` that are up or may come up."""
+        return [tunnel for tunnel in self._by_peer.get(prefix, ()) if tunnel.life.live]
+
+    def connected(self, prefix: IPv6Network) -> bool:
+        """Whether there is a tunnel, or an attempt at one, to the owner of ``prefix``."""
+        return any(tunnel.life.live for tunnel in self._by_peer.get(prefix, ()))
+
+    def neighbours(self) -> list[Peer]:
+        """Return the peers to which a tunnel is up."""
+        return [tunnel.peer for tunnel in self._tunnels.values() if tunnel.up]
+
+    @property
+    def isolated(self) -> bool:
+        """Whether no tunnel is up."""
+        return not any(tunnel.up for tunnel in self._tunnels.values())
+
+    def outgoing(self) -> list[Tunnel]:
+        """Return the outgoing tunnels that are up or may come up, replacements left out until they are up."""
+        return [
+            tunnel
+            for tunnel in self._tunnels.values()
+            if tunnel.outgoing and tunnel.life.live and (tunnel.up or not tunnel.replacing)
+        ]
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that can be taken now."""
+        return self._slots.available
+
+    @property
+    def free_ports(self) -> int:
+        """Listening ports that can be taken now."""
+        return self._ports.available
+
+    # -- beginnings -------------------------------------------------------------------------------------
+
+    def request(self, peer: Peer, *, replace: bool, replacing: bool = False) -> Tunnel | None:
+        """Ask ``peer`` for a tunnel. Return None when no slot is free."""
+        slot = self._slots.take()
+        if slot is None:
+            return None
+        tunnel = self._add(peer, Direction.OUTGOING, slot)
+        tunnel.replacing = replacing
+        self._context.schedule(self._context.settings.request_timeout, Timer.TUNNEL, tunnel.handle)
+        self._context.emit(RequestTunnel(tunnel.handle, peer, replace, isolated=self.isolated))
+        return tunnel
+
+    def offer(self, request: int, peer: Peer, boot_id: str, mtu: int) -> Tunnel | None:
+        """Listen for ``peer``, which asked with ``request``. Return None when no slot or port is free."""
+        slot = self._slots.take() if self._ports.available else None
+        port = self._ports.take() if slot is not None else None
+        if slot is None or port is None:
+            return None
+        tunnel = self._add(peer, Direction.INCOMING, slot)
+        tunnel.port = port
+        tunnel.boot_id = boot_id
+        self._bind_certificates(tunnel)
+        self._context.schedule(self._context.settings.opening_timeout, Timer.TUNNEL, tunnel.handle)
+        self._context.emit(OfferTunnel(tunnel.handle, request, peer, slot, port, mtu))
+        return tunnel
+
+    def _add(self, peer: Peer, direction: Direction, slot: int) -> Tunnel:
+        self._last_handle += 1
+        tunnel = Tunnel(
+            handle=self._last_handle,
+            peer=peer,
+            direction=direction,
+            life=Lifecycle(f"{self._last_handle} to {peer.name}", direction, self._context.now),
+            slot=slot,
+        )
+        self._tunnels[tunnel.handle] = tunnel
+        self._by_peer.setdefault(peer.prefix, []).append(tunnel)
+        return tunnel
+
+    def _bind_certificates(self, tunnel: Tunnel) -> None:
+        own = self._context.own_expires
+        tunnel.expires = tunnel.peer.expires if own is None else min(own, tunnel.peer.expires)
+        if self._context.wall is not None:
+            remaining = tunnel.expires - self._context.wall
+            margin = min(self._context.settings.certificate_margin, remaining / 4)
+            tunnel.replace_at = tunnel.expires - self._context.random.uniform(0.8, 1.0) * margin
+
+    # -- moves ------------------------------------------------------------------------------------------
+
+    def accept(self, tunnel: Tunnel, offer: TunnelOffer, peer: Peer) -> None:
+        """Dial the listener of ``offer``, which ``peer`` made for ``tunnel``."""
+        tunnel.peer = peer
+        tunnel.boot_id = offer.boot_id
+        self._bind_certificates(tunnel)
+        self._feed(tunnel, Input.OFFERED, offer=offer)
+        self._context.schedule(self._context.settings.opening_timeout, Timer.TUNNEL, tunnel.handle)
+
+    def refused(self, tunnel: Tunnel) -> None:
+        """Take note that the request for ``tunnel`` came to nothing."""
+        self._feed(tunnel, Input.REFUSED)
+
+    def connected_up(self, tunnel: Tunnel) -> bool:
+        """Take note that packets pass; return whether ``tunnel`` has come up by that."""
+        before = tunnel.up
+        self._feed(tunnel, Input.CONNECTED)
+        if tunnel.up and not before:
+            self._context.deadlines.clear(Timer.TUNNEL, tunnel.handle)
+            logger.info("Tunnel %s to %s is up", tunnel.direction.value, tunnel.peer.name)
+            return True
+        return False
+
+    def gone(self, tunnel: Tunnel) -> None:
+        """Take note that the driver of ``tunnel`` has ended."""
+        self._feed(tunnel, Input.GONE)
+
+    def end(self, tunnel: Tunnel, reason: str, *, notify: bool) -> None:
+        """End ``tunnel``, and tell the peer if ``notify``."""
+        if not tunnel.life.live:
+            return
+        tunnel.ended_for = reason
+        self._feed(tunnel, Input.END, notify=notify)
+        if tunnel.handle in self._tunnels:
+            self._context.schedule(self._context.settings.closing_timeout, Timer.TUNNEL, tunnel.handle)
+
+    def press(self, tunnel: Tunnel) -> None:
+        """Time is up for the driver of an ended ``tunnel``: ask it once more, then give it up."""
+        patience = self._context.settings.closing_timeout
+        if self._context.now - tunnel.life.since < 1.5 * patience:
+            self._context.emit(CloseTunnel(tunnel.handle, tunnel.ended_for, notify=False))
+            self._context.schedule(patience, Timer.TUNNEL, tunnel.handle)
+            return
+        logger.warning("The driver of the tunnel to %s does not end; given up", tunnel.peer.name)
+        self._feed(tunnel, Input.GIVEN_UP)
+
+    def quiet(self, slot: int) -> None:
+        """Take note that the routing daemon has forgotten the neighbours on ``slot``."""
+        if any(tunnel.slot == slot and tunnel.up for tunnel in self._tunnels.values()):
+            return
+        self._context.deadlines.clear(Timer.SLOT, slot)
+        self._slots.calm(slot)
+
+    def _feed(
+        self, tunnel: Tunnel, happened: Input, *, offer: TunnelOffer | None = None, notify: bool = False
+    ) -> None:
+        for action in tunnel.life.feed(happened, self._context.now):
+            self._perform(tunnel, action, offer, notify)
+
+    def _perform(self, tunnel: Tunnel, action: Action, offer: TunnelOffer | None, notify: bool) -> None:
+        emit = self._context.emit
+        match action:
+            case Action.CANCEL_REQUEST:
+                emit(CancelRequest(tunnel.handle))
+            case Action.DIAL if offer is not None:
+                emit(DialTunnel(tunnel.handle, tunnel.peer, tunnel.slot, offer))
+            case Action.ATTACH:
+                self._slots.disturb(tunnel.slot)
+                tunnel.cost = tunnel_cost(self._context.settings.prefix, tunnel.peer.prefix)
+                emit(AttachTunnel(tunnel.handle, tunnel.slot, tunnel.peer, tunnel.cost))
+            case Action.DETACH:
+                self._context.schedule(HELLOS_UNTIL_QUIET * self.hello_interval, Timer.SLOT, tunnel.slot)
+                emit(DetachTunnel(tunnel.handle, tunnel.slot))
+            case Action.END_DRIVER:
+                emit(CloseTunnel(tunnel.handle, tunnel.ended_for, notify))
+            case Action.RELEASE:
+                self._release(tunnel)
+
+    def _release(self, tunnel: Tunnel) -> None:
+        del self._tunnels[tunnel.handle]
+        siblings = self._by_peer[tunnel.peer.prefix]
+        siblings.remove(tunnel)
+        if not siblings:
+            del self._by_peer[tunnel.peer.prefix]
+        self._context.deadlines.clear(Timer.TUNNEL, tunnel.handle)
+        self._slots.release(tunnel.slot)
+        if tunnel.port is not None:
+            self._ports.release(tunnel.port)

@@ -1,0 +1,562 @@
+"""A world of many brains on a virtual clock: an idealised underlay, registry and drivers, all seeded.
+
+What is modelled: latency of control requests, who can be dialled, requests that fail, drivers that need a
+moment to connect, the routing daemon's quiet time, a registry that may be down, nodes that are killed and
+restarted. What is not: packets, bandwidth, routing. Broken promises of the core (a slot used twice, a
+port used twice, an answer to a request that nobody made) fail at once.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import itertools
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, IPv6Network
+
+import msgspec
+
+from re6st.core import CoreSettings, NodeCore
+from re6st.core import effects as fx
+from re6st.core import events as ev
+from re6st.messages import Endpoint, NetworkParameters, RefusalReason, Transport, TunnelOffer
+from re6st.peers import NOTHING_SIGNED, Peer
+from re6st.tunnel.lifecycle import TunnelState
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+WALL = 1_800_000_000.0
+QUIET_AFTER = 17.0
+PING_TIMEOUT = 20.0
+CONNECT_TIMEOUT = 3.0
+
+
+class Nat(enum.Enum):
+    PUBLIC = "public"
+    MAPPED = "mapped"
+    OUTGOING = "outgoing only"
+
+
+@dataclass(eq=False)
+class Side:
+    """One end of a link, as the driver of a node has it."""
+
+    node: SimNode
+    boot: int
+    handle: int
+    slot: int
+    port: int | None
+    open: bool = True
+    up: bool = False
+
+    @property
+    def alive(self) -> bool:
+        return self.open and self.node.alive and self.node.boot == self.boot
+
+
+@dataclass(eq=False)
+class Link:
+    listener: Side
+    dialer: Side | None = None
+
+    def other(self, side: Side) -> Side | None:
+        return self.dialer if side is self.listener else self.listener
+
+
+@dataclass(eq=False)
+class Request:
+    """A tunnel request under way."""
+
+    dialer: SimNode
+    boot: int
+    handle: int
+    listener: SimNode
+    cancelled: bool = False
+
+
+@dataclass(eq=False)
+class SimNode:
+    index: int
+    nat: Nat
+    settings: CoreSettings
+    lifetime: float
+    core: NodeCore = field(init=False)
+    alive: bool = False
+    boot: int = 0
+    sequence: int = 1
+    endpoints: tuple[Endpoint, ...] = ()
+    serial: str = ""
+    issued: float = WALL
+    sides: dict[int, tuple[Side, Link]] = field(default_factory=dict)
+    requests: dict[int, Request] = field(default_factory=dict)
+    noisy: set[int] = field(default_factory=set)
+    disk: dict[IPv6Network, Peer] = field(default_factory=dict)
+    versions: dict[ev.Document, int] = field(default_factory=lambda: dict.fromkeys(ev.Document, 1))
+    effects: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[RefusalReason] = field(default_factory=Counter)
+    timer: int = 0
+
+    @property
+    def prefix(self) -> IPv6Network:
+        return self.settings.prefix
+
+    @property
+    def record(self) -> Peer:
+        return Peer(
+            prefix=self.prefix,
+            name=self.settings.name,
+            sequence=self.sequence,
+            endpoints=self.endpoints,
+            serial=self.serial,
+            expires=self.issued + self.lifetime,
+        )
+
+    def __repr__(self) -> str:
+        return self.settings.name
+
+
+class World:
+    def __init__(
+        self,
+        seed: int = 1,
+        *,
+        latency: tuple[float, float] = (0.01, 0.15),
+        connecting: tuple[float, float] = (0.6, 1.4),
+        failing: float = 0.0,
+    ) -> None:
+        self.random = random.Random(seed)
+        self.now = 1000.0
+        self.latency = latency
+        self.connecting = connecting
+        self.failing = failing
+        """Part of the requests that get lost."""
+        self.nodes: list[SimNode] = []
+        self.by_prefix: dict[IPv6Network, SimNode] = {}
+        self.registry_up = True
+        self.registry_records: dict[IPv6Network, Peer] = {}
+        self.registry_calls: Counter[ev.RegistryOperation] = Counter()
+        self.versions = dict.fromkeys(ev.Document, 1)
+        self.revoked: frozenset[str] = frozenset()
+        self.parameters = NetworkParameters(version=1, network=str(NETWORK))
+        self.blocked: Callable[[SimNode, SimNode], bool] = lambda one, other: False
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._numbers = itertools.count(1)
+        self._requests: dict[int, Request] = {}
+        self._links: dict[str, Link] = {}
+        self.events = 0
+
+    # -- people -------------------------------------------------------------------------------------------
+
+    def add(self, nat: Nat = Nat.PUBLIC, *, lifetime: float = 90 * 86400.0, **settings: object) -> SimNode:
+        index = len(self.nodes) + 1
+        prefix = IPv6Network((int(NETWORK.network_address) + (self.random.getrandbits(16) << 64), 64))
+        while prefix in self.by_prefix:
+            prefix = IPv6Network((int(NETWORK.network_address) + (self.random.getrandbits(16) << 64), 64))
+        node = SimNode(
+            index=index,
+            nat=nat,
+            settings=CoreSettings(prefix=prefix, name=f"n{index}", network=NETWORK, **settings),  # type: ignore[arg-type]
+            lifetime=lifetime,
+        )
+        node.serial = f"{next(self._numbers):x}"
+        self.nodes.append(node)
+        self.by_prefix[prefix] = node
+        return node
+
+    def start(self, node: SimNode) -> None:
+        node.boot += 1
+        node.alive = True
+        node.sequence += 1
+        node.endpoints = ()
+        node.sides, node.requests, node.noisy = {}, {}, set()
+        node.core = NodeCore(node.settings, random.Random(self.random.getrandbits(64)))
+        self._perform(node, node.core.start(self.now))
+        if node.disk:
+            self.report(node, ev.PeersLearned(tuple(node.disk.values()), ev.Source.BOOK))
+        self.report(node, ev.ClockRead(WALL - 1000.0))
+        self.report(node, ev.OwnCertificateChanged(node.issued, node.issued + node.lifetime))
+        if node.nat is Nat.PUBLIC:
+            self.reach(node)
+        elif node.nat is Nat.MAPPED:
+            self.later(self.random.uniform(1, 3), self._if_running(node, lambda: self.reach(node)))
+
+    def reach(self, node: SimNode) -> None:
+        address = str(IPv6Address((0x2001_0DB8_FFFF << 80) + node.index))
+        node.endpoints = (Endpoint(Transport.TCP, address, 4226),)
+        node.sequence += 1
+        self.report(node, ev.OwnEndpointsChanged(node.endpoints))
+
+    def kill(self, node: SimNode) -> None:
+        """End a node without a word."""
+        node.alive = False
+        for side, link in list(node.sides.values()):
+            self._silence(side, link)
+
+    def stop(self, node: SimNode) -> None:
+        """End a node in good order."""
+        self._perform(node, node.core.stop(self.now))
+        self.run(0.001)
+        node.alive = False
+
+    def renew(self, node: SimNode) -> None:
+        node.serial = f"{next(self._numbers):x}"
+        node.issued = self.wall
+        node.sequence += 1
+        self.report(node, ev.OwnCertificateChanged(node.issued, node.issued + node.lifetime))
+
+    def revoke(self, *nodes: SimNode) -> None:
+        """Publish new revocations at the registry."""
+        self.revoked |= {node.serial for node in nodes}
+        self.versions[ev.Document.REVOCATIONS] += 1
+
+    @property
+    def wall(self) -> float:
+        return WALL - 1000.0 + self.now
+
+    # -- time ---------------------------------------------------------------------------------------------
+
+    def later(self, delay: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (self.now + delay, next(self._order), action))
+
+    def run(self, duration: float) -> None:
+        """Let ``duration`` seconds pass."""
+        end = self.now + duration
+        while self._queue and self._queue[0][0] <= end:
+            self.now, _, action = heapq.heappop(self._queue)
+            action()
+        self.now = end
+
+    def run_until(self, condition: Callable[[], bool], limit: float, step: float = 1.0) -> float:
+        """Let time pass until ``condition`` holds; return how long it took."""
+        begin = self.now
+        while not condition():
+            assert self.now - begin < limit, f"not within {limit} s"
+            self.run(step)
+        return self.now - begin
+
+    def report(self, node: SimNode, event: ev.Event) -> None:
+        if node.alive:
+            self.events += 1
+            self._perform(node, node.core.handle(event, self.now))
+
+    def _tell(self, node: SimNode, event: ev.Event, delay: float) -> None:
+        self.later(delay, self._if_running(node, lambda: self.report(node, event)))
+
+    @staticmethod
+    def _if_running(node: SimNode, action: Callable[[], None]) -> Callable[[], None]:
+        boot = node.boot
+
+        def run() -> None:
+            if node.alive and node.boot == boot:
+                action()
+
+        return run
+
+    def _arm(self, node: SimNode) -> None:
+        deadline = node.core.next_deadline()
+        node.timer += 1
+        timer = node.timer
+        if deadline is None:
+            return
+
+        def fire() -> None:
+            if node.timer == timer:
+                self.events += 1
+                self._perform(node, node.core.advance(self.now))
+
+        self.later(max(0.0, deadline - self.now), self._if_running(node, fire))
+
+    def delay(self) -> float:
+        return self.random.uniform(*self.latency)
+
+    # -- effects ------------------------------------------------------------------------------------------
+
+    def _perform(self, node: SimNode, effects: Iterable[fx.Effect]) -> None:
+        for effect in effects:
+            name = type(effect).__name__
+            node.effects[name] += 1
+            getattr(self, f"_do_{name}")(node, effect)
+        self._arm(node)
+
+    def _do_RequestTunnel(self, node: SimNode, effect: fx.RequestTunnel) -> None:  # noqa: N802
+        listener = self.by_prefix[effect.peer.prefix]
+        lost = self.random.random() < self.failing or self.blocked(node, listener)
+        request = Request(node, node.boot, effect.tunnel, listener)
+        node.requests[effect.tunnel] = request
+        if lost or not listener.alive or not effect.peer.endpoints or listener.nat is Nat.OUTGOING:
+            timeout = 0.1 if self.random.random() < 0.3 else CONNECT_TIMEOUT
+            failure = ev.TunnelRequestFailed(effect.tunnel, "no answer")
+            self.later(timeout, lambda: self._answer(request, failure))
+            return
+        number = next(self._numbers)
+        event = ev.TunnelRequested(
+            request=number,
+            peer=node.record,
+            boot_id=str(node.boot),
+            protocol=node.settings.protocol,
+            drivers=node.settings.drivers,
+            mtu=1280,
+            replace=effect.replace,
+            isolated=effect.isolated,
+        )
+
+        def arrive() -> None:
+            self._requests[number] = request
+            self.report(listener, ev.PeersLearned((event.peer,), ev.Source.DIRECT))
+            self.report(listener, event)
+            assert number not in self._requests, "an event TunnelRequested got no answer"
+
+        self.later(self.delay(), self._if_running(listener, arrive))
+
+    def _answer(self, request: Request, event: ev.Event) -> None:
+        if not request.cancelled and request.dialer.alive and request.dialer.boot == request.boot:
+            del request.dialer.requests[request.handle]
+            self.report(request.dialer, event)
+
+    def _do_CancelRequest(self, node: SimNode, effect: fx.CancelRequest) -> None:  # noqa: N802
+        node.requests.pop(effect.tunnel).cancelled = True
+
+    def _do_RefuseTunnel(self, node: SimNode, effect: fx.RefuseTunnel) -> None:  # noqa: N802
+        request = self._requests.pop(effect.request)
+        node.refusals[effect.reason] += 1
+        event = ev.TunnelRefused(request.handle, effect.reason, effect.detail, effect.hints)
+        self.later(self.delay(), lambda: self._answer(request, event))
+
+    def _open(self, node: SimNode, handle: int, slot: int, port: int | None) -> Side:
+        in_use = [side for side, _ in node.sides.values()]
+        assert slot not in {side.slot for side in in_use}, f"{node}: slot {slot} is in use"
+        assert slot not in node.noisy, f"{node}: slot {slot} is not quiet"
+        assert port is None or port not in {side.port for side in in_use}, f"{node}: port {port} is in use"
+        return Side(node, node.boot, handle, slot, port)
+
+    def _do_OfferTunnel(self, node: SimNode, effect: fx.OfferTunnel) -> None:  # noqa: N802
+        request = self._requests.pop(effect.request)
+        side = self._open(node, effect.tunnel, effect.slot, effect.port)
+        link = Link(side)
+        node.sides[effect.tunnel] = (side, link)
+        name = f"t{next(self._numbers)}"
+        self._links[name] = link
+        offer = TunnelOffer(
+            tunnel=name,
+            boot_id=str(node.boot),
+            record=NOTHING_SIGNED,
+            driver="openvpn",
+            endpoints=(Endpoint(Transport.UDP, "192.0.2.1", effect.port),),
+            key="",
+            mtu=effect.mtu,
+        )
+        event = ev.TunnelOffered(request.handle, offer, node.record)
+        self.later(self.delay(), lambda: self._answer(request, event))
+
+    def _do_DialTunnel(self, node: SimNode, effect: fx.DialTunnel) -> None:  # noqa: N802
+        side = self._open(node, effect.tunnel, effect.slot, None)
+        link = self._links.pop(effect.offer.tunnel)
+        link.dialer = side
+        node.sides[effect.tunnel] = (side, link)
+        self.later(self.random.uniform(*self.connecting), lambda: self._connect(link))
+
+    def _connect(self, link: Link) -> None:
+        assert link.dialer is not None
+        if not (link.listener.alive and link.dialer.alive):
+            return
+        for side in (link.listener, link.dialer):
+            side.up = True
+            self._tell(side.node, ev.TunnelUp(side.handle), self.random.uniform(0, 0.1))
+
+    def _do_AttachTunnel(self, node: SimNode, effect: fx.AttachTunnel) -> None:  # noqa: N802
+        assert effect.tunnel in node.sides
+        node.noisy.add(effect.slot)
+
+    def _do_DetachTunnel(self, node: SimNode, effect: fx.DetachTunnel) -> None:  # noqa: N802
+        def calm() -> None:
+            node.noisy.discard(effect.slot)
+            self.report(node, ev.SlotQuiet(effect.slot))
+
+        self.later(QUIET_AFTER, self._if_running(node, calm))
+
+    def _do_CloseTunnel(self, node: SimNode, effect: fx.CloseTunnel) -> None:  # noqa: N802
+        found = node.sides.get(effect.tunnel)
+        if found is None:
+            return
+        side, link = found
+        other = link.other(side)
+        if effect.notify and other is not None and other.alive:
+            self._tell(other.node, ev.TunnelCancelled(other.handle, effect.reason), self.delay())
+        self.later(0.1, self._if_running(node, lambda: self._driver_ended(side, link, "closed on request")))
+
+    def _driver_ended(self, side: Side, link: Link, reason: str) -> None:
+        if side.handle in side.node.sides and side.alive:
+            self._silence(side, link)
+            del side.node.sides[side.handle]
+            self.report(side.node, ev.TunnelDown(side.handle, reason))
+
+    def _silence(self, side: Side, link: Link) -> None:
+        """One end has fallen silent: the other one notices in time, if it was connected."""
+        side.open = False
+        other = link.other(side)
+        if other is not None and other.alive and side.up:
+            action = self._if_running(other.node, lambda: self._driver_ended(other, link, "ping timeout"))
+            self.later(self.random.uniform(0.5, 1) * PING_TIMEOUT, action)
+
+    def _do_ExchangeGossip(self, node: SimNode, effect: fx.ExchangeGossip) -> None:  # noqa: N802
+        peer = self.by_prefix[effect.peer.prefix]
+        assert len(effect.records) <= 60
+        if not peer.alive or self.blocked(node, peer):
+            self._tell(node, ev.GossipFailed(peer.prefix, "no answer"), CONNECT_TIMEOUT)
+            return
+
+        def arrive() -> None:
+            self._learn(peer, node, effect.records)
+            answer = peer.core.sample_peers(20)
+
+            def back() -> None:
+                self._learn(node, peer, answer)
+                self.report(node, ev.GossipAnswered(peer.prefix))
+
+            self.later(self.delay(), self._if_running(node, back))
+
+        self.later(self.delay(), self._if_running(peer, arrive))
+
+    def _learn(self, node: SimNode, sender: SimNode, records: tuple[Peer, ...]) -> None:
+        for document, version in sender.versions.items():
+            if version > node.versions[document]:
+                self.report(node, ev.VersionSeen(sender.prefix, document, version))
+        own = (
+            () if sender.serial in self.revoked and node.core.is_revoked(sender.serial) else (sender.record,)
+        )
+        self.report(node, ev.PeersLearned((*own, *records), ev.Source.GOSSIP))
+
+    def _do_FetchDocument(self, node: SimNode, effect: fx.FetchDocument) -> None:  # noqa: N802
+        if effect.peer is None:
+            source, available = self.versions, self.registry_up
+        else:
+            peer = self.by_prefix[effect.peer.prefix]
+            source, available = peer.versions, peer.alive
+        version = source[effect.document]
+
+        def arrive() -> None:
+            if not available or version <= node.versions[effect.document]:
+                self.report(node, ev.DocumentFailed(effect.document, "not to be had"))
+                return
+            node.versions[effect.document] = version
+            if effect.document is ev.Document.PARAMETERS:
+                self.report(node, ev.ParametersAccepted(replace_version(self.parameters, version)))
+            else:
+                self.report(node, ev.RevocationsAccepted(version, self.revoked))
+
+        self.later(2 * self.delay(), self._if_running(node, arrive))
+
+    def _do_AskRegistry(self, node: SimNode, effect: fx.AskRegistry) -> None:  # noqa: N802
+        self.registry_calls[effect.operation] += 1
+
+        def arrive() -> None:
+            if not self.registry_up:
+                self.report(node, ev.RegistryFailed(effect.operation, "no answer"))
+                return
+            match effect.operation:
+                case ev.RegistryOperation.PUBLISH:
+                    self.registry_records[node.prefix] = node.record
+                case ev.RegistryOperation.SAMPLE:
+                    known = list(self.registry_records.values())
+                    drawn = self.random.sample(known, min(20, len(known)))
+                    self.report(node, ev.PeersLearned(tuple(drawn), ev.Source.REGISTRY))
+                case ev.RegistryOperation.RENEW:
+                    self.renew(node)
+            for document, version in self.versions.items():
+                if version > node.versions[document]:
+                    self.report(node, ev.VersionSeen(None, document, version))
+            self.report(node, ev.RegistryAnswered(effect.operation))
+
+        self.later(2 * self.delay(), self._if_running(node, arrive))
+
+    @staticmethod
+    def _do_StorePeers(node: SimNode, effect: fx.StorePeers) -> None:  # noqa: N802
+        for prefix in effect.forgotten:
+            node.disk.pop(prefix, None)
+        node.disk.update({peer.prefix: peer for peer in effect.stored})
+
+    # -- judgement ----------------------------------------------------------------------------------------
+
+    @property
+    def living(self) -> list[SimNode]:
+        return [node for node in self.nodes if node.alive]
+
+    def links(self) -> list[tuple[SimNode, SimNode]]:
+        """Dialer and listener of all tunnels that are up at both ends, as both cores see it."""
+        up = {
+            (node.index, tunnel.handle)
+            for node in self.living
+            for tunnel in node.core.tunnels()
+            if tunnel.state is TunnelState.UP
+        }
+        found = []
+        for node in self.living:
+            for side, link in node.sides.values():
+                if side is link.dialer and link.listener.alive:
+                    ends = {(node.index, side.handle), (link.listener.node.index, link.listener.handle)}
+                    if ends <= up:
+                        found.append((node, link.listener.node))
+        return found
+
+    def degrees(self) -> tuple[Counter[SimNode], Counter[SimNode]]:
+        """Outgoing and incoming tunnels per node."""
+        outgoing: Counter[SimNode] = Counter()
+        incoming: Counter[SimNode] = Counter()
+        for dialer, listener in self.links():
+            outgoing[dialer] += 1
+            incoming[listener] += 1
+        return outgoing, incoming
+
+    def component(self, nodes: list[SimNode] | None = None) -> int:
+        """Size of the component of the first living node."""
+        nodes = self.living if nodes is None else nodes
+        edges: dict[SimNode, set[SimNode]] = {node: set() for node in self.living}
+        for one, other in self.links():
+            edges[one].add(other)
+            edges[other].add(one)
+        seen, queue = {nodes[0]}, deque([nodes[0]])
+        while queue:
+            for neighbour in edges[queue.popleft()] - seen:
+                seen.add(neighbour)
+                queue.append(neighbour)
+        return len(seen)
+
+    def is_connected(self) -> bool:
+        return self.component() == len(self.living)
+
+    def duplicates(self) -> list[frozenset[SimNode]]:
+        """Pairs of nodes with more than one tunnel."""
+        pairs = Counter(frozenset(link) for link in self.links())
+        return [pair for pair, count in pairs.items() if count > 1]
+
+    def halves(self) -> list[tuple[SimNode, int]]:
+        """Tunnels that are up for one core only."""
+        whole = Counter(node for link in self.links() for node in link)
+        found = []
+        for node in self.living:
+            up = sum(tunnel.state is TunnelState.UP for tunnel in node.core.tunnels())
+            if up != whole[node]:
+                found.append((node, up - whole[node]))
+        return found
+
+
+def replace_version(parameters: NetworkParameters, version: int) -> NetworkParameters:
+    return msgspec.structs.replace(parameters, version=version)
+
+
+def mixed(world: World, count: int, unreachable: float = 0.3, **settings: object) -> list[SimNode]:
+    """Add ``count`` nodes: this part cannot be dialled, half of the others are behind UPnP routers."""
+    nodes = []
+    for number in range(count):
+        if int((number + 1) * unreachable) > int(number * unreachable):
+            nat = Nat.OUTGOING
+        else:
+            nat = Nat.MAPPED if number % 2 else Nat.PUBLIC
+        nodes.append(world.add(nat, **settings))
+    return nodes
+
+
+__all__ = ["NETWORK", "WALL", "Nat", "SimNode", "World", "mixed"]
