@@ -74,7 +74,8 @@ class Pinger:
     ) -> None:
         """``targets`` are IPv6 addresses by name; ``pairs`` restricts who pings whom."""
         self.matrix = Matrix(list(targets), list(sources))
-        self._wanted = list(pairs if pairs is not None else self.matrix.pairs)
+        # A dictionary keeps the order, in which sources take turns.
+        self._missing = dict.fromkeys(pairs if pairs is not None else self.matrix.pairs)
         self._targets = targets
         self._identifier = os.getpid() & 0xFFFF
         self._sequence = 0
@@ -103,7 +104,7 @@ class Pinger:
     @property
     def missing(self) -> list[Pair]:
         """The wanted pairs that have not answered yet."""
-        return [pair for pair in self._wanted if pair not in self.matrix.round_trips]
+        return list(self._missing)
 
     def run(
         self,
@@ -115,16 +116,18 @@ class Pinger:
     ) -> Matrix:
         """Ping until every wanted pair has answered once, but not longer than ``timeout`` seconds.
 
-        Pairs without an answer are asked again every ``interval`` seconds; ``listener`` hears of each
-        round; ``until`` may end it earlier.
+        Pairs without an answer are asked again every ``interval`` seconds, evenly spread over it, so that
+        the round trips are not those of a burst; ``listener`` hears of each round; ``until`` may end it.
         """
         deadline = time.monotonic() + timeout
         while missing := self.missing:
-            if time.monotonic() >= deadline or (until is not None and until()):
+            began = time.monotonic()
+            if began >= deadline or (until is not None and until()):
                 break
-            for source, target in missing:
-                self._send(source, target)
-            self._receive(min(deadline, time.monotonic() + interval))
+            for number, (source, target) in enumerate(missing, 1):
+                if (source, target) in self._missing:
+                    self._send(source, target)
+                self._receive(min(deadline, began + interval * number / len(missing)))
             if listener is not None:
                 listener(self.matrix)
         return self.matrix
@@ -140,7 +143,7 @@ class Pinger:
             return
 
     def _receive(self, until: float) -> None:
-        while (rest := until - time.monotonic()) > 0 and self.missing:
+        while (rest := until - time.monotonic()) > 0 and self._missing:
             for key, _ in self._selector.select(rest):
                 self._drain(self._sockets[key.data])
 
@@ -155,7 +158,8 @@ class Pinger:
                 continue
             _, _, _, identifier, sequence, sent = HEADER.unpack_from(packet)
             pair = self._flying.get(sequence)
-            if identifier == self._identifier and pair is not None and pair not in self.matrix.round_trips:
+            if identifier == self._identifier and pair in self._missing:
+                del self._missing[pair]
                 self.matrix.round_trips[pair] = now - sent
                 self.matrix.answered[pair] = now - self._began
 
