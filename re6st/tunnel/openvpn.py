@@ -122,7 +122,7 @@ def _common(link: Link, credentials: Credentials, files: TunnelFiles) -> list[st
         *("--tls-timeout", "1"),
         *("--ping", str(_PING), "--ping-exit", str(_PING_EXIT)),
         *("--sndbuf", str(_BUFFER), "--rcvbuf", str(_BUFFER), "--fast-io"),
-        *("--verb", "3", "--mute", "20", "--suppress-timestamps"),
+        *("--verb", "1", "--mute", "20", "--suppress-timestamps"),
     ]
 
 
@@ -136,16 +136,18 @@ def format_fingerprint(digits: str) -> str:
     return ":".join(digits[i : i + 2] for i in range(0, 64, 2)).upper()
 
 
-_TELLING = re.compile(
-    r"VERIFY (?:ERROR|.* ERROR)|error|failed|fatal|cannot|exiting|timeout|refused", re.IGNORECASE
-)
+_MOST_TELLING = re.compile(r"VERIFY \w* ?ERROR|hash verification failed|Socket bind failed")
+_TELLING = re.compile(r"error|failed|fatal|cannot|exiting|timeout|refused", re.IGNORECASE)
 _HARMLESS = re.compile(r"^(?:NOTE|WARNING|DEPRECATED|MANAGEMENT|SIG[A-Z0-9]+\[)")
 
 
 def telling_line(output: Sequence[str]) -> str:
     """Return the line of ``output`` that says best why OpenVPN has ended; empty if there is none."""
-    telling = [line for line in output if _TELLING.search(line) and not _HARMLESS.search(line)]
-    return telling[0] if telling else next(reversed(output), "")
+    for pattern in (_MOST_TELLING, _TELLING):
+        for line in output:
+            if pattern.search(line) and not _HARMLESS.search(line):
+                return line
+    return next(reversed(output), "")
 
 
 def generate_static_key() -> str:

@@ -15,7 +15,7 @@ from re6st.supervisor import Supervisor
 from re6st.tunnel import openvpn
 from re6st.tunnel.driver import DriverEvent, Link
 from re6st.tunnel.openvpn import Credentials, TunnelFiles
-from re6st.tunnel.openvpn_tunnel import OpenVpnTunnel
+from re6st.tunnel.openvpn_tunnel import Attempt, OpenVpnTunnel
 
 DEFAULT_COUNTER_INTERVAL = 10
 """Seconds between reports of traffic."""
@@ -67,18 +67,18 @@ class OpenVpnDriver:
         """Wait for the peer on ``port``; see :meth:`re6st.tunnel.driver.Driver.listen`."""
         files = self._files(link)
         argv = openvpn.listener_argv(link, port, self._credentials, files, transport)
-        await self._open(link, files, [argv])
+        await self._open(link, files, [Attempt(argv, transport)])
 
     async def dial(self, link: Link, endpoints: tuple[Endpoint, ...]) -> None:
         """Connect to the peer; see :meth:`re6st.tunnel.driver.Driver.dial`."""
         if not endpoints:
             raise ConfigError(f"{link.peer_name} has no endpoint to dial")
         files = self._files(link)
-        *others, last = endpoints
-        attempts = [
-            openvpn.dialer_argv(link, other, self._credentials, files, last=False) for other in others
-        ]
-        attempts.append(openvpn.dialer_argv(link, last, self._credentials, files, last=True))
+        attempts = []
+        for number, endpoint in enumerate(endpoints, 1):
+            last = number == len(endpoints)
+            argv = openvpn.dialer_argv(link, endpoint, self._credentials, files, last=last)
+            attempts.append(Attempt(argv, endpoint.transport))
         await self._open(link, files, attempts)
 
     async def close(self, tunnel: int) -> None:
@@ -97,7 +97,7 @@ class OpenVpnDriver:
             )
         return files
 
-    async def _open(self, link: Link, files: TunnelFiles, attempts: list[list[str]]) -> None:
+    async def _open(self, link: Link, files: TunnelFiles, attempts: list[Attempt]) -> None:
         if any(link.interface == other.link.interface for other in self._tunnels.values()):
             raise ChildError(f"the interface {link.interface} is in use by another tunnel")
         tunnel = OpenVpnTunnel(link, files, self._supervisor, self._counter_interval, self._on_event)

@@ -21,6 +21,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from re6st.errors import ChildError, Re6stError, StorageError
 from re6st.messages import Endpoint, Transport
@@ -89,6 +90,14 @@ class _Management(asyncio.Protocol):
             self._transport.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to run OpenVPN for a tunnel."""
+
+    argv: list[str]
+    transport: Transport
+
+
 class OpenVpnTunnel:
     """One tunnel, from its files to the report that it is closed."""
 
@@ -109,6 +118,7 @@ class OpenVpnTunnel:
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
+        self._transport = Transport.UDP
         self._management: _Management | None = None
         self._nudge: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -125,8 +135,8 @@ class OpenVpnTunnel:
 
     # -- for the driver ---------------------------------------------------------------------------------
 
-    async def open(self, attempts: Sequence[list[str]], gone: Callable[[], None]) -> None:
-        """Run the command lines ``attempts`` one after the other until one connects.
+    async def open(self, attempts: Sequence[Attempt], gone: Callable[[], None]) -> None:
+        """Make ``attempts`` one after the other until one connects.
 
         Returns when the first one has its socket. Raises :class:`ChildError` or :class:`StorageError` when it
         does not get that far; nothing is left or reported then. ``gone`` is called when nothing is left.
@@ -136,6 +146,8 @@ class OpenVpnTunnel:
             await asyncio.shield(self._opened)
         except asyncio.CancelledError:
             await self.close()
+            if self._opened.done():
+                self._opened.exception()  # nobody waits for it any more
             raise
 
     async def close(self) -> None:
@@ -147,13 +159,14 @@ class OpenVpnTunnel:
 
     # -- the life of the tunnel -------------------------------------------------------------------------
 
-    async def _run(self, attempts: Sequence[list[str]], gone: Callable[[], None]) -> None:
+    async def _run(self, attempts: Sequence[Attempt], gone: Callable[[], None]) -> None:
         failure: Re6stError | None = None
         reason = "closed on request"
         try:
             self._write_files()
-            for argv in attempts:
-                reason = await self._run_process(argv)
+            for attempt in attempts:
+                self._transport = attempt.transport
+                reason = await self._run_process(attempt.argv)
                 if self._closing or self._was_connected:
                     break
         except Re6stError as error:
@@ -242,6 +255,8 @@ class OpenVpnTunnel:
             return "the peer has ended it"
         logger.info("%s", exit_.error())
         telling = self._fatal or openvpn.telling_line(exit_.output)
+        if telling and exit_.status == 0:
+            return telling
         return f"openvpn {exit_.describe()}: {telling}" if telling else f"openvpn {exit_.describe()}"
 
     # -- what the process says --------------------------------------------------------------------------
@@ -279,11 +294,11 @@ class OpenVpnTunnel:
             self._stop_nudging()
             self._was_connected = True
             self._set_state(TunnelState.CONNECTED)
-            self._report(Connected(self.link.tunnel, _remote_endpoint(event)))
+            self._report(Connected(self.link.tunnel, self._remote(event)))
 
     def _on_peer_left(self) -> None:
         """The peer has ended the tunnel: end our side now; OpenVPN itself would take a second."""
-        if not self._peer_left:
+        if not self._peer_left and not self._closing:
             self._peer_left = True
             self._ending = self._loop.create_task(self._stop_process(), name=f"end {self.child}")
 
@@ -304,6 +319,12 @@ class OpenVpnTunnel:
             self._nudge.cancel()
             self._nudge = None
 
+    def _remote(self, event: StateChanged) -> Endpoint | None:
+        """Return where the peer is, None if OpenVPN did not say."""
+        if not event.remote_address or not event.remote_port:
+            return None
+        return Endpoint(self._transport, event.remote_address.removeprefix("::ffff:"), event.remote_port)
+
     def _set_state(self, state: TunnelState) -> None:
         if state is not self.state:
             logger.debug("= %s: %s -> %s", self.child, self.state.value, state.value)
@@ -312,11 +333,3 @@ class OpenVpnTunnel:
 
 def _is_nudge_answer(event: Succeeded) -> bool:
     return event.text.startswith("pid=")
-
-
-def _remote_endpoint(event: StateChanged) -> Endpoint | None:
-    """Return where the peer is, None if OpenVPN did not say."""
-    if not event.remote_address or not event.remote_port:
-        return None
-    address = event.remote_address.removeprefix("::ffff:")
-    return Endpoint(Transport.UDP, address, event.remote_port)

@@ -1,0 +1,364 @@
+"""The OpenVPN driver with real processes.
+
+namespace a: listener                    namespace b: dialer
+10.9.0.1, 2001:db8:9::1  veth --------- veth  10.9.0.2, 2001:db8:9::2
+re6st0 (tun, down)                       re6st0 (tun, down)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv6Network
+from pathlib import Path
+
+import pytest
+from pyroute2 import netns
+
+from re6st.errors import ChildError, ConfigError
+from re6st.identity import der_to_pem, fingerprint, generate_key, key_to_pem
+from re6st.messages import Endpoint, Transport
+from re6st.prefix import node_address
+from re6st.registry.authority import Authority, build_authority
+from re6st.supervisor import Child, ChildExit, ChildSpec, Supervisor
+from re6st.tunnel import openvpn_driver
+from re6st.tunnel.driver import Closed, Connected, Counters, DriverEvent, Link
+from re6st.tunnel.openvpn import Credentials
+from re6st.tunnel.openvpn_driver import OpenVpnDriver
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+DAY = 86_400.0
+PORT = 4227
+UDP4 = Endpoint(Transport.UDP, "10.9.0.1", PORT)
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+class NamespaceSupervisor(Supervisor):
+    """Starts its children in a network namespace."""
+
+    def __init__(self, directory: Path, namespace: str) -> None:
+        super().__init__(directory)
+        self.namespace = namespace
+
+    async def start(self, spec: ChildSpec, on_exit: Callable[[ChildExit], None]) -> Child:
+        netns.pushns(self.namespace)
+        try:
+            return await super().start(spec, on_exit)  # does not wait for anything
+        finally:
+            netns.popns()
+
+
+@dataclass
+class Node:
+    """One end of a tunnel."""
+
+    name: str
+    number: int
+    namespace: str
+    directory: Path
+    authority: Authority
+    validity: float = 30 * DAY
+    events: list[DriverEvent] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.directory.mkdir()
+        key = generate_key()
+        self.prefix = IPv6Network((int(NETWORK.network_address) + (self.number << 64), 64))
+        issued = time.time() if self.validity > 0 else time.time() - 10 * DAY
+        der = self.authority.issue_node(key.public_key(), self.name, self.prefix, issued, abs(self.validity))
+        self.fingerprint = fingerprint(der)
+        self.credentials = Credentials(
+            self.directory / "ca.crt", self.directory / "node.crt", self.directory / "node.key"
+        )
+        self.credentials.certificate.write_bytes(der_to_pem(der))
+        self.credentials.key.write_bytes(key_to_pem(key))
+        self.trust(self.authority)
+        self.supervisor = NamespaceSupervisor(self.directory / "children", self.namespace)
+        self.driver = OpenVpnDriver(self.directory / "tunnels", self.credentials, self.supervisor, 1)
+        self.driver.set_listener(self.events.append)
+
+    def trust(self, authority: Authority) -> None:
+        self.credentials.authority.write_bytes(der_to_pem(authority.certificate))
+
+    def link_to(self, peer: Node, key: str) -> Link:
+        return Link(1, "re6st0", node_address(peer.prefix), peer.name, peer.fingerprint, key, 1280)
+
+    def seen(self, kind: type[DriverEvent]) -> list[DriverEvent]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def closed(self) -> list[DriverEvent]:
+        return self.seen(Closed)
+
+    def reason(self) -> str:
+        (event,) = self.closed()
+        assert isinstance(event, Closed)
+        return event.reason
+
+    def pid(self) -> int:
+        child = self.supervisor.get("openvpn-re6st0")
+        assert child is not None
+        assert child.pid is not None
+        return child.pid
+
+    def assert_nothing_left(self) -> None:
+        assert self.supervisor.children() == []
+        assert list((self.directory / "children").iterdir()) == []
+        assert list((self.directory / "tunnels").iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def namespaces() -> Iterator[tuple[str, str]]:
+    names = (f"re6st-openvpn-{os.getpid()}-a", f"re6st-openvpn-{os.getpid()}-b")
+    try:
+        for name in names:
+            run("ip", "netns", "add", name)
+        run("ip", "-n", names[0], "link", "add", "eth0", "type", "veth", "peer", "eth0", "netns", names[1])
+        for number, name in enumerate(names, 1):
+            run("ip", "-n", name, "link", "set", "lo", "up")
+            run("ip", "-n", name, "address", "add", f"10.9.0.{number}/24", "dev", "eth0")
+            run("ip", "-n", name, "address", "add", f"2001:db8:9::{number}/64", "dev", "eth0", "nodad")
+            run("ip", "-n", name, "link", "set", "eth0", "up")
+            run("ip", "-n", name, "tuntap", "add", "re6st0", "mode", "tun")
+            run("ip", "-n", name, "link", "set", "re6st0", "mtu", "1280")
+        yield names
+        assert [run("ip", "netns", "pids", name) for name in names] == ["", ""]
+    finally:
+        for name in names:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                run("ip", "netns", "delete", name)
+
+
+@pytest.fixture
+def authority() -> Authority:
+    return make_authority()
+
+
+def make_authority() -> Authority:
+    key = generate_key()
+    return Authority(build_authority(key, NETWORK, time.time() - 100 * DAY), key)
+
+
+@pytest.fixture
+async def nodes(
+    namespaces: tuple[str, str], authority: Authority, tmp_path: Path
+) -> AsyncIterator[tuple[Node, Node]]:
+    nodes = (
+        Node("alpha", 1, namespaces[0], tmp_path / "a", authority),
+        Node("beta", 2, namespaces[1], tmp_path / "b", authority),
+    )
+    yield nodes
+    for node in nodes:
+        await node.driver.close(1)
+        node.assert_nothing_left()
+
+
+async def until(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not within the time"
+        await asyncio.sleep(0.005)
+
+
+async def open_tunnel(listener: Node, dialer: Node, *endpoints: Endpoint) -> None:
+    key = await listener.driver.prepare()
+    transport = endpoints[-1].transport if endpoints else Transport.UDP
+    await listener.driver.listen(listener.link_to(dialer, key), PORT, transport)
+    await dialer.driver.dial(dialer.link_to(listener, key), endpoints or (UDP4,))
+
+
+def both_connected(*nodes: Node) -> bool:
+    return all(node.seen(Connected) for node in nodes)
+
+
+def ping(node: Node) -> str:
+    """Ping all on the link of the tunnel; return what came back."""
+    with contextlib.suppress(subprocess.CalledProcessError):
+        return run("ip", "netns", "exec", node.namespace, "ping", "-c2", "-i0.1", "-W1", "ff02::1%re6st0")
+    return ""
+
+
+async def test_a_tunnel_carries_packets_and_leaves_nothing(nodes: tuple[Node, Node]) -> None:
+    alpha, beta = nodes
+    begin = time.monotonic()
+    await open_tunnel(alpha, beta)
+    await until(lambda: both_connected(*nodes), 3)
+    assert time.monotonic() - begin < 1.8  # at the next full second of the clock
+    assert beta.seen(Connected) == [Connected(1, UDP4)]
+    (connected,) = alpha.seen(Connected)
+    assert isinstance(connected, Connected)
+    assert connected.remote is not None
+    assert connected.remote.address == "10.9.0.2"
+
+    for node in nodes:
+        run("ip", "-n", node.namespace, "link", "set", "re6st0", "up")
+    answers: list[str] = []
+
+    def answered() -> bool:
+        answers.append(ping(alpha))
+        return "DUP" in answers[-1] or "duplicates" in answers[-1]
+
+    await until(answered, 5)
+    await until(lambda: alpha.seen(Counters) and beta.seen(Counters), 3)
+    counted = alpha.seen(Counters)[-1]
+    assert isinstance(counted, Counters)
+    assert counted.received > 0
+    assert counted.sent > 0
+
+    key_file = beta.directory / "tunnels/re6st0/tls-crypt.key"
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    pids = [alpha.pid(), beta.pid()]
+    begin = time.monotonic()
+    await beta.driver.close(1)
+    assert beta.reason() == "closed on request"
+    await until(alpha.closed, 1)
+    assert time.monotonic() - begin < 0.5
+    assert alpha.reason() == "the peer has ended it"
+    for node, pid in zip(nodes, pids, strict=True):
+        node.assert_nothing_left()
+        assert not Path(f"/proc/{pid}").exists()
+        run("ip", "-n", node.namespace, "link", "set", "re6st0", "down")
+
+
+async def test_the_same_port_and_interface_serve_again_at_once(nodes: tuple[Node, Node]) -> None:
+    for _ in range(2):
+        await open_tunnel(*nodes)
+        await until(lambda: both_connected(*nodes), 3)
+        for node in nodes:
+            await node.driver.close(1)
+            assert len(node.closed()) == 1
+            node.events.clear()
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [Endpoint(Transport.UDP, "2001:db8:9::1", PORT), Endpoint(Transport.TCP, "10.9.0.1", PORT)],
+    ids=str,
+)
+async def test_other_families_and_transports(nodes: tuple[Node, Node], endpoint: Endpoint) -> None:
+    await open_tunnel(*nodes, endpoint)
+    await until(lambda: both_connected(*nodes), 4)
+    assert nodes[1].seen(Connected) == [Connected(1, endpoint)]
+
+
+async def test_the_next_endpoint_is_tried(nodes: tuple[Node, Node]) -> None:
+    await open_tunnel(*nodes, Endpoint(Transport.UDP, "10.9.0.77", PORT), UDP4)
+    await until(lambda: both_connected(*nodes), 8)
+    assert nodes[1].seen(Connected) == [Connected(1, UDP4)]
+    assert nodes[1].closed() == []
+
+
+async def refused(listener: Node, dialer: Node) -> str:
+    """Wait until a tunnel has failed at the dialer or the listener; return all reasons."""
+    nodes = (listener, dialer)
+    await until(lambda: listener.closed() or dialer.closed(), 8)
+    await asyncio.gather(*(node.driver.close(1) for node in nodes))
+    assert not any(node.seen(Connected) for node in nodes)
+    return f"{listener.reason()} | {dialer.reason()}"
+
+
+@pytest.mark.parametrize("side", [0, 1])
+async def test_another_fingerprint_is_refused(nodes: tuple[Node, Node], side: int) -> None:
+    nodes[side].fingerprint = "00" * 32
+    await open_tunnel(*nodes)
+    assert "certificate hash verification failed" in await refused(*nodes)
+
+
+async def test_another_name_is_refused(nodes: tuple[Node, Node]) -> None:
+    nodes[0].name = "gamma"
+    await open_tunnel(*nodes)
+    assert "certificate verify failed" in await refused(*nodes)
+
+
+async def test_a_certificate_of_another_authority_is_refused(
+    namespaces: tuple[str, str], authority: Authority, tmp_path: Path
+) -> None:
+    alpha = Node("alpha", 1, namespaces[0], tmp_path / "a", authority)
+    beta = Node("beta", 2, namespaces[1], tmp_path / "b", make_authority())
+    beta.trust(authority)
+    await open_tunnel(alpha, beta)
+    assert "VERIFY ERROR" in await refused(alpha, beta)
+
+
+async def test_an_expired_certificate_is_refused(
+    namespaces: tuple[str, str], authority: Authority, tmp_path: Path
+) -> None:
+    alpha = Node("alpha", 1, namespaces[0], tmp_path / "a", authority)
+    beta = Node("beta", 2, namespaces[1], tmp_path / "b", authority, validity=-DAY)
+    await open_tunnel(alpha, beta)
+    assert "certificate has expired" in await refused(alpha, beta)
+
+
+async def test_a_port_in_use_is_an_error_at_once(nodes: tuple[Node, Node]) -> None:
+    alpha, beta = nodes
+    run("ip", "-n", alpha.namespace, "tuntap", "add", "re6st1", "mode", "tun")
+    key = await alpha.driver.prepare()
+    await alpha.driver.listen(alpha.link_to(beta, key), PORT)
+    begin = time.monotonic()
+    with pytest.raises(ChildError, match="Address already in use") as caught:
+        await alpha.driver.listen(replace(alpha.link_to(beta, key), tunnel=2, interface="re6st1"), PORT)
+    assert time.monotonic() - begin < 1
+    assert caught.value.output
+    assert alpha.closed() == []
+    assert [path.name for path in (alpha.directory / "tunnels").iterdir()] == ["re6st0"]
+
+
+async def test_a_killed_process_is_reported_and_the_peer_can_be_closed(nodes: tuple[Node, Node]) -> None:
+    alpha = nodes[0]
+    await open_tunnel(*nodes)
+    await until(lambda: both_connected(*nodes), 3)
+    os.kill(alpha.pid(), signal.SIGKILL)
+    await until(alpha.closed, 1)
+    assert "signal 9" in alpha.reason()
+    assert ": " in alpha.reason()
+    alpha.assert_nothing_left()
+
+
+async def test_closing_while_opening(nodes: tuple[Node, Node]) -> None:
+    alpha, beta = nodes
+    key = await alpha.driver.prepare()
+    opening = asyncio.create_task(alpha.driver.listen(alpha.link_to(beta, key), PORT))
+    await until(alpha.supervisor.children, 1)
+    await alpha.driver.close(1)
+    with pytest.raises(ChildError):
+        await opening
+    alpha.assert_nothing_left()
+    assert alpha.closed() == []
+
+
+async def test_an_interface_that_is_missing_or_in_use(nodes: tuple[Node, Node]) -> None:
+    alpha, beta = nodes
+    key = await alpha.driver.prepare()
+    await alpha.driver.listen(alpha.link_to(beta, key), PORT)
+    with pytest.raises(ChildError, match="in use by another tunnel"):
+        await alpha.driver.dial(replace(alpha.link_to(beta, key), tunnel=2), (UDP4,))
+
+
+async def test_a_key_that_is_none_is_refused(nodes: tuple[Node, Node]) -> None:
+    alpha, beta = nodes
+    with pytest.raises(ConfigError, match="static key"):
+        await alpha.driver.dial(alpha.link_to(beta, "--script-security 2\n"), (UDP4,))
+    await alpha.driver.close(99)
+
+
+def test_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    openvpn_driver.check_environment()
+    with pytest.raises(ConfigError, match=r"cannot be used: No such file.*modprobe tun"):
+        openvpn_driver.check_tun_device(tmp_path / "tun")
+    old = tmp_path / "openvpn"
+    old.write_text("#!/bin/sh\necho 'OpenVPN 2.5.1 x86_64-pc-linux-gnu'\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    with pytest.raises(ConfigError, match=r"OpenVPN 2\.5 is too old; install"):
+        openvpn_driver.check_openvpn()
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="openvpn is not installed"):
+        openvpn_driver.check_openvpn()
