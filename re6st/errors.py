@@ -101,3 +101,8 @@ class NetlinkError(Re6stError):
 
 class UpnpError(Re6stError):
     """The home router refused a request, answered nonsense or did not answer."""
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        """Error code of the UPnP service (as 718: conflict); None when there was no proper answer."""

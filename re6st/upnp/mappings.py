@@ -1,0 +1,432 @@
+"""Decides what to ask of the home router next so that it holds the port mappings we want (pure).
+
+A *wish* is a port of ours that should be reachable from outside. The plan compares wishes with what the
+router (internet gateway device, IGD) is known to hold and names one action at a time; whoever carries it
+out reports the result before asking for the next one.
+
+    wish      WAITING ── added ──> MAPPED ── renewed at half of the lease, looked after by checks
+                 ^  └── refused ──> REFUSED ── tried again later
+                 └───── the router forgot it, or is gone ────┘
+
+    gateway   SEARCHING ──> READY <──> USELESS (its own outside address is not public)
+                 ^ └──> ABSENT           │
+                 └──── silent ───────────┘
+
+The external port is the internal one if it is free. Otherwise come a few that depend on the node only, so
+that they are the same after a restart, and then random ones. A router that reboots forgets its mappings
+and may get another outside address: both are seen by the checks.
+
+Codes are those of the WANIPConnection service (UPnP Forum, WANIPConnection:2, 2.5). Time is monotonic
+seconds, given by the caller.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from re6st.messages import Transport
+from re6st.status import MappingStatus
+
+logger = logging.getLogger(__name__)
+
+CONFLICT_IN_MAPPING_ENTRY = 718
+SAME_PORT_VALUES_REQUIRED = 724
+ONLY_PERMANENT_LEASES_SUPPORTED = 725
+CONFLICT_WITH_OTHER_MECHANISMS = 729
+
+CONFLICTS = (CONFLICT_IN_MAPPING_ENTRY, CONFLICT_WITH_OTHER_MECHANISMS)
+
+LOWEST_EXTERNAL_PORT = 1024
+"""Many routers refuse to map the ports below."""
+
+STABLE_CANDIDATES = 4
+"""External ports that depend on the node only, tried after the internal port and before random ones."""
+
+CANDIDATES = 12
+"""External ports that are tried in a row before the wish has to wait."""
+
+SEARCHING_REASON = "the search for a home router with UPnP is under way"
+CONFLICT_REASON = "every external port that was tried is taken by another device or program"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Durations in seconds."""
+
+    lease: float = 3600.0
+    """Asked of the router; it is renewed after about half of it."""
+    check: float = 60.0
+    """Between two looks at what the router holds."""
+    first_retry: float = 15.0
+    """After the first failure; each further one in a row doubles it."""
+    last_retry: float = 600.0
+    """The longest time between two attempts."""
+
+
+class GatewayState(enum.Enum):
+    """What is known of the home router."""
+
+    SEARCHING = "searching"
+    ABSENT = "absent"
+    READY = "ready"
+    USELESS = "useless"
+    """It answers, but its own outside address cannot be reached either."""
+
+
+class WishState(enum.Enum):
+    """What became of a wish."""
+
+    WAITING = "waiting"
+    MAPPED = "mapped"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """A port mapping that the router holds for us."""
+
+    transport: Transport
+    internal_port: int
+    external_address: IPv4Address
+    external_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Discover:
+    """Look for a router. Ends in :meth:`MappingPlan.found` or :meth:`MappingPlan.missing`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Make or renew a mapping. Ends in ``added``, ``refused`` or ``silent``."""
+
+    transport: Transport
+    internal_port: int
+    external_port: int
+    lease: int
+    """Seconds; 0 asks for a permanent mapping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Ask for the outside address and whether these mappings exist. Ends in ``checked`` or ``silent``."""
+
+    mappings: tuple[Add, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Remove a mapping. Ends in ``removed``, whatever the router says: its lease ends some time."""
+
+    transport: Transport
+    internal_port: int
+    external_port: int
+
+
+Action = Discover | Add | Check | Remove
+
+
+@dataclass(slots=True)
+class _Wish:
+    transport: Transport
+    internal_port: int
+    state: WishState = WishState.WAITING
+    external_port: int = 0
+    """Of the mapping while MAPPED, otherwise the one to try next."""
+    reason: str = SEARCHING_REASON
+    attempt: int = 0
+    """How many external ports were tried in vain."""
+    failures: int = 0
+    due: float = 0.0
+    """When to make or to renew the mapping."""
+
+    def set_state(self, state: WishState, reason: str = "") -> None:
+        if (state, reason) != (self.state, self.reason):
+            logger.debug("= mapping %s: %s -> %s %s", self, self.state.value, state.value, reason)
+        self.state, self.reason = state, reason
+
+    def __str__(self) -> str:
+        return f"{self.transport.value} port {self.internal_port}"
+
+
+def external_candidate(
+    seed: str, transport: Transport, internal_port: int, attempt: int, draw: Callable[[], float]
+) -> int:
+    """Return the external port to try after ``attempt`` others were taken.
+
+    ``seed`` tells this node from others behind the same router; ``draw`` gives a number from 0 up to 1.
+    """
+    if attempt == 0:
+        return internal_port
+    span = 65536 - LOWEST_EXTERNAL_PORT
+    if attempt <= STABLE_CANDIDATES:
+        text = f"{seed} {transport.value} {internal_port} {attempt}"
+        return LOWEST_EXTERNAL_PORT + int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) % span
+    return LOWEST_EXTERNAL_PORT + int(draw() * span)
+
+
+class MappingPlan:
+    """Wishes, what the router holds, and what to do next."""
+
+    def __init__(self, seed: str, draw: Callable[[], float], timing: Timing | None = None) -> None:
+        """Have external ports depend on ``seed``; ``draw`` gives a number from 0 up to 1."""
+        self._seed = seed
+        self._draw = draw
+        self._timing = timing or Timing()
+        self._wishes: dict[tuple[Transport, int], _Wish] = {}
+        self._removals: list[Remove] = []
+        self._gateway = GatewayState.SEARCHING
+        self._reason = SEARCHING_REASON
+        self._address: IPv4Address | None = None
+        self._next_discovery = 0.0
+        self._next_check = 0.0
+        self._discoveries_failed = 0
+        self._silences = 0
+        """Requests in a row that got no proper answer, each followed by a discovery."""
+        self._permanent = False
+        """The router knows permanent mappings only."""
+
+    # -- what is wanted ---------------------------------------------------------------------------------
+
+    def want(self, transport: Transport, internal_port: int, now: float) -> None:
+        """Have ``internal_port`` mapped as soon as possible, until :meth:`unwant`."""
+        wish = self._wishes.get((transport, internal_port))
+        if wish is None:
+            wish = _Wish(transport, internal_port, external_port=internal_port, due=now)
+            if self._gateway in (GatewayState.ABSENT, GatewayState.USELESS):
+                wish.reason = self._reason
+            self._wishes[transport, internal_port] = wish
+
+    def unwant(self, transport: Transport, internal_port: int) -> None:
+        """Have the mapping of ``internal_port`` removed."""
+        wish = self._wishes.pop((transport, internal_port), None)
+        if wish is not None and wish.state is WishState.MAPPED:
+            self._removals.append(Remove(transport, internal_port, wish.external_port))
+
+    def unwant_all(self) -> None:
+        """Have all mappings removed."""
+        for transport, internal_port in list(self._wishes):
+            self.unwant(transport, internal_port)
+
+    def network_changed(self, now: float) -> None:
+        """Look at once whether the router is there, another one, or a changed one."""
+        self._discoveries_failed = self._silences = 0
+        self._next_discovery = now
+        self._set_gateway(GatewayState.SEARCHING, SEARCHING_REASON)
+
+    # -- what to do -------------------------------------------------------------------------------------
+
+    def next_action(self, now: float) -> Action | None:
+        """Return what is to be done now; report its result before asking again."""
+        if self._gateway in (GatewayState.SEARCHING, GatewayState.ABSENT):
+            self._removals.clear()
+            return Discover() if self._wishes and now >= self._next_discovery else None
+        if self._removals:
+            return self._removals[0]
+        if self._gateway is GatewayState.READY:
+            due = min((w for w in self._wishes.values() if w.due <= now), key=_urgency, default=None)
+            if due is not None:
+                lease = 0 if self._permanent else int(self._timing.lease)
+                return Add(due.transport, due.internal_port, due.external_port, lease)
+        if self._wishes and now >= self._next_check:
+            return Check(self._held())
+        return None
+
+    def deadline(self) -> float | None:
+        """Return when :meth:`next_action` should be asked next; None: not before something is wanted."""
+        if self._gateway in (GatewayState.SEARCHING, GatewayState.ABSENT):
+            return self._next_discovery if self._wishes else None
+        if self._removals:
+            return float("-inf")
+        if not self._wishes:
+            return None
+        dues = [wish.due for wish in self._wishes.values() if self._gateway is GatewayState.READY]
+        return min([self._next_check, *dues])
+
+    def _held(self) -> tuple[Add, ...]:
+        return tuple(
+            Add(wish.transport, wish.internal_port, wish.external_port, 0)
+            for wish in self._wishes.values()
+            if wish.state is WishState.MAPPED
+        )
+
+    # -- what came of it --------------------------------------------------------------------------------
+
+    def found(self, address: str, now: float) -> None:
+        """Take note of a router whose outside address is ``address`` (empty: it has none)."""
+        self._discoveries_failed = 0
+        self._permanent = False
+        self._see_address(address, now)
+        # What it still holds of an earlier acquaintance must be seen before anything else.
+        self._next_check = now if self._held() else now + self._timing.check
+
+    def missing(self, reason: str, now: float) -> None:
+        """Take note that no router answers."""
+        self._next_discovery = now + self._retry_delay(self._discoveries_failed)
+        self._discoveries_failed += 1
+        self._address = None
+        self._set_gateway(GatewayState.ABSENT, reason)
+        self._lose_all(reason, now)
+
+    def silent(self, reason: str, now: float) -> None:
+        """Take note that the router did not answer a request: search again, it may have moved."""
+        self._next_discovery = now + (self._retry_delay(self._silences - 1) if self._silences else 0.0)
+        self._silences += 1
+        self._removals.clear()
+        self._set_gateway(GatewayState.SEARCHING, reason)
+
+    def added(self, action: Add, now: float) -> None:
+        """Take note that the router made or renewed a mapping."""
+        self._silences = 0
+        wish = self._wishes.get((action.transport, action.internal_port))
+        if wish is None:
+            self._removals.append(Remove(action.transport, action.internal_port, action.external_port))
+            return
+        if wish.state is not WishState.MAPPED:
+            logger.info(
+                "The home router forwards %s of %s to our %s", action.external_port, self._address, wish
+            )
+        wish.attempt = wish.failures = 0
+        wish.due = now + self._timing.lease * (0.45 + 0.1 * self._draw()) if action.lease else float("inf")
+        wish.set_state(WishState.MAPPED)
+
+    def refused(self, action: Add, code: int | None, reason: str, now: float) -> None:
+        """Take note that the router refused a mapping with ``code``; ``reason`` is for people."""
+        self._silences = 0
+        wish = self._wishes.get((action.transport, action.internal_port))
+        if wish is None:
+            return
+        if code == ONLY_PERMANENT_LEASES_SUPPORTED and not self._permanent:
+            self._permanent = True
+            return
+        if code in CONFLICTS and wish.attempt + 1 < CANDIDATES:
+            wish.attempt += 1
+            wish.set_state(WishState.WAITING, "the external port was taken, another one is being tried")
+        else:
+            wish.attempt = 0
+            wish.due = now + self._retry_delay(wish.failures)
+            wish.failures += 1
+            reason = CONFLICT_REASON if code in CONFLICTS else reason
+            logger.warning("The home router does not map our %s: %s", wish, reason)
+            wish.set_state(WishState.REFUSED, reason)
+        wish.external_port = external_candidate(
+            self._seed, wish.transport, wish.internal_port, wish.attempt, self._draw
+        )
+
+    def checked(self, address: str, lost: Collection[Add], now: float) -> None:
+        """Take note of the router's outside address and of the mappings that it does not hold any more."""
+        self._silences = 0
+        for action in lost:
+            wish = self._wishes.get((action.transport, action.internal_port))
+            if wish is not None and wish.state is WishState.MAPPED:
+                logger.info("The home router has forgotten the mapping of our %s", wish)
+                wish.due = now
+                wish.set_state(WishState.WAITING, "the router had forgotten it")
+        self._see_address(address, now)
+        self._next_check = now + self._timing.check
+
+    def removed(self, action: Remove) -> None:
+        """Take note that a removal was tried."""
+        self._removals.remove(action)
+
+    # -- what there is ----------------------------------------------------------------------------------
+
+    @property
+    def gateway(self) -> GatewayState:
+        """What is known of the router."""
+        return self._gateway
+
+    @property
+    def address(self) -> IPv4Address | None:
+        """The router's outside address, if it is public."""
+        return self._address
+
+    @property
+    def reason(self) -> str:
+        """Why nothing can be mapped, for people; empty if it can."""
+        return self._reason
+
+    def mapping(self, transport: Transport, internal_port: int) -> Mapping | None:
+        """Return the mapping of ``internal_port`` if it is in force."""
+        wish = self._wishes.get((transport, internal_port))
+        if wish is None or wish.state is not WishState.MAPPED or self._address is None:
+            return None
+        return Mapping(transport, internal_port, self._address, wish.external_port)
+
+    def mappings(self) -> tuple[Mapping, ...]:
+        """Return all mappings in force."""
+        found = (self.mapping(transport, port) for transport, port in self._wishes)
+        return tuple(mapping for mapping in found if mapping is not None)
+
+    def is_pending(self, transport: Transport, internal_port: int) -> bool:
+        """Whether it may be worth while to wait some seconds for this mapping."""
+        wish = self._wishes.get((transport, internal_port))
+        return (
+            wish is not None
+            and wish.state is WishState.WAITING
+            and self._gateway in (GatewayState.SEARCHING, GatewayState.READY)
+        )
+
+    def status(self) -> list[MappingStatus]:
+        """Return what became of each wish."""
+        return [
+            MappingStatus(
+                protocol=wish.transport.value,
+                internal_port=wish.internal_port,
+                external_port=wish.external_port if wish.state is WishState.MAPPED else 0,
+                state=wish.state.value,
+                reason=wish.reason,
+            )
+            for wish in self._wishes.values()
+        ]
+
+    # -- helpers ----------------------------------------------------------------------------------------
+
+    def _see_address(self, text: str, now: float) -> None:
+        address = _public_address(text)
+        if address is None:
+            own = (
+                f"its own outside address {text} is not public" if text else "it has no public address itself"
+            )
+            reason = f"the home router cannot help: {own} (carrier-grade NAT, or a second router before it)"
+            self._address = None
+            self._set_gateway(GatewayState.USELESS, reason)
+            self._lose_all(reason, now)
+            return
+        if address != self._address:
+            logger.info("The home router's outside address is %s", address)
+        self._address = address
+        self._set_gateway(GatewayState.READY, "")
+
+    def _lose_all(self, reason: str, now: float) -> None:
+        for wish in self._wishes.values():
+            wish.due = now
+            wish.failures = 0
+            wish.set_state(WishState.WAITING, reason)
+
+    def _set_gateway(self, state: GatewayState, reason: str) -> None:
+        if state is not self._gateway:
+            logger.debug("= gateway: %s -> %s %s", self._gateway.value, state.value, reason)
+        self._gateway, self._reason = state, reason
+
+    def _retry_delay(self, failures: int) -> float:
+        delay = self._timing.first_retry * 2.0 ** min(failures, 16)
+        return min(delay, self._timing.last_retry) * (0.9 + 0.2 * self._draw())
+
+
+def _urgency(wish: _Wish) -> tuple[bool, float]:
+    """Order new mappings, for which someone waits, before renewals."""
+    return wish.state is WishState.MAPPED, wish.due
+
+
+def _public_address(text: str) -> IPv4Address | None:
+    try:
+        address = IPv4Address(text)
+    except ValueError:
+        return None
+    return address if address.is_global else None

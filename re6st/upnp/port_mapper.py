@@ -1,0 +1,271 @@
+"""Keeps the port mappings that the node wants on the home router, as long as it runs.
+
+PortMapper --- wishes ---> MappingPlan (pure) --- actions ---> InternetGateway in the worker thread
+     ^                          ^ └──────────── results ─────────────┘
+     └────── status, mappings ──┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from re6st.errors import UpnpError
+from re6st.messages import Transport
+from re6st.status import MappingStatus
+from re6st.upnp.igd import InternetGateway
+from re6st.upnp.mappings import Action, Add, Check, Discover, Mapping, MappingPlan, Remove, Timing
+from re6st.upnp.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+MAP_TIMEOUT = 2.0
+"""Seconds that someone waits for a mapping, unless told otherwise."""
+
+STOP_TIMEOUT = 5.0
+"""Seconds that the removal of all mappings may take."""
+
+
+class Gateway(Protocol):
+    """The router; see :class:`re6st.upnp.igd.InternetGateway`. Each method blocks."""
+
+    def discover(self) -> str:
+        """Find the router and return its outside address."""
+
+    def external_address(self) -> str:
+        """Return its outside address."""
+
+    def add(self, transport: Transport, internal_port: int, external_port: int, lease: int) -> None:
+        """Make or renew a mapping."""
+
+    def holds(self, transport: Transport, internal_port: int, external_port: int) -> bool:
+        """Whether a mapping exists."""
+
+    def remove(self, transport: Transport, internal_port: int, external_port: int) -> None:
+        """Remove a mapping."""
+
+
+class PortMapper:
+    """Port mappings of this node."""
+
+    def __init__(
+        self,
+        changed: Callable[[], None],
+        seed: str,
+        *,
+        timing: Timing | None = None,
+        gateway: Gateway | None = None,
+    ) -> None:
+        """Call ``changed`` whenever mappings, outside address or the reason for having none changed.
+
+        ``seed`` tells this node from others behind the same router (its prefix, for example).
+        """
+        self._changed = changed
+        self._plan = MappingPlan(seed, random.SystemRandom().random, timing)
+        self._gateway = gateway or InternetGateway()
+        self._worker = Worker("upnp")
+        self._wake = asyncio.Event()
+        self._waiting: set[asyncio.Event] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._action: Action | None = None
+        """What the worker is doing."""
+        self._stopping = False
+        self._told: tuple[object, ...] = ()
+
+    # -- what there is ----------------------------------------------------------------------------------
+
+    @property
+    def external_address(self) -> IPv4Address | None:
+        """The router's outside address, if there is a router and its address is public."""
+        return self._plan.address
+
+    @property
+    def reason(self) -> str:
+        """Why nothing can be mapped, for people; empty if it can."""
+        return self._plan.reason
+
+    def mapping(self, transport: Transport, internal_port: int) -> Mapping | None:
+        """Return the mapping of ``internal_port`` if it is in force."""
+        return self._plan.mapping(transport, internal_port)
+
+    def mappings(self) -> tuple[Mapping, ...]:
+        """Return all mappings in force."""
+        return self._plan.mappings()
+
+    def status(self) -> list[MappingStatus]:
+        """Return what became of each port that was to be mapped."""
+        return self._plan.status()
+
+    # -- what is wanted ---------------------------------------------------------------------------------
+
+    def want(self, transport: Transport, internal_port: int) -> None:
+        """Have ``internal_port`` mapped as soon as a router allows it, until it is unmapped."""
+        self._plan.want(transport, internal_port, self._now())
+        self._wake.set()
+
+    async def map(
+        self, transport: Transport, internal_port: int, patience: float = MAP_TIMEOUT
+    ) -> Mapping | None:
+        """Want a mapping and wait for it, at most ``patience`` seconds.
+
+        Returns None at once when there is no router to ask. The mapping stays wanted in any case.
+        """
+        self.want(transport, internal_port)
+        progress = asyncio.Event()
+        self._waiting.add(progress)
+        try:
+            async with asyncio.timeout(patience):
+                while self._plan.is_pending(transport, internal_port) and self._task is not None:
+                    progress.clear()
+                    await progress.wait()
+        except TimeoutError:
+            logger.debug("No mapping of %s port %d after %g s", transport.value, internal_port, patience)
+        finally:
+            self._waiting.discard(progress)
+        return self._plan.mapping(transport, internal_port)
+
+    def unmap(self, transport: Transport, internal_port: int) -> None:
+        """Have a mapping removed soon; nothing happens if there is none."""
+        self._plan.unwant(transport, internal_port)
+        self._wake.set()
+
+    def network_changed(self) -> None:
+        """Look at the router at once: addresses or routes of this host have changed."""
+        self._plan.network_changed(self._now())
+        self._wake.set()
+
+    # -- life -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin; does not wait for anything."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="port mappings")
+
+    async def stop(self) -> None:
+        """Remove all mappings, within :data:`STOP_TIMEOUT` seconds."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        self._stopping = True
+        self._wake.set()
+        if isinstance(self._action, Discover):
+            # It may take seconds; anything else is let finish, so that no mapping escapes the removal.
+            task.cancel()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await asyncio.wait([task])
+                await self._remove_all()
+        except TimeoutError:
+            task.cancel()
+            logger.warning("The home router may keep our port mappings until their lease ends: no answer")
+        self._release_waiting()
+        self._worker.close()
+
+    async def _remove_all(self) -> None:
+        self._plan.unwant_all()
+        while isinstance(action := self._plan.next_action(self._now()), Remove):
+            await self._carry_out(action)
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            self._action = self._plan.next_action(self._now())
+            if self._action is None:
+                await self._sleep()
+                continue
+            try:
+                await self._carry_out(self._action)
+            except Exception:
+                logger.exception("Port mapping failed in an unforeseen way: %s", self._action)
+                self._plan.silent("an unforeseen failure; see the log", self._now())
+            self._tell()
+
+    async def _sleep(self) -> None:
+        deadline = self._plan.deadline()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._wake.wait()
+
+    def _tell(self) -> None:
+        """Wake those who wait, and report if there is news."""
+        self._release_waiting()
+        news = (self._plan.address, self._plan.reason, *self._plan.mappings())
+        if news != self._told:
+            self._told = news
+            self._changed()
+
+    def _release_waiting(self) -> None:
+        for progress in self._waiting:
+            progress.set()
+
+    # -- actions ----------------------------------------------------------------------------------------
+
+    async def _carry_out(self, action: Action) -> None:
+        match action:
+            case Discover():
+                await self._discover()
+            case Add():
+                await self._add(action)
+            case Check():
+                await self._check(action)
+            case Remove():
+                await self._remove(action)
+
+    async def _discover(self) -> None:
+        try:
+            address = await self._worker.call(self._gateway.discover)
+        except UpnpError as error:
+            self._plan.missing(str(error), self._now())
+        else:
+            self._plan.found(address, self._now())
+
+    async def _add(self, action: Add) -> None:
+        try:
+            await self._worker.call(
+                lambda: self._gateway.add(
+                    action.transport, action.internal_port, action.external_port, action.lease
+                )
+            )
+        except UpnpError as error:
+            if error.code is None:
+                self._plan.silent(str(error), self._now())
+            else:
+                self._plan.refused(action, error.code, str(error), self._now())
+        else:
+            self._plan.added(action, self._now())
+
+    async def _check(self, action: Check) -> None:
+        def look() -> tuple[str, list[Add]]:
+            # The address comes first: a silent router fails here and does not seem to have forgotten all.
+            address = self._gateway.external_address()
+            lost = [
+                mapping
+                for mapping in action.mappings
+                if not self._gateway.holds(mapping.transport, mapping.internal_port, mapping.external_port)
+            ]
+            return address, lost
+
+        try:
+            address, lost = await self._worker.call(look)
+        except UpnpError as error:
+            self._plan.silent(str(error), self._now())
+        else:
+            self._plan.checked(address, lost, self._now())
+
+    async def _remove(self, action: Remove) -> None:
+        try:
+            await self._worker.call(
+                lambda: self._gateway.remove(action.transport, action.internal_port, action.external_port)
+            )
+        except UpnpError as error:
+            logger.info("A port mapping stays until its lease ends: %s", error)
+        self._plan.removed(action)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
