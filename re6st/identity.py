@@ -22,7 +22,7 @@ from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID, ObjectIdentifier
@@ -104,7 +104,7 @@ def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
         key = serialization.load_pem_private_key(path.read_bytes(), None)
     except OSError as error:
         raise StorageError(f"cannot read the private key: {error}") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UntrustedError(f"{path} is not an unencrypted private key in PEM format: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise UntrustedError(f"{path}: the key must be an EC P-256 key")
@@ -126,7 +126,7 @@ def pem_to_der(pem: bytes) -> bytes:
     """Return the (first) certificate in ``pem`` as DER. Raises :class:`UntrustedError`."""
     try:
         return x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
-    except ValueError as error:
+    except _MALFORMED as error:
         raise UntrustedError(f"not a certificate in PEM format: {error}") from error
 
 
@@ -179,11 +179,34 @@ class NodeCertificate:
         return fingerprint(self.der)
 
 
+_MALFORMED = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    crypto.Error,
+)
+"""What the libraries raise for malformed certificates; anyone may send us such ones."""
+
+
 def _load_der(der: bytes) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as error:
+    except _MALFORMED as error:
         raise UntrustedError(f"not a certificate: {error}") from error
+
+
+def _load_public_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
+    try:
+        key = certificate.public_key()
+    except _MALFORMED as error:
+        raise UntrustedError(f"the key of the certificate is not usable: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise UntrustedError("the key of the certificate is not an EC key")
+    return key
 
 
 def parse_node_certificate(der: bytes) -> NodeCertificate:
@@ -197,7 +220,7 @@ def parse_node_certificate(der: bytes) -> NodeCertificate:
         extensions = certificate.extensions
         san = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         blocks = extensions.get_extension_for_oid(ADDRESS_BLOCKS).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
+    except _MALFORMED as error:
         raise UntrustedError(f"not a node certificate: {error}") from error
     if not isinstance(blocks, x509.UnrecognizedExtension) or len(names) != 1:
         raise UntrustedError("not a node certificate: CN or address block is malformed")
@@ -218,7 +241,7 @@ def authority_network(der: bytes) -> IPv6Network:
     """Return the network prefix in the CA certificate ``der``. Raises :class:`UntrustedError`."""
     try:
         extension = _load_der(der).extensions.get_extension_for_oid(ADDRESS_BLOCKS).value
-    except (x509.ExtensionNotFound, ValueError) as error:
+    except _MALFORMED as error:
         raise UntrustedError(f"not the certificate of a re6st authority: {error}") from error
     if not isinstance(extension, x509.UnrecognizedExtension):
         raise UntrustedError("not the certificate of a re6st authority: malformed address block")
@@ -262,6 +285,8 @@ class TrustStore:
                     f" from {format_time(certificate.not_before)} to {format_time(certificate.not_after)}"
                 ) from error
             raise UntrustedError(f"the certificate of {certificate.name} is not valid: {error}") from error
+        except _MALFORMED as error:
+            raise UntrustedError(f"the certificate of {certificate.name} is malformed: {error}") from error
         if not certificate.prefix.subnet_of(self.network) or certificate.prefix == self.network:
             raise UntrustedError(f"{certificate.prefix} is not inside the network {self.network}")
         return certificate
@@ -272,10 +297,7 @@ class TrustStore:
         Raises :class:`UntrustedError`.
         """
         for authority in self._certificates:
-            key = authority.public_key()
-            if isinstance(key, ec.EllipticCurvePublicKey) and _holds(
-                key, context, document.payload, document.signature
-            ):
+            if _holds(_load_public_key(authority), context, document.payload, document.signature):
                 return document.payload
         raise UntrustedError(f"the signature of the {context} document is not of this network's CA")
 
@@ -312,6 +334,5 @@ def sign_document(key: ec.EllipticCurvePrivateKey, context: str, payload: bytes)
 
 def verify_signature(certificate: NodeCertificate, context: str, payload: bytes, signature: bytes) -> None:
     """Raise :class:`UntrustedError` unless the node of ``certificate`` signed ``payload``."""
-    key = _load_der(certificate.der).public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not _holds(key, context, payload, signature):
+    if not _holds(_load_public_key(_load_der(certificate.der)), context, payload, signature):
         raise UntrustedError(f"a {context} document is not signed by {certificate.name}")
