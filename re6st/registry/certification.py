@@ -25,6 +25,16 @@ from re6st.prefix import node_address
 
 NAME_LENGTH = 63
 
+_PARSING_ERRORS = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the x509 module raises for malformed requests."""
+
 
 @dataclass(frozen=True, slots=True)
 class CertificationRequest:
@@ -68,7 +78,7 @@ def open_request(der: bytes, prefix: IPv6Network | None = None) -> Certification
         key = request.public_key()
         attributes = list(request.subject)
         extensions = list(request.extensions)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except _PARSING_ERRORS as error:
         raise RegistryRefusedError(
             f"not a certification request (PKCS #10, DER): {error}", code="request-malformed"
         ) from error
