@@ -1,4 +1,4 @@
-"""Command lines, key files and versions of OpenVPN: all that can be said without running it (pure).
+"""Command lines, key files and last words of OpenVPN: all that can be said without running it (pure).
 
 Each tunnel is one process in point-to-point TLS mode (openvpn(8), ``--tls-server``/``--tls-client``) on an
 interface that exists already. TLS 1.3 with the certificates of the network; the peer must hold a certificate
@@ -19,11 +19,6 @@ from pathlib import Path
 from re6st.errors import ConfigError
 from re6st.messages import Endpoint, Transport
 from re6st.tunnel.driver import Link
-
-OLDEST_VERSION = (2, 6)
-"""Earlier ones cannot negotiate ciphers point to point, and know neither ``--peer-fingerprint``."""
-
-INSTALL_HINT = "install OpenVPN 2.6 or newer (Debian: apt install openvpn)"
 
 _BUFFER = 2 * 1024 * 1024
 _PING = 10
@@ -165,18 +160,3 @@ def check_static_key(text: str) -> None:
     )
     if not re.fullmatch(pattern, text):
         raise ConfigError("the key of the tunnel is not an OpenVPN static key")
-
-
-def parse_version(text: str) -> tuple[int, int]:
-    """Return major and minor version in what ``openvpn --version`` prints. Raises :class:`ConfigError`."""
-    found = re.match(r"OpenVPN (\d{1,4})\.(\d{1,4})", text)
-    if found is None:
-        raise ConfigError(f"openvpn does not tell its version; {INSTALL_HINT}")
-    return int(found[1]), int(found[2])
-
-
-def check_version(text: str) -> None:
-    """Raise :class:`ConfigError` unless ``text``, from ``openvpn --version``, is of a usable version."""
-    major, minor = parse_version(text)
-    if (major, minor) < OLDEST_VERSION:
-        raise ConfigError(f"OpenVPN {major}.{minor} is too old; {INSTALL_HINT}")

@@ -1,11 +1,9 @@
-"""The OpenVPN driver: makes tunnels, knows those that exist, and says whether OpenVPN can run here (I/O)."""
+"""The OpenVPN driver: makes tunnels and knows those that exist (I/O)."""
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +17,6 @@ from re6st.tunnel.openvpn_tunnel import Attempt, OpenVpnTunnel
 
 DEFAULT_COUNTER_INTERVAL = 10
 """Seconds between reports of traffic."""
-
-TUN_DEVICE = Path("/dev/net/tun")
 
 _LONGEST_SOCKET_PATH = 107  # sun_path of unix(7) without its final NUL
 
@@ -110,34 +106,3 @@ class OpenVpnDriver:
     def _on_event(self, event: DriverEvent) -> None:
         if self._report is not None:
             self._report(event)
-
-
-def check_environment() -> None:
-    """Raise :class:`ConfigError`, which says what to do, unless OpenVPN tunnels can run on this machine."""
-    check_openvpn()
-    check_tun_device()
-
-
-def check_openvpn() -> None:
-    """Raise :class:`ConfigError` unless a usable version of OpenVPN is installed."""
-    try:
-        result = subprocess.run(
-            ["openvpn", "--version"], capture_output=True, timeout=10, check=False, stdin=subprocess.DEVNULL
-        )
-    except FileNotFoundError as error:
-        raise ConfigError(f"openvpn is not installed; {openvpn.INSTALL_HINT}") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"openvpn cannot be run: {error}; {openvpn.INSTALL_HINT}") from error
-    openvpn.check_version(result.stdout.decode(errors="replace"))
-
-
-def check_tun_device(path: Path = TUN_DEVICE) -> None:
-    """Raise :class:`ConfigError` unless tunnel interfaces can be made through ``path``."""
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM):
-            advice = "run as root, with access to the device and the capability NET_ADMIN"
-        else:
-            advice = "load the module (modprobe tun), or give the container the device /dev/net/tun"
-        raise ConfigError(f"{path} cannot be used: {error.strerror}; {advice}") from error

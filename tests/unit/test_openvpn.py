@@ -103,16 +103,6 @@ def test_a_key_of_another_form_is_refused(damage: tuple[str, str]) -> None:
         openvpn.check_static_key(LINK.key.replace(*damage))
 
 
-def test_versions() -> None:
-    assert openvpn.parse_version("OpenVPN 2.6.14 x86_64-pc-linux-gnu [SSL (OpenSSL)]\n") == (2, 6)
-    openvpn.check_version("OpenVPN 2.7_beta1 x86_64\n")
-    openvpn.check_version("OpenVPN 3.0.1\n")
-    with pytest.raises(ConfigError, match=r"2\.5 is too old; install OpenVPN 2\.6 or newer"):
-        openvpn.check_version("OpenVPN 2.5.9 x86_64-pc-linux-gnu\n")
-    with pytest.raises(ConfigError, match="does not tell its version"):
-        openvpn.check_version("openvpn: command not found")
-
-
 def test_the_telling_line_of_a_failure() -> None:
     output = (
         "Socket Buffers: R=[212992->4194304] S=[212992->4194304]",
