@@ -48,6 +48,14 @@ def runs(pid: int) -> bool:
         return False
 
 
+def descriptors(pid: int | None) -> set[str]:
+    """What ``pid`` has open; a program that is just being loaded opens and closes its libraries."""
+    try:
+        return {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    except FileNotFoundError:
+        return set()
+
+
 async def test_an_exit_is_reported_with_status_and_last_lines(
     supervisor: Supervisor, exits: list[ChildExit]
 ) -> None:
@@ -72,8 +80,7 @@ async def test_a_child_has_its_session_no_descriptors_of_ours_and_a_record(
     os.close(leak)
     assert child.pid is not None
     assert os.getsid(child.pid) == os.getpgid(child.pid) == child.pid
-    descriptors = {str(path.readlink()) for path in Path(f"/proc/{child.pid}/fd").iterdir()}
-    assert descriptors == {"/dev/null", str(child.log_path)}
+    await until(lambda: descriptors(child.pid) == {"/dev/null", str(child.log_path)})
     record = msgspec.json.decode((tmp_path / "children/sleeper.json").read_bytes(), type=ChildRecord)
     assert (record.pid, record.data, record.kind) == (child.pid, {"slot": 3}, "test")
     assert record.find() == child.pid
