@@ -1,0 +1,76 @@
+"""Reads the addresses of this host's interfaces: the only place that knows netifaces."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from re6st.errors import NetlinkError
+
+INET6_TABLE = Path("/proc/thread-self/net/if_inet6")
+"""Says of each IPv6 address what netifaces does not: its flags (``addrconf.c`` of the kernel)."""
+
+UNSTABLE = 0x01 | 0x08 | 0x20 | 0x40
+"""Temporary, duplicate, deprecated or tentative (``linux/if_addr.h``)."""
+
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddress:
+    """An address of this host."""
+
+    interface: str
+    address: Address
+    prefix_length: int
+    stable: bool = True
+    """It is neither a temporary address (RFC 8981) nor one that is about to go or not yet there."""
+
+
+def host_addresses() -> tuple[HostAddress, ...]:
+    """Return all addresses of this host, IPv4 first. Raises :class:`NetlinkError`."""
+    import netifaces
+
+    try:
+        unstable = unstable_addresses(INET6_TABLE.read_text()) if INET6_TABLE.exists() else frozenset()
+        found: list[HostAddress] = []
+        for name in netifaces.interfaces():
+            families = _addresses(name)
+            for family in (netifaces.AF_INET, netifaces.AF_INET6):
+                entries = families.get(family, [])
+                found += [_host_address(name, entry, unstable) for entry in entries if "addr" in entry]
+    except (OSError, ValueError) as error:
+        raise NetlinkError(f"cannot read the addresses of this host: {error}") from error
+    return tuple(sorted(found, key=lambda one: one.address.version))
+
+
+def _addresses(interface: str) -> dict[int, list[dict[str, str]]]:
+    import netifaces
+
+    try:
+        addresses: dict[int, list[dict[str, str]]] = netifaces.ifaddresses(interface)
+    except (OSError, ValueError):
+        # It has vanished since the names were listed.
+        return {}
+    return addresses
+
+
+def _host_address(name: str, entry: dict[str, str], unstable: Collection[Address]) -> HostAddress:
+    # A link-local address may come with its zone, a mask with the address before it.
+    address = ipaddress.ip_address(entry["addr"].partition("%")[0])
+    mask = int(ipaddress.ip_address(entry["mask"].partition("/")[0])) if "mask" in entry else -1
+    length = mask.bit_count() if mask >= 0 else address.max_prefixlen
+    return HostAddress(name, address, length, stable=address not in unstable)
+
+
+def unstable_addresses(table: str) -> frozenset[Address]:
+    """Return the addresses that ``table``, the text of :data:`INET6_TABLE`, marks as not to be relied on."""
+    found = set()
+    for line in table.splitlines():
+        fields = line.split()
+        if len(fields) >= 5 and int(fields[4], 16) & UNSTABLE:
+            found.add(IPv6Address(bytes.fromhex(fields[0])))
+    return frozenset(found)
