@@ -135,8 +135,27 @@ def _connect(path: Path, mode: str, busy_timeout: float) -> sqlite3.Connection:
 
 
 def _check(path: Path, busy_timeout: float) -> None:
-    """Raise :class:`StorageError` unless the database can be used; change nothing."""
-    with _translated(path), contextlib.closing(_connect(path, "ro", busy_timeout)) as connection:
+    """Raise :class:`StorageError` unless the database can be used; change nothing.
+
+    While nobody uses the database there is no write-ahead log, and it is read as immutable: otherwise
+    SQLite would leave a log behind beside a database that we then refuse.
+    """
+    log = path.with_name(path.name + "-wal")
+    if log.exists():
+        _read_through(path, "ro", busy_timeout)
+        return
+    try:
+        _read_through(path, "ro&immutable=1", busy_timeout)
+    except StorageError:
+        if not log.exists():
+            raise
+        # Another process began to write meanwhile, and what we read did not fit together.
+        _read_through(path, "ro", busy_timeout)
+
+
+def _read_through(path: Path, mode: str, busy_timeout: float) -> None:
+    """Raise :class:`StorageError` unless this is our database, whole and of a version that we know."""
+    with _translated(path), contextlib.closing(_connect(path, mode, busy_timeout)) as connection:
         (identifier,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if identifier != APPLICATION_ID:

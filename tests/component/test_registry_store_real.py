@@ -1,0 +1,184 @@
+"""The registry's database on a real disk: corrupted, locked, newer, foreign; kill -9 at any time."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from ipaddress import IPv6Network
+
+import pytest
+
+from re6st.errors import StorageError
+from re6st.registry.service import Service
+from re6st.registry.state import StateDirectory
+from re6st.registry.store import Store
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+
+
+@pytest.fixture
+def state(tmp_path):
+    state = StateDirectory(tmp_path / "state")
+    state.create(NETWORK, ["https://192.0.2.1:8443"])
+    return state
+
+
+def content(state):
+    return {path.name: path.read_bytes() for path in state.path.iterdir()}
+
+
+def fill(state):
+    with state.service() as service:
+        for number in range(200):
+            service.create_token(f"node{number}")
+
+
+def refuse(state, message):
+    """Assert that the database is refused and nothing in its directory changes."""
+    before = content(state)
+    with pytest.raises(StorageError, match=message):
+        Store.open(state.database, busy_timeout=0.2)
+    assert content(state) == before
+
+
+@pytest.mark.parametrize("damage", ["header", "middle", "truncated", "empty"])
+def test_a_corrupted_database_is_refused_and_not_touched(state, damage):
+    fill(state)
+    octets = bytearray(state.database.read_bytes())
+    if damage == "header":
+        octets[:100] = os.urandom(100)
+    elif damage == "middle":
+        octets[4096 : len(octets) - 4096] = os.urandom(len(octets) - 8192)
+    elif damage == "truncated":
+        del octets[len(octets) // 2 :]
+    else:
+        octets.clear()
+    state.database.write_bytes(octets)
+    refuse(state, "corrupted|not the database of a re6st registry")
+
+
+def test_a_database_of_a_newer_version_is_refused(state):
+    with sqlite3.connect(state.database) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    refuse(state, "newer version of re6st-registry.*upgrade")
+
+
+def test_somebody_elses_database_is_refused(state):
+    state.database.unlink()
+    with sqlite3.connect(state.database) as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    connection.close()
+    refuse(state, "not the database of a re6st registry")
+
+
+def test_what_a_killed_process_left_in_the_log_is_not_lost(state):
+    fill_and_die = FILL_AND_DIE.format(path=str(state.path))
+    assert subprocess.run([sys.executable, "-c", fill_and_die], check=False).returncode == -signal.SIGKILL
+    assert (state.path / "registry.sqlite3-wal").stat().st_size > 0
+    with state.service() as service:
+        assert [row.name for row in service.tokens()] == ["attic"]
+
+
+FILL_AND_DIE = """
+import os, signal
+from pathlib import Path
+from re6st.registry.state import StateDirectory
+with StateDirectory(Path({path!r})).service() as service:
+    service.create_token("attic")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_missing_database(state):
+    state.database.unlink()
+    refuse(state, "does not exist")
+
+
+def test_a_locked_database_is_refused_with_the_reason(state):
+    holder = sqlite3.connect(state.database, isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StorageError, match="locked by another program"):
+        Store.open(state.database, busy_timeout=0.2)
+    holder.execute("ROLLBACK")
+    holder.close()
+    Store.open(state.database).close()
+
+
+def test_a_writer_waits_for_another_one(state):
+    with state.service() as service:
+        holder = sqlite3.connect(state.database, isolation_level=None, check_same_thread=False)
+        holder.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(0.3, lambda: holder.execute("COMMIT"))
+        release.start()
+        service.create_token("attic")
+        release.join()
+        holder.close()
+        assert [row.name for row in service.tokens()] == ["attic"]
+
+
+ENROLLER = """
+import json, sys
+from pathlib import Path
+from re6st.identity import build_request, generate_key, parse_node_certificate
+from re6st.messages import EnrolmentRequest
+from re6st.registry.state import StateDirectory
+
+with StateDirectory(Path(sys.argv[1])).service() as service:
+    while True:
+        token = service.create_token()
+        enrolment = service.enrol(EnrolmentRequest(token=token, request=build_request(generate_key(), "")))
+        node = parse_node_certificate(enrolment.certificate)
+        print(json.dumps([node.name, str(node.prefix), node.serial_hex]), flush=True)
+"""
+
+
+def test_kill_9_loses_no_acknowledged_enrolment_and_gives_no_prefix_twice(state):
+    acknowledged = []
+    for round_number in range(4):
+        with subprocess.Popen(
+            [sys.executable, "-c", ENROLLER, str(state.path)], stdout=subprocess.PIPE, text=True
+        ) as child:
+            first = child.stdout.readline()
+            timer = threading.Timer(0.05 + 0.07 * round_number, child.send_signal, (signal.SIGKILL,))
+            timer.start()
+            lines = [first, *child.stdout]
+            assert child.wait(10) == -signal.SIGKILL
+        # The last line may be cut off in the middle.
+        acknowledged += [json.loads(line) for line in lines if line.endswith("\n")]
+        with state.service() as service:
+            members = {member.node.name: member for member in service.members()}
+            for name, prefix, serial in acknowledged:
+                assert str(members[name].node.prefix) == prefix
+                assert members[name].certificate.serial == serial
+            prefixes = [member.node.prefix for member in members.values()]
+            assert len(set(prefixes)) == len(prefixes)
+            # Nothing half done: whoever has a prefix has a certificate and used a token.
+            used = {row.node for row in service.tokens() if row.used is not None}
+            assert all(member.certificate for member in members.values())
+            assert used == {member.node.identifier for member in members.values()}
+    assert len(acknowledged) > 8
+
+
+def test_thousands_of_nodes_are_no_burden(state):
+    from re6st.identity import build_request, generate_key
+    from re6st.messages import EnrolmentRequest
+
+    with Store.open(state.database) as store:
+        with store.transaction():
+            for number, prefix in enumerate(NETWORK.subnets(new_prefix=64)):
+                if number == 10_000:
+                    break
+                store.add_node(f"n{number}", prefix, time.time())
+        service = Service(store, state.authority())
+        request = EnrolmentRequest(
+            token=service.create_token(), request=build_request(generate_key(), "attic")
+        )
+        start = time.process_time()
+        service.enrol(request)
+        assert time.process_time() - start < 0.5
