@@ -114,24 +114,13 @@ class Kernel:
                 )
 
     async def set_link(self, name: str, *, up: bool) -> None:
-        """Set the link of a tunnel interface up or down; one that does not exist is down.
-
-        The driver must be attached to an interface that is set up. Raises :class:`NetlinkError`.
-        """
+        """Set the link up or down; an interface that does not exist is down. Raises :class:`NetlinkError`."""
         with _translated(f"set {name} {'up' if up else 'down'}"):
             index = _index(name)
-            if index is None:
-                if up:
-                    raise NetlinkError(f"cannot set {name} up: there is no such interface")
+            if index is not None:
+                await self._route.link("set", index=index, state="up" if up else "down")
             elif up:
-                # The kernel announces a link before it gives it a multicast route: babeld's first packets
-                # would be refused, and the next ones come a hello interval later. It announces the carrier
-                # afterwards, and that is what babeld waits for (link-detect).
-                await self._route.link("set", index=index, carrier=0)
-                await self._route.link("set", index=index, state="up")
-                await self._route.link("set", index=index, carrier=1)
-            else:
-                await self._route.link("set", index=index, state="down")
+                raise NetlinkError(f"cannot set {name} up: there is no such interface")
 
     async def remove_link(self, name: str) -> None:
         """Remove the tunnel interface ``name`` if it exists. Raises :class:`NetlinkError`."""

@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv6Network
 from pathlib import Path
 
 from re6st.errors import ChildError, NetlinkError
@@ -21,9 +24,9 @@ from re6st.files import write_atomically
 from re6st.routing import configuration as settings
 from re6st.routing.configuration import BabelConfiguration, BabelFiles
 from re6st.routing.control import ControlConnection
+from re6st.routing.first_exchange import first_packet, send_packet
 from re6st.routing.monitor import Update
-from re6st.routing.table import Change, InterfaceQuiet, NeighbourUp, RoutingTable
-from re6st.routing.wildcard import send_wildcard_request
+from re6st.routing.table import Change, InterfaceQuiet, InterfaceUp, NeighbourHeard, RoutingTable
 from re6st.supervisor import ChildExit, ChildSpec, RestartPolicy, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -34,8 +37,17 @@ START_TIMEOUT = 5.0
 
 _RECONNECT_INTERVAL = 0.02
 _SLOW_RECONNECT_INTERVAL = 0.5
-_NUDGE_INTERVAL = 0.5
-_NUDGES = 12
+_NUDGE_DELAYS = (0.14, 0.14, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""Seconds after each packet of a first exchange. An urgent answer is ready after 125 ms."""
+_NOT_READY_DELAY = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """What is known of the tunnel on an interface."""
+
+    cost: int
+    peer: IPv6Network | None
 
 
 class Babeld:
@@ -53,7 +65,7 @@ class Babeld:
         self._supervisor = supervisor
         self._configuration = configuration
         self._report = report
-        self._costs: dict[str, int] = {}
+        self._links: dict[str, _Link] = {}
         self._nudges: dict[str, asyncio.Task[None]] = {}
         self._connection: ControlConnection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -100,13 +112,14 @@ class Babeld:
         self._files.configuration.unlink(missing_ok=True)
         self._set_state("stopped")
 
-    async def attach(self, interface: str, cost: int) -> None:
+    async def attach(self, interface: str, cost: int, peer: IPv6Network | None = None) -> None:
         """Let babeld use ``interface`` with ``cost`` (1 to 65534); call it before the link is set up.
 
-        While babeld is being started again this only takes note. Raises :class:`ChildError`.
+        ``peer`` is the node prefix of the peer: with it the first exchange of routes is much faster. While
+        babeld is being started again this only takes note. Raises :class:`ChildError`.
         """
-        command = settings.interface_command(self._configuration, interface, cost)
-        self._costs[interface] = cost
+        command = self._command(interface, cost)
+        self._links[interface] = _Link(cost, peer)
         if self._connection is not None:
             await self._connection.command(command)
 
@@ -121,12 +134,16 @@ class Babeld:
             self._report(InterfaceQuiet(interface))
 
     def nudge(self, interface: str) -> None:
-        """Ask the neighbour on ``interface`` for its routes, again and again until it has sent some.
+        """Make the first exchange with the neighbour on ``interface`` happen now.
 
-        This happens by itself when a neighbour comes up.
+        This is done by itself when the link comes up and when a neighbour is heard; see
+        :mod:`re6st.routing.first_exchange`.
         """
         self._stop_nudging(interface)
         self._nudges[interface] = asyncio.create_task(self._nudge(interface), name=f"nudge {interface}")
+
+    def _command(self, interface: str, cost: int) -> str:
+        return settings.interface_command(self._configuration, interface, cost)
 
     # -- the child --------------------------------------------------------------------------------------
 
@@ -179,8 +196,8 @@ class Babeld:
         connection = await ControlConnection.open(self._files.socket, note)
         self._connection = connection
         try:
-            for interface, cost in list(self._costs.items()):
-                await connection.command(settings.interface_command(self._configuration, interface, cost))
+            for interface, link in list(self._links.items()):
+                await connection.command(self._command(interface, link.cost))
             await connection.command("monitor")
             changes = fresh.changes_since(self.table)
             self.table, complete = fresh, True
@@ -195,21 +212,44 @@ class Babeld:
 
     def _announce(self, changes: list[Change]) -> None:
         for change in changes:
-            if isinstance(change, NeighbourUp):
+            if isinstance(change, InterfaceUp | NeighbourHeard):
                 self.nudge(change.interface)
             self._report(change)
 
     # -- the first exchange of routes -------------------------------------------------------------------
 
     async def _nudge(self, interface: str) -> None:
-        for _ in range(_NUDGES):
-            if self.table.has_heard_routes(interface):
-                return
-            try:
-                send_wildcard_request(interface, self._configuration.port)
-            except NetlinkError as error:
-                logger.debug("%s", error)
-            await asyncio.sleep(_NUDGE_INTERVAL)
+        started = asyncio.get_running_loop().time()
+        number = secrets.randbits(16)
+        for delay in _NUDGE_DELAYS:
+            if await self._send_first_packet(interface, number):
+                number += 2
+                await asyncio.sleep(delay)
+            else:
+                await asyncio.sleep(_NOT_READY_DELAY)
+            if self.table.is_reachable(interface) and self.table.has_heard_routes(interface):
+                break
+        # Now no babeld has any reason to think that it has just sent its whole table.
+        elapsed = asyncio.get_running_loop().time() - started
+        await asyncio.sleep(max(0.0, max(self._configuration.hello_interval, 1.0) + 1.5 - elapsed))
+        await self._send_first_packet(interface, number)
+
+    async def _send_first_packet(self, interface: str, number: int) -> bool:
+        link = self._links.get(interface)
+        if link is None or not self.table.is_up(interface):
+            return False
+        packet = first_packet(
+            cost=link.cost,
+            hello_interval=self._configuration.hello_interval,
+            number=number,
+            peer=link.peer,
+        )
+        try:
+            send_packet(interface, self._configuration.port, packet)
+        except NetlinkError as error:
+            logger.debug("%s", error)
+            return False
+        return True
 
     def _stop_nudging(self, interface: str) -> None:
         task = self._nudges.pop(interface, None)

@@ -9,9 +9,6 @@ interface names and hold for every tunnel of the pool. The first rule that match
   whole, a default route or IPv4.
 - *install*: with the node address as preferred source, so that programs on this host talk from it.
 
-An interface counts as up when it has a carrier (``link-detect``): at that moment it is ready to send, which
-it is not yet when the kernel announces that it was set up.
-
 Interfaces are added over the local socket, each with all its parameters: defaults of the file do not
 apply there, and babeld reads the parameters each time the link comes up.
 """
@@ -89,7 +86,6 @@ def render(configuration: BabelConfiguration) -> str:
     network, prefix = configuration.network, configuration.prefix
     lines = (
         "skip-kernel-setup true",
-        "link-detect true",
         f"router-id {format_router_id(router_id(prefix))}",
         f"interface {PLACEHOLDER}",
         f"redistribute ip {prefix} eq {prefix.prefixlen} proto {ROUTE_PROTOCOL} allow",
@@ -126,12 +122,13 @@ def interface_command(configuration: BabelConfiguration, interface: str, cost: i
     The cost takes effect when the link comes up the next time. On a point-to-point link split horizon only
     saves octets. Link quality estimation is off: it is slower to notice a link that has failed in one
     direction, and detection is ours anyway. Timestamps are off: a metric that wanders makes good routes
-    unfeasible until someone asks for a new sequence number (RFC 8966, 3.5.1).
+    unfeasible until someone asks for a new sequence number (RFC 8966, 3.5.1). Unicast, which on such a link
+    costs nothing, lets :mod:`re6st.routing.first_exchange` hurry babeld.
     """
     if not 1 <= cost <= LARGEST_COST:
         raise ValueError(f"{cost} is not a cost of a link")
     return (
         f"interface {interface} type wired link-quality false split-horizon true enable-timestamps false"
-        f" rxcost {cost} hello-interval {configuration.hello_interval:.2f}"
+        f" unicast true rxcost {cost} hello-interval {configuration.hello_interval:.2f}"
         f" update-interval {configuration.update_interval:.2f}"
     )

@@ -23,6 +23,20 @@ from re6st.routing.monitor import (
 
 
 @dataclass(frozen=True, slots=True)
+class InterfaceUp:
+    """The link of ``interface`` has come up, as far as babeld is concerned."""
+
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourHeard:
+    """A neighbour on ``interface`` was heard that babeld did not know before."""
+
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
 class NeighbourUp:
     """Packets pass in both directions between us and the router at the other end of ``interface``."""
 
@@ -48,7 +62,7 @@ class RoutesChanged:
     """Some route was added, removed, or is used differently."""
 
 
-Change = NeighbourUp | NeighbourDown | InterfaceQuiet | RoutesChanged
+Change = InterfaceUp | NeighbourHeard | NeighbourUp | NeighbourDown | InterfaceQuiet | RoutesChanged
 
 Item = TypeVar("Item")
 
@@ -111,7 +125,9 @@ class RoutingTable:
         gone = update.action is Action.FLUSH
         match update.thing:
             case Interface(name=name) as interface:
+                was_up = self.is_up(name)
                 _store(self._interfaces, name, interface, gone)
+                return [InterfaceUp(name)] if self.is_up(name) and not was_up else []
             case LocalRoute(identifier=identifier) as local_route:
                 _store(self._local_routes, identifier, local_route, gone)
             case Route(identifier=identifier) as route:
@@ -124,8 +140,10 @@ class RoutingTable:
     def _apply_neighbour(self, neighbour: Neighbour, gone: bool) -> list[Change]:
         interface = neighbour.interface
         before = self._situation(interface)
+        heard = not gone and neighbour.identifier not in self._neighbours
         _store(self._neighbours, neighbour.identifier, neighbour, gone)
-        return _neighbour_changes(interface, before, self._situation(interface))
+        first: list[Change] = [NeighbourHeard(interface)] if heard else []
+        return first + _neighbour_changes(interface, before, self._situation(interface))
 
     def changes_since(self, old: RoutingTable) -> list[Change]:
         """Return what differs between ``old``, of an earlier connection, and this one."""

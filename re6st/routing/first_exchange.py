@@ -1,0 +1,86 @@
+"""Makes babel's first exchange on a new tunnel take a moment instead of several hello intervals.
+
+By itself babeld uses a neighbour after two of its hellos and an IHU, gathers what it sends for up to a
+second, and asks for the neighbour's table only once, when its own link comes up - perhaps before that of
+the neighbour. But when a tunnel is up, we know already that packets pass in both directions. So we say it
+in a packet that babeld could have sent (all sections of RFC 8966):
+
+- two *unicast Hellos* (4.6.5): two in a row make the link usable. Their history is apart from that
+  of the multicast Hellos that babeld sends, which take over before this one runs out.
+- a *multicast Hello*: without any, babeld would forget the router again. Its number does not continue those
+  of our babeld; a receiver takes that for a restart of the router and counts anew (Appendix A.1).
+- an *IHU* (4.6.6) for whoever hears it: the cost of the link for the neighbour.
+- a *wildcard Route Request* (4.6.10): send all your routes. babeld ignores it when it has sent them during
+  the last hello interval, even if nobody was there to hear it.
+- a *Seqno Request* (4.6.11) for the neighbour's own prefix, without a number that it would have to exceed:
+  babeld answers urgently, that is within 125 ms, and with everything else that it has gathered.
+- an *Acknowledgment Request* (4.6.3) that has to be answered within 10 ms: what is ready is sent with the
+  answer, provided that babeld speaks to its neighbours by unicast.
+
+It is sent when our link is up, again as soon as babeld hears the neighbour (now its link is up as well),
+a few times more for as long as its routes are missing, and once more after a hello interval.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from ipaddress import IPv6Network
+
+from re6st.errors import NetlinkError
+
+BABEL_GROUP = "ff02::1:6"
+"""Link-local multicast group of all Babel routers (RFC 8966, 4)."""
+
+_MAGIC, _VERSION = 42, 2
+_ACKNOWLEDGMENT_REQUEST, _HELLO, _IHU, _ROUTE_REQUEST, _SEQNO_REQUEST = 2, 4, 5, 9, 10
+_WILDCARD, _IPV6 = 0, 2
+_UNICAST = 0x8000
+_ANYONE = bytes(8)
+_CHECKSUM_OFFSET = 6
+"""Where the checksum is in a UDP header."""
+
+
+def first_packet(*, cost: int, hello_interval: float, number: int, peer: IPv6Network | None) -> bytes:
+    """Return the packet; ``number`` is the sequence number of its Hellos, the next packet has two more.
+
+    ``cost`` is that of the link, ``hello_interval`` is babeld's, in seconds, ``peer`` the prefix of the
+    neighbour if that is known.
+    """
+    interval = max(1, min(0xFFFF, round(hello_interval * 100)))
+    number &= 0xFFFF
+    parts = [
+        struct.pack("!HHH", _UNICAST, number, interval),
+        struct.pack("!HHH", _UNICAST, (number + 1) & 0xFFFF, interval),
+        struct.pack("!HHH", 0, number, interval),
+    ]
+    records = [(_HELLO, part) for part in parts]
+    records.append((_IHU, struct.pack("!BBHH", _WILDCARD, 0, cost, min(0xFFFF, 3 * interval))))
+    records.append((_ROUTE_REQUEST, struct.pack("!BB", _WILDCARD, 0)))
+    if peer is not None:
+        prefix = peer.network_address.packed[: (peer.prefixlen + 7) // 8]
+        head = struct.pack("!BBHBB", _IPV6, peer.prefixlen, 0, 1, 0)
+        records.append((_SEQNO_REQUEST, head + _ANYONE + prefix))
+    records.append((_ACKNOWLEDGMENT_REQUEST, struct.pack("!HHH", 0, number, 1)))
+    body = b"".join(struct.pack("!BB", kind, len(value)) + value for kind, value in records)
+    return struct.pack("!BBH", _MAGIC, _VERSION, len(body)) + body
+
+
+def send_packet(interface: str, port: int, payload: bytes) -> None:
+    """Send ``payload`` to all routers on ``interface``, from and to the UDP port ``port``.
+
+    Raises :class:`NetlinkError`, for example when the link is not yet up.
+    """
+    # A UDP socket on babeld's port could catch packets that are meant for babeld; a raw one only copies them.
+    datagram = struct.pack("!HHHH", port, port, 8 + len(payload), 0) + payload
+    try:
+        index = socket.if_nametoindex(interface)
+        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_UDP) as sender:
+            sender.setblocking(False)
+            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_CHECKSUM, _CHECKSUM_OFFSET)
+            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
+            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 1)
+            sender.sendto(datagram, (BABEL_GROUP, 0, 0, index))
+    except OSError as error:
+        raise NetlinkError(f"cannot speak to the neighbour on {interface}: {error.strerror}") from error
