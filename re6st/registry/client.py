@@ -29,7 +29,7 @@ from re6st.errors import (
     StorageError,
     UntrustedError,
 )
-from re6st.identity import fingerprint, format_time, load_certificate, parse_node_certificate, pem_to_der
+from re6st.identity import TrustStore, fingerprint, load_certificate, pem_to_der
 from re6st.messages import (
     Enrolment,
     EnrolmentRequest,
@@ -219,12 +219,14 @@ class RegistryClient:
         return self._contexts[public]
 
     def _check_certificate(self) -> None:
-        """Raise :class:`ExpiredError` at once: a TLS server would only close the connection."""
+        """Raise what is wrong with our own certificate: the server would only close the connection."""
         if self._certificate is None:
             return
-        own = parse_node_certificate(load_certificate(self._certificate.certificate))
-        if time.time() > own.not_after:
+        der = load_certificate(self._certificate.certificate)
+        try:
+            TrustStore(self._authorities).verify(der, time.time())
+        except ExpiredError as error:
             raise ExpiredError(
-                f"this node's certificate expired on {format_time(own.not_after)}: the registry will not"
-                " renew it any more; ask the operator for a new join link and join again with --force"
-            )
+                f"{error}: the registry does not renew it any more; ask the operator for a new join link and"
+                " join again with --force"
+            ) from error

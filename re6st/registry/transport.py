@@ -63,8 +63,6 @@ async def request(
             content = await _read(response, url)
             _check_status(response.status, content, url)
             return content
-    except ssl.SSLCertVerificationError as error:
-        raise _translate_verification(url, error) from error
     except aiohttp.ClientConnectorCertificateError as error:
         raise _translate_verification(url, error.certificate_error) from error
     except (ssl.SSLError, aiohttp.ClientSSLError) as error:
@@ -72,6 +70,12 @@ async def request(
     except TimeoutError as error:
         raise RegistryUnavailableError(
             f"the registry at {url.base} did not answer within {time_limit:g} s"
+        ) from error
+    except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError) as error:
+        # A server that does not accept a client's certificate may close without a TLS alert.
+        raise RegistryUnavailableError(
+            f"the registry at {url.base} closed the connection without an answer: it is stopping, or does not"
+            " accept this node's certificate"
         ) from error
     except (aiohttp.ClientError, OSError) as error:
         raise RegistryUnavailableError(f"the registry at {url.base} cannot be reached: {error}") from error
