@@ -124,5 +124,5 @@ class Admission:
     def _refuse(self, event: TunnelRequested, reason: RefusalReason, detail: str) -> None:
         hints: tuple[Peer, ...] = ()
         if reason is RefusalReason.FULL:
-            hints = self._book.draw_reachable(HINTS, exclude=event.peer.prefix)
+            hints = self._book.draw_roomy(HINTS, exclude=event.peer.prefix)
         self._context.emit(RefuseTunnel(event.request, reason, detail, hints))

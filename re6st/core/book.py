@@ -217,16 +217,20 @@ class AddressBook:
                 chosen.setdefault(prefix, self._entries[prefix].peer)
         return tuple(chosen.values())
 
-    def draw_reachable(self, count: int, exclude: IPv6Network) -> tuple[Peer, ...]:
-        """Return up to ``count`` random peers that can be dialled, and never failed or refused us."""
-        drawn = self._random.sample(self._order, min(len(self._order), 4 * count))
-        entries = (self._entries[prefix] for prefix in drawn if prefix != exclude)
-        good = [
-            entry.peer
-            for entry in entries
-            if entry.peer.reachable and not entry.failures and not entry.refusals
-        ]
-        return tuple(good[:count])
+    def draw_roomy(self, count: int, exclude: IPv6Network) -> tuple[Peer, ...]:
+        """Return up to ``count`` peers that can be dialled, and never failed or refused us.
+
+        Half of them were learned lately: in a growing network old nodes are full and new ones are not.
+        """
+
+        def good(prefixes: Iterable[IPv6Network]) -> list[Peer]:
+            entries = [self._entries[prefix] for prefix in prefixes if prefix != exclude]
+            return [e.peer for e in entries if e.peer.reachable and not e.failures and not e.refusals]
+
+        latest = good(self._order[-4 * count :])
+        drawn = self._random.sample(latest, min(len(latest), count // 2))
+        drawn += good(self._random.sample(self._order, min(len(self._order), 4 * count)))
+        return tuple({peer.prefix: peer for peer in drawn}.values())[:count]
 
 
 def _limit(mapping: dict[IPv6Network, Peer] | dict[IPv6Network, int], size: int) -> None:

@@ -32,6 +32,16 @@ SETTLED_AFTER = 60.0
 REDIAL_DELAY = 4.0
 """Seconds, roughly, before a peer whose tunnel has ended is dialled again."""
 
+REFUSALS_UNTIL_LOCKED_OUT = 2
+"""A node without any tunnel asks a peer that was full so many times to make room."""
+
+MISSES_UNTIL_LOCKED_OUT = 20
+"""After so many dials in a row without success it asks everybody to."""
+
+LOCKED_OUT_DELAY = (2.0, 15.0)
+"""First and longest wait before a node without any tunnel asks a full peer again, seconds. The room that
+the peer makes is kept for longer than that."""
+
 SLOWEST_DIALS = 60.0
 """Longest pause between dials in a network without room, seconds."""
 
@@ -72,7 +82,10 @@ class Dialling:
                 self._resting()
                 return
             self.exhausted = False
-            if self._tunnels.request(entry.peer, replace=entry.replace) is None:
+            locked_out = self._tunnels.isolated and (
+                entry.refusals >= REFUSALS_UNTIL_LOCKED_OUT or self._misses >= MISSES_UNTIL_LOCKED_OUT
+            )
+            if self._tunnels.request(entry.peer, replace=entry.replace, isolated=locked_out) is None:
                 return
 
     def _resting(self) -> bool:
@@ -150,7 +163,7 @@ class Dialling:
             entry.refusals += 1
             settings = self._context.settings
             # A full peer makes room for a node that has no tunnel at all: it is worth asking again soon.
-            delays = settings.failure_delay if self._tunnels.isolated else settings.refusal_delay
+            delays = LOCKED_OUT_DELAY if self._tunnels.isolated else settings.refusal_delay
             delay = self._context.backoff(delays, entry.refusals)
             self._book.postpone(peer.prefix, self._context.now + delay)
             self._miss()
@@ -166,8 +179,7 @@ class Dialling:
     def _miss(self) -> None:
         self._misses += 1
         beyond = self._misses - self._context.settings.patience
-        if beyond >= 0 and not self._tunnels.isolated:
-            self._pause_until = self._context.now + self._context.vary(
-                min(SLOWEST_DIALS, 2.0 ** (beyond / 4)), 0.25
-            )
+        if beyond >= 0:
+            pause = 1.0 if self._tunnels.isolated else min(SLOWEST_DIALS, 2.0 ** min(beyond / 4, 10))
+            self._pause_until = self._context.now + self._context.vary(pause, 0.25)
         self.wake()

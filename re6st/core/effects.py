@@ -24,7 +24,7 @@ class RequestTunnel:
     replace: bool
     """Have the peer drop the tunnel that it may have to us."""
     isolated: bool = False
-    """Tell the peer that we have no tunnel at all, so that it makes room even when it is full."""
+    """Tell the peer that we have no tunnel and find none, so that it makes room even when it is full."""
 
 
 @dataclass(frozen=True, slots=True)

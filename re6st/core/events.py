@@ -90,7 +90,7 @@ class TunnelRequested:
     mtu: int
     replace: bool = False
     isolated: bool = False
-    """The peer has no tunnel at all."""
+    """The peer has no tunnel and finds none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,9 @@ class TunnelTable:
 
     # -- beginnings -------------------------------------------------------------------------------------
 
-    def request(self, peer: Peer, *, replace: bool, replacing: bool = False) -> Tunnel | None:
+    def request(
+        self, peer: Peer, *, replace: bool, replacing: bool = False, isolated: bool = False
+    ) -> Tunnel | None:
         """Ask ``peer`` for a tunnel. Return None when no slot is free."""
         slot = self._slots.take()
         if slot is None:
@@ -163,7 +165,7 @@ class TunnelTable:
         tunnel = self._add(peer, Direction.OUTGOING, slot)
         tunnel.replacing = replacing
         self._context.schedule(self._context.settings.request_timeout, Timer.TUNNEL, tunnel.handle)
-        self._context.emit(RequestTunnel(tunnel.handle, peer, replace, isolated=self.isolated))
+        self._context.emit(RequestTunnel(tunnel.handle, peer, replace, isolated))
         return tunnel
 
     def offer(self, request: int, peer: Peer, boot_id: str, mtu: int) -> Tunnel | None:

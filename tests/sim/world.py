@@ -195,6 +195,15 @@ class World:
         for side, link in list(node.sides.values()):
             self._silence(side, link)
 
+    def cut_blocked(self) -> None:
+        """Let all tunnels over blocked paths die of silence."""
+        for node in self.living:
+            for side, link in list(node.sides.values()):
+                other = link.other(side)
+                if other is not None and self.blocked(node, other.node):
+                    self._silence(side, link)
+                    side.open = True
+
     def stop(self, node: SimNode) -> None:
         """End a node in good order."""
         self._perform(node, node.core.stop(self.now))
