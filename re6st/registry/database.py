@@ -166,11 +166,11 @@ def _read_through(path: Path, mode: str, busy_timeout: float) -> None:
                 f"{path} was made by a newer version of re6st-registry (schema {version}, this one knows"
                 f" {newest}): upgrade re6st; nothing was touched"
             )
-        problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
-        if problems != ["ok"]:
+        (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if result != "ok":
             raise StorageError(
-                f"the database {path} is corrupted ({'; '.join(problems)}): restore a backup;"
-                " nothing was touched"
+                f"the database {path} is corrupted ({result.splitlines()[-1]}): restore a backup; nothing was"
+                " touched"
             )
 
 

@@ -1,0 +1,172 @@
+"""The command re6st-registry as operators run it."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from re6st.errors import RegistryUnavailableError, RevokedError
+from re6st.identity import build_request, der_to_pem, generate_key, key_to_pem
+from re6st.registry.client import ClientCertificate, JoinLink, RegistryClient, fetch_authority
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "re6st-registry"
+
+
+class Operator:
+    """Runs the command on one state directory."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def arguments(self, *arguments):
+        return [sys.executable, str(SCRIPT), "--state", str(self.state), *arguments]
+
+    def run(self, *arguments):
+        return subprocess.run(
+            self.arguments(*arguments), capture_output=True, text=True, check=False, timeout=30
+        )
+
+    def __call__(self, *arguments):
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def fails(self, *arguments):
+        done = self.run(*arguments)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1, done.stderr
+        return done.stderr
+
+
+class Server:
+    """A running ``serve`` that is waited for by the readiness notification."""
+
+    def __init__(self, operator, directory):
+        address = str(directory / "notify.sock")
+        self.notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notifications.bind(address)
+        self.notifications.settimeout(20)
+        self.process = subprocess.Popen(
+            operator.arguments("serve", "--listen", "127.0.0.1:0"),
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"NOTIFY_SOCKET": address},
+        )
+
+    def __enter__(self):
+        assert self.notifications.recv(100) == b"READY=1"
+        line = self.process.stdout.readline()
+        assert line.startswith("Registry of 2001:db8:42::/48 listens on https://127.0.0.1:")
+        self.url = line.split()[-1]
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        self.process.stdout.close()
+        self.notifications.close()
+
+
+@pytest.fixture
+def operator(tmp_path):
+    operator = Operator(tmp_path / "state")
+    operator("init", "--network", "2001:db8:42::/48")
+    return operator
+
+
+async def enrol(link, directory):
+    directory.mkdir()
+    authority = await fetch_authority(link)
+    key = generate_key()
+    enrolment = await RegistryClient([link.url], [authority]).enrol(link.token, build_request(key, ""))
+    files = ClientCertificate(directory / "certificate.pem", directory / "key.pem")
+    files.certificate.write_bytes(der_to_pem(enrolment.certificate))
+    files.key.write_bytes(key_to_pem(key))
+    return RegistryClient([link.url], [authority], files)
+
+
+def test_a_network_from_init_to_revocation(operator, tmp_path):
+    with Server(operator, tmp_path) as server:
+        operator("parameters", "set", f"registry_urls={server.url}", "hello_interval=2")
+        output = operator("token", "create", "--name", "attic", "--prefix-length", "60", "--expires", "2h")
+        link = JoinLink.parse(output)
+        assert output == f"{link}\n"
+        assert link.url.base == server.url
+        client = asyncio.run(enrol(link, tmp_path / "node"))
+        [node] = json.loads(operator("nodes", "--json"))
+        assert (node["name"], node["prefix"], node["state"]) == ("attic", "2001:db8:42::/60", "active")
+        assert node["address"] == "2001:db8:42::1"
+        assert "attic" in operator("nodes")
+        [token] = json.loads(operator("token", "list", "--json"))
+        assert (token["state"], token["node"]) == ("used", "attic")
+        parameters = json.loads(operator("parameters", "--json"))
+        assert (parameters["version"], parameters["hello_interval"]) == (2, 2.0)
+        assert json.loads(operator("parameters", "show", "--json")) == parameters
+
+        asyncio.run(client.sample())
+        assert "in quarantine until" in operator.run("revoke", "2001:db8:42::/60").stderr
+        with pytest.raises(RevokedError):
+            asyncio.run(client.sample())
+        [node] = json.loads(operator("nodes", "--json"))
+        assert node["state"] == "released"
+        assert node["quarantine_until"] == pytest.approx(time.time() + 30 * 86400, abs=60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_stops_cleanly(operator, tmp_path, number):
+    with Server(operator, tmp_path) as server:
+        server.process.send_signal(number)
+        assert server.process.wait(10) == 0
+        assert server.notifications.recv(100) == b"STOPPING=1"
+        link = JoinLink.parse(operator("token", "create", "--url", server.url))
+        with pytest.raises(RegistryUnavailableError):
+            asyncio.run(fetch_authority(link))
+    assert not list(operator.state.glob("registry.sqlite3-*"))
+
+
+def test_a_port_in_use(operator):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        message = operator.fails("serve", "--listen", f"127.0.0.1:{port}")
+    assert f"cannot listen on 127.0.0.1:{port}: another program uses this port already" in message
+
+
+def test_mistakes_are_one_line(operator, tmp_path):
+    assert "is not empty: nothing in it is overwritten" in operator.fails(
+        "init", "--network", "2001:db8::/48"
+    )
+    assert "did you mean hello_interval?" in operator.fails("parameters", "set", "hello_intervall=2")
+    assert "is not KEY=VALUE" in operator.fails("parameters", "set", "hello_interval")
+    assert "no registry URL yet" in operator.fails("token", "create")
+    assert "from 49 to 120, not 48" in operator.fails(
+        "token", "create", "--url", "https://r", "--prefix-length", "48"
+    )
+    assert "no member is called nobody" in operator.fails("revoke", "nobody")
+    assert "is not an IPv6 prefix" in operator.fails("revoke", "2001:db8::x")
+    assert "is not an address to listen on" in operator.fails("serve", "--listen", "8443")
+    fresh = Operator(tmp_path / "fresh")
+    assert "holds no registry" in fresh.fails("serve")
+    assert "between /32 and /56" in fresh.fails("init", "--network", "2001:db8::/64")
+    assert "does not begin with https://" in fresh.fails(
+        "init", "--network", "2001:db8::/48", "--url", "http://r"
+    )
+    assert not fresh.state.exists()
+
+
+def test_a_corrupted_database_is_refused(operator):
+    database = operator.state / "registry.sqlite3"
+    octets = bytearray(database.read_bytes())
+    octets[8192:] = os.urandom(len(octets) - 8192)
+    database.write_bytes(octets)
+    for command in (("serve", "--listen", "127.0.0.1:0"), ("nodes",)):
+        assert "corrupted" in operator.fails(*command)
+    assert database.read_bytes() == octets
