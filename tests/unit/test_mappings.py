@@ -1,0 +1,350 @@
+"""What is asked of the home router, against a simulated one."""
+
+from ipaddress import IPv4Address
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from re6st.messages import Transport
+from re6st.upnp.mappings import (
+    CANDIDATES,
+    CONFLICT_REASON,
+    Add,
+    Check,
+    Discover,
+    GatewayState,
+    Mapping,
+    MappingPlan,
+    Remove,
+    Timing,
+    external_candidate,
+)
+
+TIMING = Timing(lease=3600, check=60, first_retry=15, last_retry=600)
+ADDRESS = IPv4Address("20.2.1.2")
+
+
+class Router:
+    """A home router, and the one who carries out what a plan wants of it."""
+
+    def __init__(self):
+        self.present = True
+        self.silent = False
+        self.address = str(ADDRESS)
+        self.taken = set()
+        self.permanent_only = False
+        self.error = None
+        self.held = {}
+        self.log = []
+
+    def carry_out(self, plan, action, now):
+        self.log.append((now, action))
+        if not isinstance(action, Discover) and (self.silent or not self.present):
+            return plan.removed(action) if isinstance(action, Remove) else plan.silent("silence", now)
+        match action:
+            case Discover():
+                return plan.found(self.address, now) if self.present else plan.missing("no router", now)
+            case Check():
+                lost = [one for one in action.mappings if self.key(one) not in self.held]
+                return plan.checked(self.address, lost, now)
+            case Remove():
+                self.held.pop(self.key(action), None)
+                return plan.removed(action)
+            case Add():
+                code = self.refusal(action)
+                if code is not None:
+                    return plan.refused(action, code, f"error {code}", now)
+                self.held[self.key(action)] = now + action.lease if action.lease else float("inf")
+                return plan.added(action, now)
+
+    def refusal(self, action):
+        if self.error is not None:
+            return self.error
+        if action.external_port in self.taken:
+            return 718
+        if self.permanent_only and action.lease:
+            return 725
+        return None
+
+    @staticmethod
+    def key(action):
+        return action.transport, action.internal_port, action.external_port
+
+
+class World:
+    def __init__(self, seed="node", draw=None):
+        self.router = Router()
+        self.plan = MappingPlan(seed, draw or Random(1).random, TIMING)
+        self.now = 0.0
+
+    def settle(self):
+        for _ in range(100):
+            action = self.plan.next_action(self.now)
+            if action is None:
+                return
+            self.router.carry_out(self.plan, action, self.now)
+        pytest.fail("the plan never rests")
+
+    def run(self, duration):
+        end = self.now + duration
+        self.settle()
+        while (deadline := self.plan.deadline()) is not None and deadline <= end:
+            assert deadline > self.now, "the plan rests, but says that it would not"
+            self.now = deadline
+            self.settle()
+        self.now = end
+
+    def want(self, transport=Transport.TCP, port=4226):
+        self.plan.want(transport, port, self.now)
+
+    def mapping(self, transport=Transport.TCP, port=4226):
+        return self.plan.mapping(transport, port)
+
+    def adds(self):
+        return [(now, action) for now, action in self.router.log if isinstance(action, Add)]
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_nothing_wanted_nothing_done(world):
+    assert world.plan.next_action(0.0) is None
+    assert world.plan.deadline() is None
+
+
+def test_maps_the_same_port_if_it_is_free(world):
+    world.want()
+    world.want(Transport.UDP, 4227)
+    world.settle()
+    assert world.mapping() == Mapping(Transport.TCP, 4226, ADDRESS, 4226)
+    assert world.mapping(Transport.UDP, 4227) == Mapping(Transport.UDP, 4227, ADDRESS, 4227)
+    assert world.plan.gateway is GatewayState.READY
+    assert world.plan.reason == ""
+    assert [one.state for one in world.plan.status()] == ["mapped", "mapped"]
+
+
+def test_renews_at_about_half_of_the_lease(world):
+    world.want()
+    world.run(3600 * 10)
+    times = [now for now, _ in world.adds()]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert len(gaps) > 15
+    assert all(0.45 * 3600 <= gap <= 0.55 * 3600 for gap in gaps)
+    assert len(set(gaps)) > 10, "renewals of many nodes must not fall together"
+
+
+def test_conflict_leads_to_a_port_that_stays_the_same(world):
+    world.router.taken = {4226}
+    world.want()
+    world.settle()
+    chosen = world.mapping().external_port
+    assert chosen not in (0, 4226)
+    again = World(draw=Random(99).random)
+    again.router.taken = {4226}
+    again.want()
+    again.settle()
+    assert again.mapping().external_port == chosen
+    other = World(seed="another node")
+    other.router.taken = {4226}
+    other.want()
+    other.settle()
+    assert other.mapping().external_port != chosen
+
+
+def test_all_ports_taken(world):
+    world.router.taken = set(range(65536))
+    world.want()
+    world.settle()
+    assert len(world.adds()) == CANDIDATES
+    (status,) = world.plan.status()
+    assert (status.state, status.external_port, status.reason) == ("refused", 0, CONFLICT_REASON)
+    world.router.taken = set()
+    world.run(20)
+    assert world.mapping().external_port == 4226
+
+
+def test_permanent_mappings_only(world):
+    world.router.permanent_only = True
+    world.want()
+    world.settle()
+    assert [action.lease for _, action in world.adds()] == [3600, 0]
+    assert world.mapping() is not None
+    world.run(3600 * 3)
+    assert len(world.adds()) == 2, "a permanent mapping needs no renewal"
+    world.router.held.clear()
+    world.run(61)
+    assert [action.lease for _, action in world.adds()] == [3600, 0, 0]
+
+
+@pytest.mark.parametrize("code", [501, 606, 715, 716, 724, 728, 732])
+def test_refusal_has_a_reason_and_is_tried_again_ever_less_often(world, code):
+    world.router.error = code
+    world.want()
+    world.run(3600)
+    (status,) = world.plan.status()
+    assert (status.state, status.reason) == ("refused", f"error {code}")
+    assert world.plan.gateway is GatewayState.READY
+    assert 6 <= len(world.adds()) <= 14
+    world.router.error = None
+    world.run(700)
+    assert world.mapping() is not None
+
+
+def test_gateway_that_appears_later(world):
+    world.router.present = False
+    world.want()
+    world.settle()
+    assert world.plan.gateway is GatewayState.ABSENT
+    assert world.plan.status()[0].reason == "no router"
+    assert not world.plan.is_pending(Transport.TCP, 4226)
+    world.run(3600)
+    searches = len(world.router.log)
+    assert 6 <= searches <= 14
+    world.router.present = True
+    world.run(700)
+    assert world.mapping() is not None
+
+
+def test_router_that_rebooted_gets_its_mappings_again(world):
+    world.want()
+    world.want(Transport.UDP, 4227)
+    world.settle()
+    world.router.held.clear()
+    world.run(61)
+    assert len(world.router.held) == 2
+    assert world.mapping() is not None
+
+
+def test_silent_router_keeps_its_mappings_until_it_is_known_to_be_gone(world):
+    world.want()
+    world.settle()
+    world.router.silent = True
+    world.now += 61
+    action = world.plan.next_action(world.now)
+    assert isinstance(action, Check)
+    world.router.carry_out(world.plan, action, world.now)
+    assert world.mapping() is not None
+    world.router.present = False
+    world.settle()
+    assert world.mapping() is None
+    assert world.plan.status()[0].external_port == 0
+
+
+def test_router_that_answers_searches_only_is_not_pestered(world):
+    world.router.silent = True
+    world.want()
+    world.run(3600)
+    assert len(world.router.log) < 40
+
+
+def test_address_changes(world):
+    world.want()
+    world.settle()
+    world.router.address = "20.2.1.77"
+    world.run(61)
+    assert world.mapping().external_address == IPv4Address("20.2.1.77")
+
+
+@pytest.mark.parametrize("address", ["100.64.3.4", "192.168.0.2", "", "nonsense", "0.0.0.0"])
+def test_second_translation_makes_mappings_useless(world, address):
+    world.router.address = address
+    world.want()
+    world.settle()
+    assert world.plan.gateway is GatewayState.USELESS
+    assert world.mapping() is None
+    assert "carrier-grade NAT" in world.plan.reason
+    assert world.plan.status()[0].reason == world.plan.reason
+    assert not world.adds()
+    world.router.address = str(ADDRESS)
+    world.run(61)
+    assert world.mapping() is not None
+
+
+def test_unwanted_mapping_is_removed(world):
+    world.want()
+    world.want(Transport.UDP, 4227)
+    world.settle()
+    world.plan.unwant(Transport.UDP, 4227)
+    assert world.plan.deadline() < world.now
+    world.settle()
+    assert list(world.router.held) == [(Transport.TCP, 4226, 4226)]
+    world.plan.unwant_all()
+    world.settle()
+    assert world.router.held == {}
+    assert world.plan.deadline() is None
+
+
+def test_mapping_unwanted_while_it_is_being_made(world):
+    world.want()
+    world.router.carry_out(world.plan, world.plan.next_action(0.0), 0.0)
+    action = world.plan.next_action(0.0)
+    world.plan.unwant(Transport.TCP, 4226)
+    world.router.carry_out(world.plan, action, 0.0)
+    world.settle()
+    assert world.router.held == {}
+
+
+def test_changed_network_is_looked_at_once(world):
+    world.router.present = False
+    world.want()
+    world.run(3600)
+    world.router.present = True
+    world.plan.network_changed(world.now)
+    world.settle()
+    assert world.mapping() is not None
+
+
+@given(st.integers(1, 65535), st.integers(0, 40), st.floats(0, 1, exclude_max=True), st.text(max_size=9))
+def test_candidates_are_ports(port, attempt, drawn, seed):
+    chosen = external_candidate(seed, Transport.UDP, port, attempt, lambda: drawn)
+    assert chosen == port if attempt == 0 else 1024 <= chosen <= 65535
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("want"), st.integers(1, 4)),
+        st.tuples(st.just("unwant"), st.integers(1, 4)),
+        st.tuples(st.just("pass"), st.sampled_from([1, 30, 100, 2000])),
+        st.tuples(st.just("present"), st.booleans()),
+        st.tuples(st.just("silent"), st.booleans()),
+        st.tuples(st.just("forget"), st.none()),
+        st.tuples(st.just("error"), st.sampled_from([None, 501, 718, 725])),
+        st.tuples(st.just("address"), st.sampled_from([str(ADDRESS), "10.0.0.1", "20.9.9.9"])),
+    ),
+    max_size=25,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(STEPS)
+def test_after_any_history_a_good_router_ends_up_with_what_is_wanted(steps):
+    world = World()
+    wanted = set()
+    for what, value in steps:
+        match what:
+            case "want":
+                wanted.add(value)
+                world.want(Transport.UDP, value)
+            case "unwant":
+                wanted.discard(value)
+                world.plan.unwant(Transport.UDP, value)
+            case "pass":
+                world.run(value)
+            case "forget":
+                world.router.held.clear()
+            case _:
+                setattr(world.router, what, value)
+        world.settle()
+    world.router.present, world.router.silent, world.router.error = True, False, None
+    world.router.address = str(ADDRESS)
+    world.run(1500)
+    for port in wanted:
+        mapping = world.mapping(Transport.UDP, port)
+        assert mapping is not None
+        assert (Transport.UDP, port, mapping.external_port) in world.router.held
+    assert {one.internal_port for one in world.plan.mappings()} == wanted
