@@ -241,6 +241,21 @@ class Lab:
         """Undo all cuts."""
         self._faults.heal_all()
 
+    def power_off(self, host: str) -> None:
+        """Kill everything on a host at once, as a power failure would; its files stay."""
+        kill_inside([self.hosts[host].namespace])
+        if host == self.topology.registry:
+            self.registry.reap()
+        if host in self.nodes:
+            self.nodes[host].reap()
+
+    def power_on(self, host: str) -> None:
+        """Start the daemons of a host, after :meth:`power_off`. Raises :class:`ChildError`."""
+        if host == self.topology.registry:
+            self.registry.start()
+        if host in self.nodes:
+            self.nodes[host].start()
+
     @property
     def cuts(self) -> tuple[Pair, ...]:
         """The pairs of hosts that are cut."""
