@@ -98,14 +98,14 @@ class ControlServer:
         self._socket: socket.socket | None = None
         self._runner: web.AppRunner | None = None
 
-    def bind(self) -> None:
+    def bind(self) -> socket.socket:
         """Take the port; requests wait until :meth:`start`. Raises :class:`ConfigError` if it is taken."""
         self._socket = _listen(self._port)
+        return self._socket
 
     async def start(self, context: ssl.SSLContext) -> None:
         """Serve, as the node whose certificate is in ``context``."""
-        if self._socket is None:
-            self.bind()
+        listening = self._socket or self.bind()
         application = web.Application(client_max_size=MAXIMUM_BODY, middlewares=[self._guard])
         application.add_routes(
             [
@@ -118,7 +118,7 @@ class ControlServer:
         )
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.SockSite(self._runner, self._socket, ssl_context=context, backlog=BACKLOG).start()
+        await web.SockSite(self._runner, listening, ssl_context=context, backlog=BACKLOG).start()
 
     async def stop(self) -> None:
         """Stop listening and drop all connections."""

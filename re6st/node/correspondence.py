@@ -82,8 +82,10 @@ class Pending:
 class Underlay(Protocol):
     """What correspondence must know of the network below; see :mod:`re6st.node.reachability`."""
 
-    async def listener_endpoints(self, port: int, local: str, remote: str) -> tuple[Endpoint, ...]:
-        """Return where a dialer that came from ``remote`` to ``local`` reaches our UDP ``port``."""
+    async def listener_endpoints(
+        self, peer: Peer, port: int, local: str, remote: str
+    ) -> tuple[Endpoint, ...]:
+        """Return where ``peer``, which came from ``remote`` to ``local``, reaches our UDP ``port``."""
 
     def dial_endpoints(self, peer: Peer) -> tuple[Endpoint, ...]:
         """Return the endpoints of ``peer`` that can be tried from here, best first."""
@@ -197,7 +199,7 @@ class Correspondence:
             endpoints: tuple[Endpoint, ...] = ()
             if pending is not None:
                 endpoints = await self._underlay.listener_endpoints(
-                    effect.port, pending.local, pending.remote
+                    effect.peer, effect.port, pending.local, pending.remote
                 )
             if not endpoints:
                 raise ProtocolError(f"no endpoint at which {effect.peer.name} could reach this node")
@@ -296,7 +298,12 @@ class Correspondence:
 
     async def _exchange(self, effect: ExchangeGossip) -> None:
         try:
-            answer = await self._client.exchange_gossip(effect.peer, self._gossip(effect.records))
+            endpoints = [
+                self._client.overlay_endpoint(effect.peer),
+                *self._underlay.dial_endpoints(effect.peer),
+            ]
+            gossip = self._gossip(effect.records)
+            answer = await self._client.exchange_gossip(effect.peer, gossip, endpoints)
         except (IdentityError, ProtocolError) as error:
             self._report(GossipFailed(effect.peer.prefix, str(error)))
             return

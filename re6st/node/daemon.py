@@ -20,7 +20,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +108,14 @@ class Daemon:
         self._brain = Brain(self._core, self._execute)
         self._kernel = Kernel(config.interface_prefix)
         self._host = Host(config, network, self._credentials.certificate.prefix, trust.network, self._kernel)
+        seed = str(self._credentials.certificate.prefix)
         self._reachability = ReachabilityKeeper(
-            config, trust.network, self._tasks, self._on_endpoints_changed
+            config, trust.network, seed, self._kernel, self._on_endpoints_changed
         )
         self._client = ControlClient(self._verifier, config.control_port)
         self._make_adapters()
         self._stopping = asyncio.Event()
+        self._undo: list[Callable[[], Awaitable[None]]] = []
         self._handlers = self._make_handlers()
 
     def _make_core(self) -> NodeCore:
@@ -259,21 +261,28 @@ class Daemon:
     # -- life -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Bring the node up. Raises :class:`Re6stError` with everything undone that can be."""
-        self._server_context = self._credentials.server_context()
+        """Bring the node up. Raises :class:`Re6stError`; :meth:`stop` undoes what was done until then."""
+        context = self._server_context = self._credentials.server_context()
         self._control_server.bind()
-        await self._client.start(self._credentials.client_context())
-        await self._host.start()
+        await self._step(self._status_server.start, self._status_server.stop)
+        await self._step(self._host.start, self._host.stop)
         await self._host.clean_routes()
-        await self._babeld.start()
-        await self._status_server.start()
-        self._reachability.look()
+        await self._step(lambda: self._client.start(self._credentials.client_context()), self._client.stop)
+        self._undo.append(self._tasks.stop)
+        await self._step(self._reachability.start, self._reachability.stop)
+        await self._step(self._babeld.start, self._babeld.stop)
+        self._undo.append(self._operator.close_all)
         self._on_endpoints_changed()
         self._brain.start()
         self._feed_core()
-        await self._control_server.start(self._server_context)
+        await self._control_server.start(context)
         self._tasks.spawn(self._watch_clock(), "watch the clock")
-        self._tasks.spawn(self._reachability.run(), "watch the underlay")
+        self._tasks.spawn(self._reachability.watch(), "watch the network")
+
+    async def _step(self, do: Callable[[], Awaitable[None]], undo: Callable[[], Awaitable[None]]) -> None:
+        """Do a step of the start, and take note of how it is undone even if it fails half way."""
+        self._undo.append(undo)
+        await do()
 
     def _feed_core(self) -> None:
         """Tell the core what is known at the start."""
@@ -312,22 +321,12 @@ class Daemon:
             await self.stop()
 
     async def stop(self) -> None:
-        """Take down everything that the daemon has set up; each step is tried whatever the others do."""
+        """Take down everything that was set up, in the reverse order; each step is tried in any case."""
         logger.info("Stopping")
         self._brain.finish()
-        for step in (
-            self._control_server.stop,
-            self._operator.close_all,
-            self._babeld.stop,
-            self._supervisor.stop_all,
-            self._reachability.stop,
-            self._tasks.stop,
-            self._client.stop,
-            self._host.stop,
-            self._status_server.stop,
-        ):
+        for undo in (self._control_server.stop, *reversed(self._undo)):
             try:
-                await step()
+                await undo()
             except Re6stError as error:
                 logger.error("While stopping: %s", error)
             except Exception:

@@ -1,0 +1,158 @@
+"""Keeps track of how this node is reached: reads addresses, asks the home router, watches changes.
+
+What follows from what was found is decided by :mod:`re6st.node.underlay`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import Callable
+from ipaddress import IPv6Network
+
+from re6st.config import NodeConfig
+from re6st.errors import NetlinkError
+from re6st.messages import Endpoint, Transport
+from re6st.node.addresses import host_addresses
+from re6st.node.netlink import Kernel
+from re6st.node.underlay import Situation, Underlay, assess, dial_order, tunnel_endpoints
+from re6st.peers import Peer
+from re6st.status import MappingStatus
+from re6st.upnp.port_mapper import PortMapper
+
+logger = logging.getLogger(__name__)
+
+SETTLE_TIME = 0.3
+"""Seconds to wait after a change of the network, since changes come in groups."""
+
+WATCH_RETRY = 5.0
+"""Seconds until the network is watched again after that has failed."""
+
+NO_UPNP = "port mapping is switched off (upnp = false)"
+
+
+class ReachabilityKeeper:
+    """What this node knows of its place in the underlay. Implements correspondence's view of it."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        network: IPv6Network,
+        seed: str,
+        kernel: Kernel,
+        changed: Callable[[], None],
+    ) -> None:
+        """Call ``changed`` when :attr:`situation` may have changed. ``seed`` tells this node from others."""
+        self._config = config
+        self._kernel = kernel
+        self._changed = changed
+        self._underlay = Underlay(
+            network, advertised=tuple(ipaddress.ip_address(address) for address in config.advertise)
+        )
+        self._mapper = PortMapper(self._assess, seed) if config.upnp else None
+        self._is_mapping = False
+        self.situation: Situation
+        """How the node is reached now."""
+        self.look()
+
+    def look(self) -> None:
+        """Read the addresses of this host anew. Raises :class:`NetlinkError`."""
+        self._underlay = Underlay(
+            self._underlay.network, host_addresses(), self._underlay.advertised, self._underlay.external
+        )
+        self.situation = self._assessed()
+
+    async def start(self) -> None:
+        """Begin to ask the home router, if there is need."""
+        await self._map_if_needed()
+
+    async def watch(self) -> None:
+        """Follow changes of the host's network for ever."""
+        while True:
+            try:
+                async for _ in self._kernel.watch_underlay():
+                    await asyncio.sleep(SETTLE_TIME)
+                    await self._on_network_change()
+            except NetlinkError as error:
+                logger.warning("Changes of the network may be noticed late: %s", error)
+            await asyncio.sleep(WATCH_RETRY)
+            await self._on_network_change()
+
+    async def stop(self) -> None:
+        """Remove all mappings."""
+        if self._mapper is not None and self._is_mapping:
+            await self._mapper.stop()
+
+    def mappings(self) -> list[MappingStatus]:
+        """Return what became of each port that was to be mapped."""
+        return self._mapper.status() if self._mapper is not None and self._is_mapping else []
+
+    # -- endpoints --------------------------------------------------------------------------------------
+
+    async def listener_endpoints(
+        self, peer: Peer, port: int, local: str, remote: str
+    ) -> tuple[Endpoint, ...]:
+        """Return where ``peer``, which came from ``remote`` to ``local``, reaches our UDP ``port``."""
+        mapping = None
+        if self._mapper is not None and self._is_mapping:
+            mapping = await self._mapper.map(Transport.UDP, port)
+        return tunnel_endpoints(
+            self._underlay,
+            port,
+            mapping,
+            local=ipaddress.ip_address(local),
+            remote=ipaddress.ip_address(remote),
+            dialer=[ipaddress.ip_address(endpoint.address) for endpoint in peer.endpoints],
+        )
+
+    def release(self, port: int) -> None:
+        """The UDP ``port`` is no longer used."""
+        if self._mapper is not None:
+            self._mapper.unmap(Transport.UDP, port)
+
+    def dial_endpoints(self, peer: Peer) -> tuple[Endpoint, ...]:
+        """Return the endpoints of ``peer`` that are worth a try from here, best first."""
+        return dial_order(self._underlay, peer.endpoints)
+
+    # -- changes ----------------------------------------------------------------------------------------
+
+    async def _on_network_change(self) -> None:
+        before = self._underlay.addresses
+        with contextlib.suppress(NetlinkError):
+            self.look()
+        if self._underlay.addresses != before:
+            logger.info("The addresses of this host have changed")
+            self._changed()
+        await self._map_if_needed()
+        if self._mapper is not None and self._is_mapping:
+            self._mapper.network_changed()
+
+    async def _map_if_needed(self) -> None:
+        """Ask the home router only where this host has no public address of its own."""
+        has_public = any(one.address.version == 4 for one in self._underlay.public())
+        if self._mapper is None or self._is_mapping or has_public or self._underlay.advertised:
+            return
+        self._is_mapping = True
+        self._mapper.want(Transport.TCP, self._config.control_port)
+        await self._mapper.start()
+        self.situation = self._assessed()
+
+    def _assess(self) -> None:
+        """Take note of what the port mapper has found."""
+        external = self._mapper.external_address if self._mapper is not None else None
+        self._underlay = Underlay(
+            self._underlay.network, self._underlay.addresses, self._underlay.advertised, external
+        )
+        before, self.situation = self.situation, self._assessed()
+        if self.situation != before:
+            logger.info("Reachable from outside: %s", self.situation.reason)
+            self._changed()
+
+    def _assessed(self) -> Situation:
+        port = self._config.control_port
+        if self._mapper is None:
+            return assess(self._underlay, port, None, NO_UPNP)
+        mapping = self._mapper.mapping(Transport.TCP, port) if self._is_mapping else None
+        return assess(self._underlay, port, mapping, self._mapper.reason)
