@@ -1,4 +1,4 @@
-"""The registry's HTTPS API: routes, who is asking, limits, and errors as problem documents (RFC 9457).
+"""The registry's HTTPS API: its routes, who is asking, limits, errors as problem documents (RFC 9457).
 
 Nodes are recognised by the client certificate of the TLS connection; OpenSSL verified its chain, the service
 verifies the rest and asks the database whether it is revoked, for each request. The service blocks
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import TypeVar
 
+import msgspec
 from aiohttp import web
 from msgspec import Struct
 
@@ -28,14 +29,18 @@ from re6st.errors import (
 )
 from re6st.messages import (
     MAXIMUM_BODY,
+    Enrolment,
     EnrolmentRequest,
     MessageType,
+    PeerSample,
     Problem,
     RenewalRequest,
+    SignedDocument,
     SignedPeerRecord,
     decode,
     encode,
 )
+from re6st.registry.openapi import Route, describe_api
 from re6st.registry.service import ENROLMENT_SAMPLE, Caller, Service
 
 logger = logging.getLogger(__name__)
@@ -83,62 +88,80 @@ class Api:
         self._service = service
         self._worker = worker
 
+    def routes(self) -> tuple[Route, ...]:
+        """Return everything that can be asked."""
+        return (
+            Route("GET", "/healthz", self.health),
+            Route("GET", "/v1/openapi.json", self.description),
+            Route("GET", "/v1/ca", self.authority),
+            Route("GET", "/v1/parameters", self.parameters, answer=SignedDocument),
+            Route("GET", "/v1/revocations", self.revocations, answer=SignedDocument),
+            Route(
+                "POST", "/v1/enrolments", self.enrol, request=EnrolmentRequest, answer=Enrolment, status=201
+            ),
+            Route(
+                "POST",
+                "/v1/renewals",
+                self.renew,
+                request=RenewalRequest,
+                answer=Enrolment,
+                status=201,
+                node=True,
+            ),
+            Route("PUT", "/v1/peers/self", self.publish, request=SignedPeerRecord, status=204, node=True),
+            Route("GET", "/v1/peers/sample", self.sample, answer=PeerSample, node=True, query=("count",)),
+            Route("DELETE", "/v1/nodes/self", self.leave, status=204, node=True),
+        )
+
     def application(self) -> web.Application:
         """Return the application with all routes."""
         application = web.Application(middlewares=[_errors, _bounded_time], client_max_size=MAXIMUM_BODY)
-        application.add_routes(
-            [
-                web.get("/healthz", self.health),
-                web.get("/v1/ca", self.authority),
-                web.get("/v1/parameters", self.parameters),
-                web.get("/v1/revocations", self.revocations),
-                web.post("/v1/enrolments", self.enrol),
-                # From here on the client needs a certificate.
-                web.post("/v1/renewals", self.renew),
-                web.put("/v1/peers/self", self.publish),
-                web.get("/v1/peers/sample", self.sample),
-                web.delete("/v1/nodes/self", self.leave),
-            ]
-        )
+        for route in self.routes():
+            application.router.add_route(route.method, route.path, route.handler)
         return application
 
+    async def description(self, _request: web.Request) -> web.Response:
+        """Return this description."""
+        body = msgspec.json.encode(describe_api(self.routes()))
+        return web.Response(body=body, content_type="application/json")
+
     async def health(self, _request: web.Request) -> web.Response:
-        """``GET /healthz``: whether the database can be read."""
+        """Say whether the database can be read."""
         await self._run(self._service.parameters)
         return web.Response(text="ok\n")
 
     async def authority(self, _request: web.Request) -> web.Response:
-        """``GET /v1/ca``: the CA certificate."""
+        """Return the CA certificate (PEM)."""
         return web.Response(body=self._service.authority_pem(), content_type="application/x-pem-file")
 
     async def parameters(self, _request: web.Request) -> web.Response:
-        """``GET /v1/parameters``: the signed network parameters."""
+        """Return the signed network parameters."""
         return _json(await self._run(self._service.parameters))
 
     async def revocations(self, _request: web.Request) -> web.Response:
-        """``GET /v1/revocations``: the signed revocations."""
+        """Return the signed revocations."""
         return _json(await self._run(self._service.revocations))
 
     async def enrol(self, request: web.Request) -> web.Response:
-        """``POST /v1/enrolments``: a certificate against a token."""
+        """Exchange a token for a certificate."""
         message = await _message(request, EnrolmentRequest)
         return _json(await self._run(self._service.enrol, message), HTTPStatus.CREATED)
 
     async def renew(self, request: web.Request) -> web.Response:
-        """``POST /v1/renewals``: a fresh certificate for the caller."""
+        """Return a fresh certificate for the caller."""
         caller = await self._caller(request)
         message = await _message(request, RenewalRequest)
         return _json(await self._run(self._service.renew, caller, message), HTTPStatus.CREATED)
 
     async def publish(self, request: web.Request) -> web.Response:
-        """``PUT /v1/peers/self``: the caller's own peer record."""
+        """Take the caller's own peer record."""
         caller = await self._caller(request)
         record = await _message(request, SignedPeerRecord)
         await self._run(self._service.publish, caller, record)
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     async def sample(self, request: web.Request) -> web.Response:
-        """``GET /v1/peers/sample?count=N``: random peer records."""
+        """Return up to ``count`` random peer records."""
         caller = await self._caller(request)
         text = request.query.get("count", str(ENROLMENT_SAMPLE))
         if not (text.isascii() and text.isdecimal() and len(text) < 4):
@@ -146,7 +169,7 @@ class Api:
         return _json(await self._run(self._service.sample, caller, int(text)))
 
     async def leave(self, request: web.Request) -> web.Response:
-        """``DELETE /v1/nodes/self``: the caller leaves for good."""
+        """Let the caller leave for good."""
         await self._run(self._service.leave, await self._caller(request))
         return web.Response(status=HTTPStatus.NO_CONTENT)
 

@@ -154,6 +154,8 @@ class RegistryServer:
 
 def _listen(address: ListenAddress) -> socket.socket:
     """Return a listening socket. Raises :class:`ConfigError`."""
+    if address.host == "::" and not socket.has_dualstack_ipv6():
+        address = ListenAddress("0.0.0.0", address.port)  # noqa: S104 - all addresses were asked for
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -517,6 +517,36 @@ async def test_public_answers(registry):
     assert (await ask(registry, "GET", "/v1/ca"))[2] == der_to_pem(registry.authority.certificate)
 
 
+async def test_the_api_describes_itself(registry):
+    status, _, body = await ask(registry, "GET", "/v1/openapi.json")
+    document = json.loads(body)
+    assert status == 200
+    renewal = document["paths"]["/v1/renewals"]["post"]
+    assert renewal["security"] == [{"node": []}]
+    assert "security" not in document["paths"]["/v1/enrolments"]["post"]
+    assert set(document["components"]["schemas"]) >= {"Problem", "Enrolment", "SignedPeerRecord"}
+
+
+async def test_a_body_that_never_ends(registry, monkeypatch):
+    monkeypatch.setattr("re6st.registry.http.REQUEST_TIMEOUT", 0.2)
+
+    async def drip():
+        while True:
+            yield b" "
+            await asyncio.sleep(0.05)
+
+    status, _, body = await ask(registry, "POST", "/v1/enrolments", drip())
+    assert (status, decode(body, Problem).type) == (503, "timeout")
+
+
+async def test_one_port_for_both_families(tmp_path):
+    async with running(tmp_path / "r", address="::") as registry:
+        port = registry.server.addresses[0].port
+        for host in ("127.0.0.1", "[::1]"):
+            link = replace(registry.link(), url=RegistryUrl(f"https://{host}:{port}"))
+            assert fingerprint(await fetch_authority(link)) == link.fingerprint
+
+
 async def test_a_storage_failure_is_not_told_to_strangers(registry):
     holder = registry.service._store
     with holder.transaction():
