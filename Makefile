@@ -1,0 +1,59 @@
+# The commands of this tree. "make demo" and "make test" work from a clean clone on Debian 12, as root:
+# what is missing is installed first. Run "make help" for the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+# Fast tests first: what is broken shows early.
+TESTS := $(wildcard tests/unit tests/sim tests/component tests/lab)
+
+.PHONY: help install demo test check format bench clean
+
+help:
+	@echo "make demo    a mesh of nine nodes in a lab internet on this machine (ARGS=--once: take it down again)"
+	@echo "make test    all tests (ARGS: options of pytest, for example ARGS='-k upnp')"
+	@echo "make check   linters, type checker, import contracts"
+	@echo "make bench   measurements (ARGS: for example ARGS='join --json join.json')"
+	@echo "make format  format the sources"
+	@echo "make install what the above need: Debian packages and $(VENV)"
+	@echo "make clean   remove what was generated, $(VENV) included"
+
+# Stamps tell what is done already, so that a repeated run costs nothing.
+PACKAGES_STAMP := build/packages.stamp
+VENV_STAMP := $(VENV)/installed.stamp
+
+install: $(VENV_STAMP)
+
+$(PACKAGES_STAMP): tools/install-packages
+	tools/install-packages
+	@mkdir -p $(@D) && touch $@
+
+$(VENV_STAMP): $(PACKAGES_STAMP) requirements.txt requirements-development.txt pyproject.toml tools/make-venv
+	tools/make-venv $(VENV) $(PYTHON)
+	@touch $@
+
+demo: install
+	$(BIN)/re6st-lab demo $(ARGS)
+
+test: install
+	$(BIN)/pytest $(TESTS) $(ARGS)
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+bench: install
+	$(BIN)/re6st-lab bench $(ARGS)
+
+format: install
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build re6st.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find re6st tests -name __pycache__ -type d -prune -exec rm -rf {} +
