@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -170,3 +171,16 @@ def test_a_corrupted_database_is_refused(operator):
     for command in (("serve", "--listen", "127.0.0.1:0"), ("nodes",)):
         assert "corrupted" in operator.fails(*command)
     assert database.read_bytes() == octets
+
+
+def test_a_locked_database_is_refused(operator):
+    holder = sqlite3.connect(operator.state / "registry.sqlite3", isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        message = operator.fails("serve", "--listen", "127.0.0.1:0")
+    finally:
+        holder.execute("ROLLBACK")
+        holder.close()
+    assert "is locked by another program" in message
+    assert operator("nodes", "--json") == "[]\n"
