@@ -24,7 +24,7 @@ from re6st.files import write_atomically
 from re6st.routing import configuration as settings
 from re6st.routing.configuration import BabelConfiguration, BabelFiles
 from re6st.routing.control import ControlConnection
-from re6st.routing.first_exchange import first_packet, send_packet
+from re6st.routing.first_exchange import first_packet, send_packet, wildcard_request
 from re6st.routing.monitor import Update
 from re6st.routing.table import Change, InterfaceQuiet, InterfaceUp, NeighbourHeard, RoutingTable
 from re6st.supervisor import ChildExit, ChildSpec, RestartPolicy, Supervisor
@@ -40,6 +40,7 @@ _SLOW_RECONNECT_INTERVAL = 0.5
 _NUDGE_DELAYS = (0.14, 0.14, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds after each packet of a first exchange. An urgent answer is ready after 125 ms."""
 _NOT_READY_DELAY = 0.01
+_READY_ATTEMPTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,8 @@ class Babeld:
         :mod:`re6st.routing.first_exchange`.
         """
         self._stop_nudging(interface)
+        if interface not in self._links:
+            return
         self._nudges[interface] = asyncio.create_task(self._nudge(interface), name=f"nudge {interface}")
 
     def _command(self, interface: str, cost: int) -> str:
@@ -205,6 +208,9 @@ class Babeld:
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)
             self._announce(changes)
+            for interface in self._links:
+                if fresh.is_up(interface) and not fresh.has_heard_routes(interface):
+                    self.nudge(interface)
             await connection.wait_closed()
         finally:
             self._connection = None
@@ -219,31 +225,33 @@ class Babeld:
     # -- the first exchange of routes -------------------------------------------------------------------
 
     async def _nudge(self, interface: str) -> None:
-        started = asyncio.get_running_loop().time()
         number = secrets.randbits(16)
         for delay in _NUDGE_DELAYS:
-            if await self._send_first_packet(interface, number):
-                number += 2
-                await asyncio.sleep(delay)
-            else:
-                await asyncio.sleep(_NOT_READY_DELAY)
+            await self._send_first_packet(interface, number)
+            number += 2
+            await asyncio.sleep(delay)
             if self.table.is_reachable(interface) and self.table.has_heard_routes(interface):
                 break
-        # Now no babeld has any reason to think that it has just sent its whole table.
-        elapsed = asyncio.get_running_loop().time() - started
-        await asyncio.sleep(max(0.0, max(self._configuration.hello_interval, 1.0) + 1.5 - elapsed))
-        await self._send_first_packet(interface, number)
+        await asyncio.sleep(max(self._configuration.hello_interval, 1.0) + 1.5)
+        self._send(interface, wildcard_request())
 
-    async def _send_first_packet(self, interface: str, number: int) -> bool:
-        link = self._links.get(interface)
-        if link is None or not self.table.is_up(interface):
-            return False
+    async def _send_first_packet(self, interface: str, number: int) -> None:
+        """Send the packet as soon as the kernel takes it.
+
+        A link that was set up gets its multicast route a moment later, and if many links change at the
+        same time up to a second later.
+        """
+        link = self._links[interface]
         packet = first_packet(
-            cost=link.cost,
-            hello_interval=self._configuration.hello_interval,
-            number=number,
-            peer=link.peer,
+            cost=link.cost, hello_interval=self._configuration.hello_interval, number=number, peer=link.peer
         )
+        for _ in range(_READY_ATTEMPTS):
+            if self._send(interface, packet):
+                return
+            await asyncio.sleep(_NOT_READY_DELAY)
+
+    def _send(self, interface: str, packet: bytes) -> bool:
+        """Send ``packet`` as if babeld did; return whether that was possible."""
         try:
             send_packet(interface, self._configuration.port, packet)
         except NetlinkError as error:

@@ -18,7 +18,8 @@ in a packet that babeld could have sent (all sections of RFC 8966):
   answer, provided that babeld speaks to its neighbours by unicast.
 
 It is sent when our link is up, again as soon as babeld hears the neighbour (now its link is up as well),
-a few times more for as long as its routes are missing, and once more after a hello interval.
+and a few times more for as long as its routes are missing. After a hello interval, when babeld heeds wildcard
+requests again, one more follows for what may have been lost.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _ACKNOWLEDGMENT_REQUEST, _HELLO, _IHU, _ROUTE_REQUEST, _SEQNO_REQUEST = 2, 4, 5,
 _WILDCARD, _IPV6 = 0, 2
 _UNICAST = 0x8000
 _ANYONE = bytes(8)
+_WILDCARD_REQUEST = (_ROUTE_REQUEST, bytes((_WILDCARD, 0)))
 _CHECKSUM_OFFSET = 6
 """Where the checksum is in a UDP header."""
 
@@ -49,19 +51,29 @@ def first_packet(*, cost: int, hello_interval: float, number: int, peer: IPv6Net
     """
     interval = max(1, min(0xFFFF, round(hello_interval * 100)))
     number &= 0xFFFF
+    # The unicast Hellos have to last until babeld has sent two of its own, even if one more is lost.
     parts = [
-        struct.pack("!HHH", _UNICAST, number, interval),
-        struct.pack("!HHH", _UNICAST, (number + 1) & 0xFFFF, interval),
+        struct.pack("!HHH", _UNICAST, number, min(0xFFFF, 2 * interval)),
+        struct.pack("!HHH", _UNICAST, (number + 1) & 0xFFFF, min(0xFFFF, 2 * interval)),
         struct.pack("!HHH", 0, number, interval),
     ]
     records = [(_HELLO, part) for part in parts]
     records.append((_IHU, struct.pack("!BBHH", _WILDCARD, 0, cost, min(0xFFFF, 3 * interval))))
-    records.append((_ROUTE_REQUEST, struct.pack("!BB", _WILDCARD, 0)))
+    records.append(_WILDCARD_REQUEST)
     if peer is not None:
         prefix = peer.network_address.packed[: (peer.prefixlen + 7) // 8]
         head = struct.pack("!BBHBB", _IPV6, peer.prefixlen, 0, 1, 0)
         records.append((_SEQNO_REQUEST, head + _ANYONE + prefix))
     records.append((_ACKNOWLEDGMENT_REQUEST, struct.pack("!HHH", 0, number, 1)))
+    return _packet(records)
+
+
+def wildcard_request() -> bytes:
+    """Return the packet that only asks for all routes."""
+    return _packet([_WILDCARD_REQUEST])
+
+
+def _packet(records: list[tuple[int, bytes]]) -> bytes:
     body = b"".join(struct.pack("!BB", kind, len(value)) + value for kind, value in records)
     return struct.pack("!BBH", _MAGIC, _VERSION, len(body)) + body
 
