@@ -216,6 +216,13 @@ class World:
         node.sequence += 1
         self.report(node, ev.OwnCertificateChanged(node.issued, node.issued + node.lifetime))
 
+    def dial_anew(self, node: SimNode) -> None:
+        """Let a node give up its tunnels and ask for new ones, as after losing sight of a peer."""
+        for tunnel in node.core.tunnels():
+            if tunnel.handle in node.sides:
+                side, link = node.sides[tunnel.handle]
+                self._driver_ended(side, link, "lost")
+
     def revoke(self, *nodes: SimNode) -> None:
         """Publish new revocations at the registry."""
         self.revoked |= {node.serial for node in nodes}
