@@ -149,7 +149,7 @@ def test_few_reachable_nodes_let_everybody_in() -> None:
 
 
 def test_a_newcomer_is_known_everywhere_after_a_few_rounds() -> None:
-    world = settled_world(150, 10)
+    world = settled_world(100, 10)
     newcomer = world.add()
     world.start(newcomer)
     world.run(5)
@@ -157,11 +157,11 @@ def test_a_newcomer_is_known_everywhere_after_a_few_rounds() -> None:
     world.registry_up = False
     world.run(5 * 60)
     knowing = sum(node.core.peer(newcomer.prefix) is not None for node in world.living)
-    assert knowing >= 0.95 * 150
+    assert knowing >= 0.95 * 100
 
 
 def test_revocations_flood_the_network_and_cut_the_revoked_off() -> None:
-    world = settled_world(150, 11)
+    world = settled_world(100, 11)
     revoked = world.nodes[3]
     world.revoke(revoked)
     messenger = world.nodes[70]
