@@ -140,8 +140,6 @@ class TunnelRequest(Message, frozen=True, kw_only=True):
     replace: bool = False
     """Drop an existing tunnel to the dialer instead of refusing."""
     isolated: bool = False
-    """The dialer has no tunnel and finds none: make room for it even if all tunnels are taken."""
-    isolated: bool = False
     """The dialer has no tunnel at all: a full listener may end another one for its sake."""
     parameters_version: Version = 0
     revocations_version: Version = 0

@@ -153,7 +153,6 @@ class Correspondence:
                     mtu=min(request.mtu, self._config.tunnel_mtu),
                     replace=request.replace,
                     isolated=request.isolated,
-                    isolated=request.isolated,
                 )
             )
             return await pending.answer
@@ -260,7 +259,6 @@ class Correspondence:
             transports=(Transport.UDP,),
             mtu=self._config.tunnel_mtu,
             replace=effect.replace,
-            isolated=effect.isolated,
             isolated=effect.isolated,
             parameters_version=self._documents.parameters.version,
             revocations_version=self._documents.revocations.version,
