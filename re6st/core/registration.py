@@ -18,7 +18,7 @@ from re6st.core.deadlines import Timer
 from re6st.core.effects import AskRegistry
 from re6st.core.events import RegistryOperation
 
-REFUSED_DELAY = 3600.0
+REFUSED_DELAY = 600.0
 """Seconds after which a request that the registry refused is tried all the same."""
 
 RENEWAL_AT = 2 / 3
