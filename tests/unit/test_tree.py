@@ -1,0 +1,166 @@
+"""The tree itself: that it can be read, installed and looked up in the manual."""
+
+import ast
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+
+from re6st.config import NodeConfig, default_locations, from_values, load
+from re6st.lab.cli import cli as lab_cli
+from re6st.node.cli import main as node_cli
+from re6st.registry.cli import cli as registry_cli
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(path for path in (ROOT / "re6st").rglob("*.py"))
+MANUALS = {"re6st-node": node_cli, "re6st-registry": registry_cli, "re6st-lab": lab_cli}
+ONE_ADAPTER = {
+    "miniupnpc": ["re6st/upnp/igd.py"],
+    "netifaces": ["re6st/node/addresses.py"],
+    "sqlite3": ["re6st/node/cache.py", "re6st/registry/database.py", "re6st/registry/store.py"],
+}
+"""A library is known to these modules only."""
+
+DRAWS_NOTHING_BY_ITSELF = ["re6st/core", "re6st/tunnel/lifecycle.py", "re6st/upnp/mappings.py"]
+"""Given a source of randomness and the time, these repeat themselves exactly."""
+
+
+def relative(path):
+    return str(path.relative_to(ROOT))
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_first_line_names_the_duty(path):
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    assert text, "every module says what it is for"
+    assert text.splitlines()[0].endswith("."), "in its first line, as a sentence"
+
+
+def test_every_package_is_installed():
+    packages = {relative(path.parent).replace("/", ".") for path in MODULES if path.name == "__init__.py"}
+    assert packages == set(project()["tool"]["setuptools"]["packages"])
+
+
+def test_every_data_file_is_installed():
+    patterns = project()["tool"]["setuptools"]["package-data"]
+    listed = {
+        found
+        for package, globs in patterns.items()
+        for pattern in globs
+        for found in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    present = {
+        path
+        for path in (ROOT / "re6st").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and path.name != "py.typed"
+    }
+    assert present <= listed
+
+
+def test_no_module_lies_outside_a_package():
+    assert all((path.parent / "__init__.py").exists() for path in MODULES)
+
+
+@pytest.mark.parametrize(
+    "name", ["scripts/re6st-node", "scripts/re6st-registry", "scripts/re6st-lab", ".ci/run"]
+)
+def test_scripts_can_be_run(name):
+    path = ROOT / name
+    assert os.access(path, os.X_OK)
+    assert path.read_text().startswith("#!/usr/bin/env ")
+
+
+def test_test_files_have_unique_names():
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert len(names) == len(set(names)), "pytest would import one for the other"
+
+
+def imports(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("library", ONE_ADAPTER)
+def test_library_has_one_adapter(library):
+    users = [relative(path) for path in MODULES if library in imports(ast.parse(path.read_text()))]
+    assert set(users) <= set(ONE_ADAPTER[library])
+
+
+@pytest.mark.parametrize("place", DRAWS_NOTHING_BY_ITSELF)
+def test_randomness_is_given(place):
+    top = ROOT / place
+    for path in sorted(top.rglob("*.py")) if top.is_dir() else [top]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "random":
+                assert [alias.name for alias in node.names] == ["Random"], relative(path)
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "random"
+            ):
+                assert node.attr == "Random", f"{relative(path)}: random.{node.attr}"
+
+
+def commands(command, path=()):
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from commands(inner, (*path, name))
+
+
+@pytest.mark.parametrize("program", MANUALS)
+def test_manual_has_every_command_and_option(program):
+    text = (ROOT / "docs" / "man" / f"{program}.8").read_text()
+    flags = set(re.findall(r"(?:Fl| ,) (-?[A-Za-z][A-Za-z-]*)", text))
+    words = set(re.findall(r"[a-z][a-z-]*", text))
+    missing = []
+    for path, command in commands(MANUALS[program]):
+        missing += [name for name in path if name not in words]
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                missing += [
+                    f"{' '.join(path)} {option}"
+                    for option in parameter.opts
+                    if option.startswith("--") and option[1:] not in flags
+                ]
+    assert not missing
+
+
+def test_example_configuration_has_every_setting_with_its_default():
+    text = (ROOT / "conf" / "node.toml").read_text()
+    values = tomllib.loads(re.sub(r"^#([a-z-]+ = )", r"\1", text, flags=re.MULTILINE))
+    fields = msgspec.structs.fields(NodeConfig)
+    assert set(values) == {field.encode_name for field in fields}
+    config = from_values(values, "node.toml")
+    for field in fields:
+        if field.default is not msgspec.NODEFAULT and field.name not in ("registry", "advertise"):
+            assert getattr(config, field.name) == field.default
+
+
+def test_example_configuration_can_be_used_as_it_is():
+    config = load(ROOT / "conf" / "node.toml", default_locations("re6st"))
+    assert config.control_port == 4226
+
+
+def test_dependencies_are_pinned():
+    def names(lines):
+        return {
+            re.split(r"[=<>~ ]", line)[0].lower().replace("_", "-") for line in lines if line[:1] not in "#\n"
+        }
+
+    declared = project()["project"]
+    runtime = names((ROOT / "requirements.txt").read_text().splitlines(keepends=True))
+    development = names((ROOT / "requirements-development.txt").read_text().splitlines(keepends=True))
+    assert names(declared["dependencies"]) <= runtime
+    assert names(declared["optional-dependencies"]["development"]) <= development
