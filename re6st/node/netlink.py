@@ -34,6 +34,7 @@ containers, is preferred."""
 MAXIMUM_ALIAS = 63
 """Characters of an interface alias that we use (the kernel takes 255)."""
 
+_RT_SCOPE_LINK = 253  # rtnetlink(7)
 _IFA_F_NODAD = 2  # if_addr.h: usable at once, without looking for duplicates
 _INTERFACE_SETTINGS = {
     # What a peer sends through a tunnel must not configure this host.
@@ -202,8 +203,8 @@ class Kernel:
     async def watch_underlay(self) -> AsyncIterator[UnderlayChanged]:
         """Yield an event for each change of the host's own links, addresses and default routes.
 
-        Tunnel interfaces and other routes are left out. Several changes often come together: wait a moment
-        before acting. Raises :class:`NetlinkError`; some changes may have been missed then.
+        Tunnel interfaces, link-local addresses and other routes are left out. Several changes often come
+        together: wait a moment before acting. Raises :class:`NetlinkError`: some may have been missed then.
         """
         async with self._subscription() as subscription:
             while True:
@@ -240,7 +241,9 @@ class Kernel:
             ours = self._pattern.fullmatch(message.get("ifname") or "")
             return None if ours else UnderlayChanged("link")
         if event in ("RTM_NEWADDR", "RTM_DELADDR"):
-            return None if self._is_ours(message["index"]) else UnderlayChanged("address")
+            if message["scope"] == _RT_SCOPE_LINK or self._is_ours(message["index"]):
+                return None
+            return UnderlayChanged("address")
         if event in ("RTM_NEWROUTE", "RTM_DELROUTE"):
             is_default = message["dst_len"] == 0 and message["proto"] != BABEL_PROTOCOL
             return UnderlayChanged("route") if is_default else None

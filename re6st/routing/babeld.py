@@ -15,7 +15,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 from pathlib import Path
 
@@ -43,12 +43,14 @@ _NOT_READY_DELAY = 0.01
 _READY_ATTEMPTS = 200
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Link:
     """What is known of the tunnel on an interface."""
 
     cost: int
     peer: IPv6Network | None
+    number: int = field(default_factory=lambda: secrets.randbits(16))
+    """Of the next Hello that is sent on babeld's behalf; a jump would look like a restart."""
 
 
 class Babeld:
@@ -225,17 +227,15 @@ class Babeld:
     # -- the first exchange of routes -------------------------------------------------------------------
 
     async def _nudge(self, interface: str) -> None:
-        number = secrets.randbits(16)
         for delay in _NUDGE_DELAYS:
-            await self._send_first_packet(interface, number)
-            number += 2
+            await self._send_first_packet(interface)
             await asyncio.sleep(delay)
             if self.table.is_reachable(interface) and self.table.has_heard_routes(interface):
                 break
         await asyncio.sleep(max(self._configuration.hello_interval, 1.0) + 1.5)
         self._send(interface, wildcard_request())
 
-    async def _send_first_packet(self, interface: str, number: int) -> None:
+    async def _send_first_packet(self, interface: str) -> None:
         """Send the packet as soon as the kernel takes it.
 
         A link that was set up gets its multicast route a moment later, and if many links change at the
@@ -243,8 +243,12 @@ class Babeld:
         """
         link = self._links[interface]
         packet = first_packet(
-            cost=link.cost, hello_interval=self._configuration.hello_interval, number=number, peer=link.peer
+            cost=link.cost,
+            hello_interval=self._configuration.hello_interval,
+            number=link.number,
+            peer=link.peer,
         )
+        link.number += 2
         for _ in range(_READY_ATTEMPTS):
             if self._send(interface, packet):
                 return

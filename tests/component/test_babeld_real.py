@@ -1,0 +1,222 @@
+"""The real babeld on two hosts, connected by tunnels one after the other."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+
+import pytest
+from namespaced import Host, Tunnel, remove_all, wait_until
+
+from re6st.errors import ChildError
+from re6st.node.netlink import Kernel
+from re6st.routing.babeld import CHILD_NAME, Babeld
+from re6st.routing.configuration import BabelConfiguration
+from re6st.routing.table import Change, InterfaceQuiet, NeighbourDown, NeighbourUp
+from re6st.supervisor import Supervisor
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+DEADLINE = 3.0
+"""Seconds from links up to routes at both ends."""
+
+
+class Node:
+    """A host with the kernel's state and the routing daemon of a node."""
+
+    def __init__(self, name: str, number: int, directory: Path, hello_interval: float = 4.0) -> None:
+        self.prefix = IPv6Network(f"2001:db8:42:{number}::/64")
+        self.address = IPv6Address(int(self.prefix.network_address) + 1)
+        self.changes: list[Change] = []
+        self.host = Host(name)
+        self.kernel = Kernel("re6st")
+        self.directory = directory / name
+        self.directory.mkdir()
+        self.supervisor = Supervisor(self.directory / "children")
+        self.babeld = Babeld(
+            self.directory,
+            self.supervisor,
+            BabelConfiguration(NETWORK, self.prefix, 6696, hello_interval, update_interval=60.0),
+            self.changes.append,
+        )
+        self.host.call(self.kernel.open())
+        self.host.call(self.kernel.add_prefix(self.prefix, "lo"))
+        self.host.call(self.babeld.start())
+
+    def prepare(self, interface: str) -> None:
+        self.host.call(self.kernel.ensure_tun(interface, mtu=1280, alias="peer"))
+
+    def up(self, interface: str, peer: Node, cost: int = 100) -> None:
+        self.host.call(self.babeld.attach(interface, cost, peer.prefix))
+        self.host.call(self.kernel.set_link(interface, up=True))
+
+    def down(self, interface: str) -> None:
+        self.host.call(self.kernel.set_link(interface, up=False))
+        self.host.do(lambda: self.babeld.detach(interface))
+
+    def routes(self, interface: str) -> set[IPv6Network]:
+        table = self.babeld.table
+        return self.host.do(lambda: {r.prefix for r in table.installed() if r.interface == interface})
+
+    def remove(self) -> None:
+        self.host.call(self.babeld.stop())
+        self.host.call(self.kernel.close())
+        self.host.remove()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
+    nodes = (Node("left", 1, tmp_path), Node("right", 2, tmp_path))
+    yield nodes
+    for node in nodes:
+        node.remove()
+
+
+def open_tunnel(left: Node, right: Node, interface: str) -> Tunnel:
+    for node in (left, right):
+        node.prepare(interface)
+    return Tunnel(left.host, interface, right.host, interface)
+
+
+def wait_for_routes(left: Node, right: Node, interface: str) -> float:
+    return wait_until(
+        lambda: right.prefix in left.routes(interface) and left.prefix in right.routes(interface),
+        DEADLINE,
+        f"routes at both ends of {interface}",
+    )
+
+
+def test_ten_tunnels_in_a_row(pair: tuple[Node, Node]) -> None:
+    """Each tunnel gives routes at both ends soon, whichever end comes up first."""
+    left, right = pair
+    generator = random.Random(1)
+    for slot in range(10):
+        interface = f"re6st{slot}"
+        tunnel = open_tunnel(left, right, interface)
+        first, second = generator.sample((left, right), 2)
+        first.up(interface, second)
+        # Now and then one end is much later: its peer was told late that the tunnel is up.
+        pause = 1.5 if slot in (3, 7) else generator.uniform(0, 0.1)
+        time.sleep(pause)
+        second.up(interface, first)
+        wait_for_routes(left, right, interface)
+        if slot == 0:
+            assert left.host.pings(str(right.address))
+        for node in pair:
+            node.down(interface)
+        wait_until(
+            lambda used=interface: not left.routes(used) and not right.routes(used), DEADLINE, "no routes"
+        )
+        tunnel.close()
+
+
+def test_a_tunnel_stays_usable_after_the_first_exchange(tmp_path: Path) -> None:
+    """What hurries the first exchange must not confuse babeld later; a forgotten neighbour is reported."""
+    left, right = Node("left", 1, tmp_path, 0.5), Node("right", 2, tmp_path, 0.5)
+    try:
+        tunnel = open_tunnel(left, right, "re6st0")
+        left.up("re6st0", right)
+        right.up("re6st0", left)
+        wait_for_routes(left, right, "re6st0")
+        time.sleep(6)  # twelve hellos: longer than all that we have said on babeld's behalf is valid
+        for node in (left, right):
+            assert node.changes.count(NeighbourUp("re6st0")) == 1
+            assert NeighbourDown("re6st0") not in node.changes
+            neighbours = node.babeld.table.neighbours("re6st0")
+            assert [(neighbour.rxcost, neighbour.cost) for neighbour in neighbours] == [(100, 100)]
+        for node in (left, right):
+            node.down("re6st0")
+            assert InterfaceQuiet("re6st0") not in node.changes
+        wait_until(lambda: InterfaceQuiet("re6st0") in left.changes, 20, "the neighbour is forgotten")
+        left.host.do(lambda: left.babeld.detach("re6st5"))
+        assert InterfaceQuiet("re6st5") in left.changes
+        tunnel.close()
+    finally:
+        left.remove()
+        right.remove()
+
+
+def test_routes_come_back_after_babeld_was_killed(tmp_path: Path) -> None:
+    """The kernel keeps the routes meanwhile; babeld knows them again after two hellos of the neighbour."""
+    left, right = Node("left", 1, tmp_path, 1.0), Node("right", 2, tmp_path, 1.0)
+    try:
+        tunnel = open_tunnel(left, right, "re6st0")
+        left.up("re6st0", right)
+        right.up("re6st0", left)
+        wait_for_routes(left, right, "re6st0")
+        child = left.supervisor.get(CHILD_NAME)
+        assert child is not None
+        assert child.pid is not None
+        before = child.pid
+        os.kill(before, signal.SIGKILL)
+        assert left.host.pings(str(right.address))
+        wait_until(lambda: child.pid not in (None, before), 5, "babeld runs again")
+        wait_until(lambda: left.babeld.state == "running", 5, "the connection is there again")
+        wait_for_routes(left, right, "re6st0")
+        assert left.host.pings(str(right.address))
+        tunnel.close()
+    finally:
+        left.remove()
+        right.remove()
+
+
+def test_stopping_retracts_routes_and_leaves_no_file(pair: tuple[Node, Node]) -> None:
+    left, right = pair
+    tunnel = open_tunnel(left, right, "re6st0")
+    left.up("re6st0", right)
+    right.up("re6st0", left)
+    wait_for_routes(left, right, "re6st0")
+    left.host.call(left.babeld.stop())
+    wait_until(lambda: left.prefix not in right.routes("re6st0"), 2, "the route is retracted")
+    assert sorted(path.name for path in left.directory.iterdir()) == ["babeld.state", "children"]
+    assert "proto babel" not in left.host.ip("route")
+    tunnel.close()
+
+
+def test_only_prefixes_of_nodes_are_accepted(pair: tuple[Node, Node]) -> None:
+    """A peer that announces more than it may is not believed, whatever its own filters are."""
+    left, right = pair
+    right.host.call(right.babeld.stop())
+    stolen = ("::/0", "2001:db8:42::/48", "2001:db8:42:1::/64", "2001:db8:42:1::99/128", "2001:db8:77::/64")
+    legitimate = ("2001:db8:42:2::/64", "2001:db8:42:7:1::/80")
+    for prefix in (*stolen, *legitimate):
+        if prefix != str(right.prefix):
+            right.host.ip("route", "add", "unreachable", prefix, "proto", "44", "metric", "7000")
+    configuration = right.directory / "rogue.conf"
+    configuration.write_text(
+        "skip-kernel-setup true\nredistribute proto 44\ninterface re6st0 hello-interval 0.5\n"
+    )
+    tunnel = open_tunnel(left, right, "re6st0")
+    left.up("re6st0", right)
+    right.host.call(right.kernel.set_link("re6st0", up=True))
+    files = [str(right.directory / name) for name in ("rogue.conf", "rogue.state", "rogue.pid")]
+    right.host.run("babeld", "-D", "-c", files[0], "-S", files[1], "-I", files[2], "-L", "/dev/null")
+    wait_until(lambda: len(left.routes("re6st0")) == len(legitimate), 10, "the legitimate routes")
+    assert {str(route.prefix) for route in left.babeld.table.routes()} == set(legitimate)
+    assert "src 2001:db8:42:1::1" in left.host.ip("route", "show", legitimate[0])
+    tunnel.close()
+
+
+def test_start_says_why_babeld_does_not_come_up(tmp_path: Path) -> None:
+    """The port is taken: the error carries what babeld has printed, and nothing is left."""
+    host = Host("lonely")
+    taken = host.do(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+    try:
+        host.do(lambda: taken.bind(("::", 6696)))
+        prefix = IPv6Network("2001:db8:42:1::/64")
+        configuration = BabelConfiguration(NETWORK, prefix, 6696, 4.0, 60.0)
+        supervisor = Supervisor(tmp_path / "children")
+        babeld = Babeld(tmp_path, supervisor, configuration, lambda change: None)
+        with pytest.raises(ChildError, match="in use"):
+            host.call(babeld.start())
+        assert [path.name for path in tmp_path.iterdir()] == ["children"]
+        assert not list((tmp_path / "children").iterdir())
+        assert babeld.state == "stopped"
+    finally:
+        taken.close()
+        remove_all([host])

@@ -1,0 +1,85 @@
+import struct
+from ipaddress import IPv6Network
+from pathlib import Path
+
+import pytest
+
+from re6st.messages import NetworkParameters
+from re6st.routing.configuration import (
+    PLACEHOLDER,
+    BabelConfiguration,
+    BabelFiles,
+    arguments,
+    interface_command,
+    render,
+)
+from re6st.routing.first_exchange import first_packet, wildcard_request
+
+PARAMETERS = NetworkParameters(version=1, network="2001:db8:42::/48", babel_port=6700, hello_interval=2.5)
+CONFIGURATION = BabelConfiguration.from_parameters(IPv6Network("2001:db8:42:100::/64"), PARAMETERS)
+
+
+def test_configuration_file() -> None:
+    assert render(CONFIGURATION).splitlines() == [
+        "skip-kernel-setup true",
+        "router-id 20:01:0d:b8:00:42:01:00",
+        "interface re6st-no-interface",
+        "redistribute ip 2001:db8:42:100::/64 eq 64 proto 44 allow",
+        "redistribute local deny",
+        "redistribute deny",
+        "in ip 2001:db8:42:100::/64 deny",
+        "in ip 2001:db8:42::/48 ge 49 le 120 allow",
+        "in deny",
+        "install pref-src 2001:db8:42:100::1",
+    ]
+
+
+def test_the_placeholder_can_never_be_an_interface() -> None:
+    assert len(PLACEHOLDER) > 15
+
+
+def test_arguments_name_files_of_the_runtime_directory() -> None:
+    argv = arguments(CONFIGURATION, BabelFiles.inside(Path("/run/x")))
+    assert argv[0] == "babeld"
+    assert dict(zip(argv[1::2], argv[2::2], strict=True)) == {
+        "-c": "/run/x/babeld.conf",
+        "-G": "/run/x/babeld.sock",
+        "-S": "/run/x/babeld.state",
+        "-I": "/run/x/babeld.pid",
+        "-p": "6700",
+    }
+
+
+def test_interface_command() -> None:
+    command = interface_command(CONFIGURATION, "re6st3", 123)
+    assert command.startswith("interface re6st3 type wired ")
+    assert "rxcost 123 hello-interval 2.50 update-interval 60.00" in command
+    assert "enable-timestamps false" in command
+
+
+@pytest.mark.parametrize("cost", [0, -1, 65535])
+def test_impossible_costs(cost: int) -> None:
+    with pytest.raises(ValueError, match="cost"):
+        interface_command(CONFIGURATION, "re6st3", cost)
+
+
+def test_wildcard_request() -> None:
+    assert wildcard_request().hex(" ") == "2a 02 00 04 09 02 00 00"
+
+
+@pytest.mark.parametrize(
+    "peer", [None, IPv6Network("2001:db8:42:2::/64"), IPv6Network("2001:db8:42:2:80::/73")]
+)
+def test_first_packet_is_well_formed(peer: IPv6Network | None) -> None:
+    packet = first_packet(cost=100, hello_interval=600.0, number=0x1FFFF, peer=peer)
+    magic, version, length = struct.unpack("!BBH", packet[:4])
+    assert (magic, version, length) == (42, 2, len(packet) - 4)
+    body, kinds = packet[4:], []
+    while body:
+        kinds.append(body[0])
+        if body[0] == 10:
+            assert peer is not None
+            assert body[2:4] == bytes((2, peer.prefixlen))
+            assert body[16 : 2 + body[1]] == peer.network_address.packed[: (peer.prefixlen + 7) // 8]
+        body = body[2 + body[1] :]
+    assert kinds == [4, 4, 4, 5, 9, *([10] if peer else []), 2]
