@@ -57,7 +57,7 @@ from re6st.node.control_client import ControlClient
 from re6st.node.documents import Documents
 from re6st.node.own_record import OwnRecord
 from re6st.node.tasks import Tasks
-from re6st.node.tunnels import TunnelOperator
+from re6st.node.tunnels import Tunnel, TunnelOperator
 from re6st.node.verifier import Verifier
 from re6st.peers import Peer
 
@@ -121,7 +121,8 @@ class Correspondence:
         self._sample = sample
         self._pending: dict[int, Pending] = {}
         self._last_request = 0
-        self._requests: dict[int, asyncio.Task[None]] = {}
+        self._requests: set[int] = set()
+        """Tunnels whose request is under way and still wanted."""
         self.operator: TunnelOperator
         """Set once by the daemon: the two need each other."""
 
@@ -190,12 +191,13 @@ class Correspondence:
 
     def offer(self, effect: OfferTunnel) -> None:
         """Listen for the peer, then answer its request."""
-        self._tasks.spawn(self._offer(effect), f"listen for {effect.peer.name}")
+        tunnel = self.operator.expect(effect)
+        self._tasks.spawn(self._offer(effect, tunnel), f"listen for {effect.peer.name}")
 
-    async def _offer(self, effect: OfferTunnel) -> None:
+    async def _offer(self, effect: OfferTunnel, tunnel: Tunnel) -> None:
         pending = self._pending.get(effect.request)
         try:
-            listening = await self.operator.listen(effect)
+            listening = await self.operator.listen(tunnel, effect.mtu)
             endpoints: tuple[Endpoint, ...] = ()
             if pending is not None:
                 endpoints = await self._underlay.listener_endpoints(
@@ -240,15 +242,12 @@ class Correspondence:
 
     def request(self, effect: RequestTunnel) -> None:
         """Ask a peer for a tunnel."""
-        task = self._tasks.spawn(self._request(effect), f"ask {effect.peer.name} for a tunnel")
-        self._requests[effect.tunnel] = task
-        task.add_done_callback(lambda _: self._requests.pop(effect.tunnel, None))
+        self._requests.add(effect.tunnel)
+        self._tasks.spawn(self._request(effect), f"ask {effect.peer.name} for a tunnel")
 
     def cancel_request(self, effect: CancelRequest) -> None:
-        """Forget a request that is under way."""
-        task = self._requests.get(effect.tunnel)
-        if task is not None:
-            task.cancel()
+        """Forget a request that is under way; an offer that comes all the same is declined."""
+        self._requests.discard(effect.tunnel)
 
     async def _request(self, effect: RequestTunnel) -> None:
         request = TunnelRequest(
@@ -272,8 +271,14 @@ class Correspondence:
                 if peer.prefix != effect.peer.prefix:
                     raise UntrustedError(f"{effect.peer.name} answered with the record of {peer.name}")
         except (IdentityError, ProtocolError) as error:
+            self._requests.discard(effect.tunnel)
             self._report(TunnelRequestFailed(effect.tunnel, str(error)))
             return
+        if effect.tunnel not in self._requests:
+            if isinstance(answer, TunnelOffer):
+                await self._cancel_at_peer(effect.peer, answer.tunnel)
+            return
+        self._requests.discard(effect.tunnel)
         if isinstance(answer, TunnelRefusal):
             hints = self._verifier.open_all(answer.hints)
             self._report(TunnelRefused(effect.tunnel, answer.reason, answer.detail, hints))

@@ -18,7 +18,7 @@ from typing import Protocol
 from re6st.config import NodeConfig
 from re6st.core.effects import AttachTunnel, CloseTunnel, DetachTunnel, DialTunnel, OfferTunnel
 from re6st.core.events import Event, TrafficCounted, TunnelDown, TunnelUp
-from re6st.errors import Re6stError
+from re6st.errors import LocalProtocolError, Re6stError
 from re6st.messages import Endpoint
 from re6st.node.tasks import Tasks
 from re6st.peers import Peer
@@ -41,11 +41,14 @@ class Interfaces(Protocol):
 class RoutingDaemon(Protocol):
     """The routing daemon, as far as tunnels need it."""
 
-    async def attach(self, interface: str, cost: int) -> None:
-        """Give ``interface``, which is down, this cost for the next time it is set up."""
+    async def attach(self, interface: str, cost: int, peer: IPv6Network | None = None) -> None:
+        """Give ``interface``, which is down, this cost for the next time it is set up.
+
+        The node prefix of ``peer`` makes the first exchange of routes much faster.
+        """
 
     def detach(self, interface: str) -> None:
-        """Take note that ``interface`` was set down."""
+        """Take note that the link of ``interface`` was set down."""
 
 
 @dataclass(slots=True)
@@ -144,19 +147,25 @@ class TunnelOperator:
 
     # -- effects ----------------------------------------------------------------------------------------
 
-    async def listen(self, effect: OfferTunnel) -> Listening:
-        """Make our end of a tunnel that a peer asked for. Raises :class:`Re6stError`."""
+    def expect(self, effect: OfferTunnel) -> Tunnel:
+        """Take note of a tunnel that a peer asked for; :meth:`listen` makes our end of it."""
         tunnel = self._add(effect.tunnel, secrets.token_hex(8), effect.peer, effect.slot, incoming=True)
         tunnel.port = effect.port
+        return tunnel
+
+    async def listen(self, tunnel: Tunnel, mtu: int) -> Listening:
+        """Make our end of a tunnel that a peer asked for. Raises :class:`Re6stError`."""
         async with tunnel.lock:
             try:
+                if tunnel.number not in self._tunnels:
+                    raise LocalProtocolError("it was closed before it began")
                 key = await self._driver.prepare()
-                link = await self._prepare_link(tunnel, key, effect.mtu)
-                await self._driver.listen(link, effect.port)
+                link = await self._prepare_link(tunnel, key, mtu)
+                await self._driver.listen(link, tunnel.port)
             except Re6stError as error:
                 self._forget(tunnel, str(error))
                 raise
-        return Listening(name=tunnel.name, key=key, mtu=effect.mtu, driver=tunnel.driver)
+        return Listening(name=tunnel.name, key=key, mtu=mtu, driver=tunnel.driver)
 
     def dial(self, effect: DialTunnel) -> None:
         """Make our end of a tunnel that a peer has offered."""
@@ -183,7 +192,7 @@ class TunnelOperator:
     async def _attach(self, tunnel: Tunnel) -> None:
         async with tunnel.lock:
             if tunnel.number in self._tunnels:
-                await self._routing.attach(tunnel.interface, tunnel.cost)
+                await self._routing.attach(tunnel.interface, tunnel.cost, tunnel.peer.prefix)
                 await self._interfaces.set_link(tunnel.interface, up=True)
                 self._set_state(tunnel, "up")
 
@@ -213,6 +222,8 @@ class TunnelOperator:
     async def _close(self, tunnel: Tunnel) -> None:
         async with tunnel.lock:
             await self._driver.close(tunnel.number)
+            # The driver says so itself, unless the tunnel had not begun.
+            self._forget(tunnel, "it was closed before it began")
 
     async def close_all(self) -> None:
         """End all tunnels and wait until nothing of them is left."""
