@@ -148,6 +148,7 @@ class Daemon:
         prefix = self._credentials.certificate.prefix
         self._babeld = Babeld(
             self._config.runtime_directory,
+            self._config.state_directory,
             self._supervisor,
             BabelConfiguration.from_parameters(prefix, self._documents.parameters),
             self._on_routing_change,

@@ -51,6 +51,8 @@ class _Link:
     peer: IPv6Network | None
     number: int = field(default_factory=lambda: secrets.randbits(16))
     """Of the next Hello that is sent on babeld's behalf; a jump would look like a restart."""
+    attached: bool = True
+    """Its link is meant to be up."""
 
 
 class Babeld:
@@ -59,12 +61,13 @@ class Babeld:
     def __init__(
         self,
         runtime_directory: Path,
+        state_directory: Path,
         supervisor: Supervisor,
         configuration: BabelConfiguration,
         report: Callable[[Change], None],
     ) -> None:
         """Call ``report`` in the event loop for each change of neighbours and routes."""
-        self._files = BabelFiles.inside(runtime_directory)
+        self._files = BabelFiles.inside(runtime_directory, state_directory)
         self._supervisor = supervisor
         self._configuration = configuration
         self._report = report
@@ -130,9 +133,11 @@ class Babeld:
         """Take note that the link of ``interface`` was set down.
 
         :class:`InterfaceQuiet` is reported when babeld has forgotten the neighbour (after about 17 hello
-        intervals), or at once if there is none.
+        intervals), or at once if there is none. It is not reported of interfaces that are attached.
         """
         self._stop_nudging(interface)
+        if (link := self._links.get(interface)) is not None:
+            link.attached = False
         if self.table.is_quiet(interface):
             self._report(InterfaceQuiet(interface))
 
@@ -143,7 +148,7 @@ class Babeld:
         :mod:`re6st.routing.first_exchange`.
         """
         self._stop_nudging(interface)
-        if interface not in self._links:
+        if not self._is_attached(interface):
             return
         self._nudges[interface] = asyncio.create_task(self._nudge(interface), name=f"nudge {interface}")
 
@@ -222,7 +227,13 @@ class Babeld:
         for change in changes:
             if isinstance(change, InterfaceUp | NeighbourHeard):
                 self.nudge(change.interface)
+            if isinstance(change, InterfaceQuiet) and self._is_attached(change.interface):
+                continue
             self._report(change)
+
+    def _is_attached(self, interface: str) -> bool:
+        link = self._links.get(interface)
+        return link is not None and link.attached
 
     # -- the first exchange of routes -------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class BabelConfiguration:
 
 @dataclass(frozen=True, slots=True)
 class BabelFiles:
-    """The files of babeld, all in the runtime directory."""
+    """The files of babeld."""
 
     configuration: Path
     socket: Path
@@ -71,12 +71,12 @@ class BabelFiles:
     pid: Path
 
     @classmethod
-    def inside(cls, directory: Path) -> BabelFiles:
-        """Return the files in ``directory``."""
+    def inside(cls, directory: Path, state_directory: Path) -> BabelFiles:
+        """Return the files in the runtime ``directory``, and the one that survives a reboot."""
         return cls(
             configuration=directory / "babeld.conf",
             socket=directory / "babeld.sock",
-            state=directory / "babeld.state",
+            state=state_directory / "babeld.state",
             pid=directory / "babeld.pid",
         )
 

@@ -40,6 +40,7 @@ class Node:
         self.supervisor = Supervisor(self.directory / "children")
         self.babeld = Babeld(
             self.directory,
+            self.directory,
             self.supervisor,
             BabelConfiguration(NETWORK, self.prefix, 6696, hello_interval, update_interval=60.0),
             self.changes.append,
@@ -211,7 +212,7 @@ def test_start_says_why_babeld_does_not_come_up(tmp_path: Path) -> None:
         prefix = IPv6Network("2001:db8:42:1::/64")
         configuration = BabelConfiguration(NETWORK, prefix, 6696, 4.0, 60.0)
         supervisor = Supervisor(tmp_path / "children")
-        babeld = Babeld(tmp_path, supervisor, configuration, lambda change: None)
+        babeld = Babeld(tmp_path, tmp_path, supervisor, configuration, lambda change: None)
         with pytest.raises(ChildError, match="in use"):
             host.call(babeld.start())
         assert [path.name for path in tmp_path.iterdir()] == ["children"]

@@ -39,7 +39,7 @@ def test_the_placeholder_can_never_be_an_interface() -> None:
 
 
 def test_arguments_name_files_of_the_runtime_directory() -> None:
-    argv = arguments(CONFIGURATION, BabelFiles.inside(Path("/run/x")))
+    argv = arguments(CONFIGURATION, BabelFiles.inside(Path("/run/x"), Path("/run/x")))
     assert argv[0] == "babeld"
     assert dict(zip(argv[1::2], argv[2::2], strict=True)) == {
         "-c": "/run/x/babeld.conf",
