@@ -27,7 +27,7 @@ from re6st.lab.namespace import Namespace, kill_inside
 from re6st.lab.pinger import Listener, Matrix, Pair, Pinger
 from re6st.lab.process import Process
 from re6st.lab.record import Record
-from re6st.lab.topology import INTERNET, RouterKind, Topology
+from re6st.lab.topology import INTERNET, RouterKind, Topology, check
 from re6st.lab.wiring import wire
 
 JOIN_WORKERS = 3
@@ -45,6 +45,7 @@ class Lab:
     """A lab, built by this object or found by :meth:`attach`."""
 
     def __init__(self, topology: Topology, *, name: str = record.DEFAULT_NAME) -> None:
+        check(topology)
         self._set_up(record.new_record(name, topology))
 
     @classmethod

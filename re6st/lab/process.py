@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -147,6 +148,8 @@ def run(
     Raises :class:`ChildError` when it cannot be started, takes longer than ``timeout`` seconds or, with
     ``check``, fails.
     """
+    # A join link holds a token: errors end up in logs, where it has no business.
+    shown = re.sub(r"token=[^&\s]+", "token=<redacted>", " ".join(command))
     with namespace.entered():
         try:
             done = subprocess.run(
@@ -160,10 +163,10 @@ def run(
         except OSError as error:
             raise ChildError(f"cannot start {command[0]}: {error}") from error
         except subprocess.TimeoutExpired as error:
-            raise ChildError(f"{' '.join(command)} in {namespace.name}: no end in {timeout:g} s") from error
+            raise ChildError(f"{shown} in {namespace.name}: no end in {timeout:g} s") from error
     if check and done.returncode:
         raise ChildError(
-            f"{' '.join(command)} in {namespace.name} failed with status {done.returncode}",
+            f"{shown} in {namespace.name} failed with status {done.returncode}",
             status=done.returncode,
             output=(done.stdout + done.stderr).splitlines()[-LAST_LINES:],
         )

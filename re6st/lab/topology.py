@@ -173,14 +173,18 @@ def from_values(values: Mapping[str, Any], origin: str) -> Topology:
         mesh=_entry(values.get("mesh", {}), "mesh", MeshSpec, mistakes) or MeshSpec(),
     )
     given = [(f"{section}.{name}", name) for section in sections[1:] for name in _names(values.get(section))]
-    mistakes += _check_names(given)
-    mistakes += _check_references(topology, {name for _, name in given})
-    mistakes += _check_prefixes(topology)
-    mistakes += _check_addresses(topology)
-    mistakes += _check_mesh(topology)
+    mistakes += _contradictions(topology, given)
     if mistakes:
         raise ConfigError("\n".join(f"{origin}: {mistake}" for mistake in mistakes))
     return topology
+
+
+def check(topology: Topology) -> None:
+    """Raise :class:`ConfigError` that lists all mistakes of a topology that a program has made."""
+    sections = {"networks": topology.networks, "routers": topology.routers, "hosts": topology.hosts}
+    given = [(f"{section}.{name}", name) for section, specs in sections.items() for name in specs]
+    if mistakes := list(_contradictions(topology, given)):
+        raise ConfigError("\n".join(mistakes))
 
 
 def convert_address(kind: type, value: object) -> object:
@@ -234,6 +238,15 @@ def _hint(word: str, known: object) -> str:
 
 
 # -- what single values do not show ---------------------------------------------------------------------
+
+
+def _contradictions(topology: Topology, given: list[tuple[str, str]]) -> Iterator[str]:
+    """Yield the mistakes of ``topology``, in which the keys and names ``given`` were written."""
+    yield from _check_names(given)
+    yield from _check_references(topology, {name for _, name in given})
+    yield from _check_prefixes(topology)
+    yield from _check_addresses(topology)
+    yield from _check_mesh(topology)
 
 
 def _check_names(given: list[tuple[str, str]]) -> Iterator[str]:

@@ -11,8 +11,8 @@ HOSTING = "hosting"
 ISP = "isp"
 
 _NETWORKS = {
-    HOSTING: NetworkSpec(prefix=IPv4Network("20.1.0.0/22")),
-    ISP: NetworkSpec(prefix=IPv4Network("20.2.0.0/22")),
+    HOSTING: NetworkSpec(prefix=IPv4Network("20.16.0.0/22")),
+    ISP: NetworkSpec(prefix=IPv4Network("20.17.0.0/22")),
 }
 _REGISTRY_HOST = HostSpec(network=HOSTING, roles=(Role.REGISTRY, Role.NODE))
 _SITUATIONS = (

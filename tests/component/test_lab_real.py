@@ -196,6 +196,13 @@ def test_a_failed_command_says_where_and_why(zoo):
         zoo.hosts["public"].run(["no-such-program"])
 
 
+def test_tokens_do_not_get_into_errors(zoo):
+    with pytest.raises(ChildError) as caught:
+        zoo.hosts["public"].run(["false", "https://[::1]:1/#ca=00&token=secret"])
+    assert "token=<redacted>" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_dead_gateway_is_reported_with_its_log(zoo):
     gateway = zoo.gateways["subscriber"]
     gateway.child.kill()

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from re6st.errors import ConfigError
-from re6st.lab import bench, worlds
+from re6st.lab import bench, bench_join, topology, worlds
 from re6st.lab.bench_control import TUNNEL_OVERHEAD, split
 from re6st.lab.measurement import Options, Result, Series
 from re6st.lab.resources import parse_smaps
@@ -43,6 +43,7 @@ def test_pages_of_one_file_are_there_once():
 @pytest.mark.parametrize("count", [5, 10, 20])
 def test_mixed_worlds_have_the_wanted_size(count):
     world = worlds.mixed(count)
+    topology.check(world)
     assert len(world.nodes) == count
     assert world.nodes[0] == world.registry
     assert {router.kind for router in world.routers.values()} == {RouterKind.UPNP, RouterKind.PLAIN}
@@ -53,6 +54,11 @@ def test_the_crowd_gives_its_centre_one_tunnel_each():
     world = worlds.crowd_around("subject", 10)
     assert len(world.nodes) == 11
     assert [name for name in world.nodes if world.situation(name) != "public address"] == ["subject"]
+
+
+def test_guests_of_the_demo_get_networks_of_their_own():
+    demo = topology.load(topology.find("demo"))
+    topology.check(worlds.with_guests(demo, bench_join.GUESTS))
 
 
 def test_guests_are_added_to_a_world():

@@ -185,3 +185,11 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "bad.toml").write_text("[networks")
     with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML"):
         topology.load(tmp_path / "bad.toml")
+
+
+def test_topologies_made_by_programs_are_checked_as_well():
+    world = topology.Topology(networks={"alpha": topology.NetworkSpec(prefix=IPv4Network("10.0.0.0/24"))})
+    with pytest.raises(
+        ConfigError, match=r"networks\.alpha\.prefix: 10\.0\.0\.0/24 is not globally routable"
+    ):
+        topology.check(world)
