@@ -181,7 +181,11 @@ def from_values(values: Mapping[str, Any], origin: str) -> Topology:
 
 def check(topology: Topology) -> None:
     """Raise :class:`ConfigError` that lists all mistakes of a topology that a program has made."""
-    sections = {"networks": topology.networks, "routers": topology.routers, "hosts": topology.hosts}
+    sections: dict[str, Mapping[str, Struct]] = {
+        "networks": topology.networks,
+        "routers": topology.routers,
+        "hosts": topology.hosts,
+    }
     given = [(f"{section}.{name}", name) for section, specs in sections.items() for name in specs]
     if mistakes := list(_contradictions(topology, given)):
         raise ConfigError("\n".join(mistakes))

@@ -189,7 +189,5 @@ def test_unreadable_files(tmp_path):
 
 def test_topologies_made_by_programs_are_checked_as_well():
     world = topology.Topology(networks={"alpha": topology.NetworkSpec(prefix=IPv4Network("10.0.0.0/24"))})
-    with pytest.raises(
-        ConfigError, match=r"networks\.alpha\.prefix: 10\.0\.0\.0/24 is not globally routable"
-    ):
+    with pytest.raises(ConfigError, match=r"networks\.alpha\.prefix: \S+ is not globally routable"):
         topology.check(world)
