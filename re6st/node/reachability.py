@@ -155,4 +155,4 @@ class ReachabilityKeeper:
         if self._mapper is None:
             return assess(self._underlay, port, None, NO_UPNP)
         mapping = self._mapper.mapping(Transport.TCP, port) if self._is_mapping else None
-        return assess(self._underlay, port, mapping, self._mapper.reason)
+        return assess(self._underlay, port, mapping, self._mapper.why_not(Transport.TCP, port))

@@ -351,6 +351,15 @@ class MappingPlan:
         """Why nothing can be mapped, for people; empty if it can."""
         return self._reason
 
+    def why_not(self, transport: Transport, internal_port: int) -> str:
+        """Return why ``internal_port`` is not mapped, for people; empty if it is."""
+        wish = self._wishes.get((transport, internal_port))
+        if wish is None or self._reason:
+            return self._reason
+        if wish.state is WishState.WAITING:
+            return "the home router is being asked to forward the port"
+        return wish.reason
+
     def mapping(self, transport: Transport, internal_port: int) -> Mapping | None:
         """Return the mapping of ``internal_port`` if it is in force."""
         wish = self._wishes.get((transport, internal_port))

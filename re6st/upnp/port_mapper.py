@@ -89,6 +89,10 @@ class PortMapper:
         """Why nothing can be mapped, for people; empty if it can."""
         return self._plan.reason
 
+    def why_not(self, transport: Transport, internal_port: int) -> str:
+        """Return why ``internal_port`` is not mapped, for people; empty if it is."""
+        return self._plan.why_not(transport, internal_port)
+
     def mapping(self, transport: Transport, internal_port: int) -> Mapping | None:
         """Return the mapping of ``internal_port`` if it is in force."""
         return self._plan.mapping(transport, internal_port)
@@ -194,7 +198,8 @@ class PortMapper:
     def _tell(self) -> None:
         """Wake those who wait, and report if there is news."""
         self._release_waiting()
-        news = (self._plan.address, self._plan.reason, *self._plan.mappings())
+        reasons = [(one.internal_port, one.reason) for one in self._plan.status()]
+        news = (self._plan.address, self._plan.reason, *reasons, *self._plan.mappings())
         if news != self._told:
             self._told = news
             self._changed()

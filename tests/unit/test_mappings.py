@@ -125,7 +125,11 @@ def test_maps_the_same_port_if_it_is_free(world):
     assert world.mapping(Transport.UDP, 4227) == Mapping(Transport.UDP, 4227, ADDRESS, 4227)
     assert world.plan.gateway is GatewayState.READY
     assert world.plan.reason == ""
-    assert [one.state for one in world.plan.status()] == ["mapped", "mapped"]
+    assert world.plan.why_not(Transport.TCP, 4226) == ""
+    world.want(Transport.UDP, 4228)
+    assert "is being asked" in world.plan.why_not(Transport.UDP, 4228)
+    world.settle()
+    assert [one.state for one in world.plan.status()] == ["mapped"] * 3
 
 
 def test_renews_at_about_half_of_the_lease(world):
@@ -189,6 +193,7 @@ def test_refusal_has_a_reason_and_is_tried_again_ever_less_often(world, code):
     (status,) = world.plan.status()
     assert (status.state, status.reason) == ("refused", f"error {code}")
     assert world.plan.gateway is GatewayState.READY
+    assert world.plan.why_not(Transport.TCP, 4226) == f"error {code}"
     assert 6 <= len(world.adds()) <= 14
     world.router.error = None
     world.run(700)
@@ -201,6 +206,7 @@ def test_gateway_that_appears_later(world):
     world.settle()
     assert world.plan.gateway is GatewayState.ABSENT
     assert world.plan.status()[0].reason == "no router"
+    assert world.plan.why_not(Transport.TCP, 4226) == "no router"
     assert not world.plan.is_pending(Transport.TCP, 4226)
     world.run(3600)
     searches = len(world.router.log)
