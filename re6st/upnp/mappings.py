@@ -50,6 +50,9 @@ STABLE_CANDIDATES = 4
 CANDIDATES = 12
 """External ports that are tried in a row before the wish has to wait."""
 
+SEARCHES_UNTIL_GONE = 2
+"""A router that held mappings is believed to be gone after so many searches: a datagram may get lost."""
+
 SEARCHING_REASON = "the search for a home router with UPnP is under way"
 CONFLICT_REASON = "every external port that was tried is taken by another device or program"
 
@@ -269,6 +272,8 @@ class MappingPlan:
         """Take note that no router answers."""
         self._next_discovery = now + self._retry_delay(self._discoveries_failed)
         self._discoveries_failed += 1
+        if self._held() and self._discoveries_failed < SEARCHES_UNTIL_GONE:
+            return
         self._address = None
         self._set_gateway(GatewayState.ABSENT, reason)
         self._lose_all(reason, now)

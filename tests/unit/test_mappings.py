@@ -237,8 +237,24 @@ def test_silent_router_keeps_its_mappings_until_it_is_known_to_be_gone(world):
     assert world.mapping() is not None
     world.router.present = False
     world.settle()
+    assert world.mapping() is not None, "one search may fail because a datagram was lost"
+    world.run(20)
     assert world.mapping() is None
     assert world.plan.status()[0].external_port == 0
+    assert world.plan.gateway is GatewayState.ABSENT
+
+
+def test_one_lost_search_changes_nothing(world):
+    world.want()
+    world.settle()
+    world.router.present = False
+    world.plan.network_changed(world.now)
+    world.settle()
+    world.router.present = True
+    world.run(20)
+    assert world.mapping() is not None
+    assert world.plan.gateway is GatewayState.READY
+    assert len(world.adds()) == 1
 
 
 def test_router_that_answers_searches_only_is_not_pestered(world):
