@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 
 from re6st.lab import nftables, worlds
-from re6st.lab.bench_node import SETTLING, SUBJECT, TUNNELS
+from re6st.lab.bench_node import SUBJECT, TUNNELS
 from re6st.lab.lab import Lab
 from re6st.lab.measurement import Options, Result, Series, converged
 from re6st.lab.wiring import HOST_INTERFACE
@@ -22,7 +22,10 @@ TUNNEL_OVERHEAD = 20 + 8 + 4 + 4 + 16
 
 DAY = 86400
 
-METER = f"""\
+SETTLING = 60.0
+"""Seconds after which a young mesh has told itself and the registry all that there is to tell."""
+
+RULES = """\
 table inet re6st_lab_meter {{
     counter underlay {{ }}
     counter tunnels {{ }}
@@ -44,16 +47,16 @@ table inet re6st_lab_meter {{
     }}
     chain inside {{
         counter name overlay
-        udp dport 6696 counter name babel
+        udp dport {babel_port} counter name babel
     }}
     chain receive {{
         type filter hook prerouting priority -400;
-        iifname "{HOST_INTERFACE}" jump outside
+        iifname "{uplink}" jump outside
         iifname "re6st*" jump inside
     }}
     chain send {{
         type filter hook postrouting priority 400;
-        oifname "{HOST_INTERFACE}" jump outside
+        oifname "{uplink}" jump outside
         oifname "re6st*" jump inside
     }}
 }}
@@ -69,9 +72,10 @@ def run(options: Options) -> list[Result]:
     with Lab(worlds.crowd_around(SUBJECT, TUNNELS), name=options.lab) as lab:
         lab.start_mesh(options.step)
         converged(lab)
+        babel_port = lab.registry.babel_port()
         time.sleep(SETTLING)
         for host in lab.hosts.values():
-            nftables.load(host.namespace, METER)
+            nftables.load(host.namespace, meter(babel_port))
         for number in range(1, options.runs + 1):
             before = _count(lab)
             began = time.monotonic()
@@ -81,6 +85,11 @@ def run(options: Options) -> list[Result]:
                 series.add(f"{case}, per node with {TUNNELS} tunnels", octets * factor, "bytes per idle day")
             options.step(f"  run {number} of {options.runs} is done")
     return series.results()
+
+
+def meter(babel_port: int) -> str:
+    """Return the rules that count, in a network whose babel speaks on this port."""
+    return RULES.format(uplink=HOST_INTERFACE, babel_port=babel_port)
 
 
 def split(before: Counted, after: Counted) -> dict[str, int]:

@@ -217,7 +217,7 @@ def _node(lab: str, host: str) -> Node:
     "--name", "lab", default="bench", show_default=True, callback=_check_name, help="Name of the lab."
 )
 @click.option("--runs", default=5, show_default=True, type=click.IntRange(1), help="Values per case.")
-@click.option("--window", default=30.0, show_default=True, help="Seconds over which an idle mesh is watched.")
+@click.option("--window", default=60.0, show_default=True, help="Seconds over which an idle mesh is watched.")
 @click.option(
     "--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the values here."
 )

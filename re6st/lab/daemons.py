@@ -22,6 +22,7 @@ from re6st.lab.host import Host
 from re6st.lab.namespace import processes
 from re6st.lab.process import Process, last_lines
 from re6st.lab.topology import MeshSpec
+from re6st.messages import NetworkParameters
 from re6st.status import NodeStatus
 
 REGISTRY_PORT = 8443
@@ -89,6 +90,11 @@ class Registry:
     def join_link(self, name: str) -> str:
         """Return a join link for a node to be called ``name``. Raises :class:`ChildError`."""
         return self.host.run([*self._command, "token", "create", "--name", name]).stdout.strip()
+
+    def babel_port(self) -> int:
+        """Return the UDP port of babel in this network. Raises :class:`ChildError`."""
+        answer = self.host.run([*self._command, "parameters", "--json"]).stdout
+        return msgspec.json.decode(answer, type=NetworkParameters).babel_port
 
     def _accepts(self) -> bool:
         with self.host.namespace.entered(), socket.socket() as probe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Network
 
 from re6st.lab.topology import HostSpec, NetworkSpec, Role, RouterKind, RouterSpec, Topology
@@ -51,7 +52,7 @@ def crowd_around(name: str, peers: int) -> Topology:
     return Topology(networks=_NETWORKS, routers=routers, hosts=hosts)
 
 
-def with_guests(world: Topology, guests: dict[str, RouterKind | None]) -> Topology:
+def with_guests(world: Topology, guests: Mapping[str, RouterKind | None]) -> Topology:
     """Return ``world`` and in it a further node per guest: behind a router of that kind, or public."""
     routers, hosts = dict(world.routers), dict(world.hosts)
     for name, kind in guests.items():

@@ -12,7 +12,7 @@ import pytest
 
 from re6st.errors import ChildError, ConfigError
 from re6st.lab import daemons, nftables, record, topology
-from re6st.lab.bench_control import METER
+from re6st.lab.bench_control import meter
 from re6st.lab.lab import Lab, take_down
 from re6st.lab.leftovers import assert_clean, host_interfaces, leftovers
 from re6st.lab.namespace import Namespace, processes
@@ -177,7 +177,7 @@ def test_traffic_is_metered_by_what_it_is_for(zoo):
     """The meter of the benchmark sees each packet at both ends; 28 octets are headers."""
     serve_udp(zoo, "public", 4300)
     public = zoo.hosts["public"]
-    nftables.load(public.namespace, METER)
+    nftables.load(public.namespace, meter(6696))
     try:
         answers(zoo, "kept", public.address, 4300)
         counted = nftables.counters(public.namespace)
@@ -266,7 +266,7 @@ def test_down_works_from_another_process_after_kill_of_everything():
     name = lab_name("k")
     script = f"""
 import os, signal
-from re6st.lab.bench_control import METER
+from re6st.lab.bench_control import meter
 from re6st.lab.lab import Lab
 from re6st.lab import topology
 lab = Lab(topology.load(topology.find("nat-zoo")), name={name!r})
