@@ -8,6 +8,7 @@ to someone else only costs a failed attempt.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -174,8 +175,19 @@ class ControlClient:
         except aiohttp.ClientConnectorCertificateError as error:
             raise PeerUnreachableError(f"{endpoint} is not {peer.name}: {error.certificate_error}") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            reason = str(error) or "no answer in time"
-            raise PeerUnreachableError(f"{endpoint} of {peer.name} does not answer: {reason}") from error
+            raise PeerUnreachableError(
+                f"{endpoint} of {peer.name} does not answer: {_reason(error)}"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why a connection failed, for people."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno)
+    return str(cause) or type(cause).__name__
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
