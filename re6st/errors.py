@@ -23,6 +23,7 @@ what failed, why, and where it helps what to do next.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 
@@ -106,3 +107,13 @@ class UpnpError(Re6stError):
         super().__init__(message)
         self.code = code
         """Error code of the UPnP service (as 718: conflict); None when there was no proper answer."""
+
+
+def connection_failure(error: BaseException) -> str:
+    """Return why a connection failed, in words for people; aiohttp wraps the cause as ``os_error``."""
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno)
+    return str(cause) or type(cause).__name__

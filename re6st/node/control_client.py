@@ -8,7 +8,6 @@ to someone else only costs a failed attempt.
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -18,7 +17,7 @@ import aiohttp
 from msgspec import Struct
 
 from re6st.core.events import Document
-from re6st.errors import IdentityError, ProtocolError, RemoteProtocolError
+from re6st.errors import IdentityError, ProtocolError, RemoteProtocolError, connection_failure
 from re6st.messages import (
     MAXIMUM_BODY,
     Endpoint,
@@ -176,18 +175,8 @@ class ControlClient:
             raise PeerUnreachableError(f"{endpoint} is not {peer.name}: {error.certificate_error}") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise PeerUnreachableError(
-                f"{endpoint} of {peer.name} does not answer: {_reason(error)}"
+                f"{endpoint} of {peer.name} does not answer: {connection_failure(error)}"
             ) from error
-
-
-def _reason(error: Exception) -> str:
-    """Return why a connection failed, for people."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(cause, TimeoutError):
-        return "no answer in time"
-    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
-        return os.strerror(cause.errno)
-    return str(cause) or type(cause).__name__
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

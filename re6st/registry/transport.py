@@ -13,6 +13,7 @@ from re6st.errors import (
     RemoteProtocolError,
     RevokedError,
     UntrustedError,
+    connection_failure,
 )
 from re6st.identity import REGISTRY_NAME
 from re6st.messages import MAXIMUM_BODY, Problem, decode
@@ -78,7 +79,9 @@ async def request(
             " accept this node's certificate"
         ) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise RegistryUnavailableError(f"the registry at {url.base} cannot be reached: {error}") from error
+        raise RegistryUnavailableError(
+            f"the registry at {url.base} cannot be reached: {connection_failure(error)}"
+        ) from error
 
 
 async def _read(response: aiohttp.ClientResponse, url: RegistryUrl) -> bytes:
