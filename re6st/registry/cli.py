@@ -7,42 +7,26 @@ goes to standard output. Tables are for people (``--json`` for programs).
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import re
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from re6st.errors import ConfigError, Re6stError
-from re6st.identity import format_time
 from re6st.notify import notify
-from re6st.prefix import DEFAULT_NODE_LENGTH, parse_network
-from re6st.registry.links import JoinLink, RegistryUrl, parse_registry_url
+from re6st.prefix import parse_network
+from re6st.registry import cli_admission, cli_nodes, cli_settings
+from re6st.registry.cli_common import UNITS, duration
 from re6st.registry.state import DEFAULT_STATE, StateDirectory
 
 if TYPE_CHECKING:
     from re6st.registry.server import ListenAddress, PublicCertificate
-    from re6st.registry.service import Member, Service
-    from re6st.registry.store import TokenRow
 
 logger = logging.getLogger(__name__)
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-
-
-def duration(text: str) -> float:
-    """Return the seconds in a time such as ``90s``, ``15m``, ``12h``, ``1d`` or ``2w``."""
-    match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
-    if match is None:
-        raise click.BadParameter(f"{text!r} is not a time such as 12h, 1d or 2w")
-    return float(int(match[1]) * UNITS[match[2]])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -133,196 +117,23 @@ async def _serve(
             await server.stop()
 
 
-# -- tokens ---------------------------------------------------------------------------------------------
-
-
-@cli.group()
-def token() -> None:
-    """Let nodes in."""
-
-
-@token.command("create")
-@click.option("--name", help="The node's name; without it the node chooses.")
-@click.option("--prefix-length", type=int, default=DEFAULT_NODE_LENGTH, show_default=True)
-@click.option("--expires", type=duration, default="1d", show_default=True, help="12h, 1d, 2w ...")
-@click.option("--url", help="Where this node reaches the registry, if not at the network's first URL.")
-@click.pass_obj
-def token_create(
-    state: StateDirectory, name: str | None, prefix_length: int, expires: float, url: str | None
-) -> None:
-    """Print a join link for one node."""
-    with state.service() as service:
-        place = _registry_url(service, url)
-        secret = service.create_token(name, prefix_length, expires)
-        click.echo(str(JoinLink(place, service.fingerprint, secret)))
-
-
-def _registry_url(service: Service, url: str | None) -> RegistryUrl:
-    known = service.current_parameters().registry_urls
-    if url is None and not known:
-        raise ConfigError(
-            "the network has no registry URL yet: give --url https://HOST:PORT, or set it for all nodes with"
-            " re6st-registry parameters set registry_urls=https://HOST:PORT"
-        )
-    return parse_registry_url(url if url is not None else known[0])
-
-
-@token.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.pass_obj
-def token_list(state: StateDirectory, as_json: bool) -> None:
-    """List tokens; the tokens themselves are shown only once, when they are made."""
-    with state.service() as service:
-        now = time.time()
-        names = {member.node.identifier: member.node.name for member in service.members()}
-        rows = [_describe_token(row, names, now) for row in service.tokens()]
-    if as_json:
-        _print_json(rows)
-    else:
-        columns = ("id", "name", "prefix_length", "state", "expires", "node")
-        _print_table("tokens", columns, rows)
-
-
-def _describe_token(row: TokenRow, names: dict[int, str], now: float) -> dict[str, Any]:
-    unused = "expired" if now >= row.expires else "open"
-    return {
-        "id": row.identifier,
-        "name": row.name,
-        "prefix_length": row.prefix_length,
-        "state": unused if row.used is None else "used",
-        "created": row.created,
-        "expires": row.expires,
-        "used": row.used,
-        "node": names.get(row.node) if row.node is not None else None,
-    }
-
-
-# -- nodes ----------------------------------------------------------------------------------------------
-
-
-@cli.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.pass_obj
-def nodes(state: StateDirectory, as_json: bool) -> None:
-    """List the nodes of the network, former ones included."""
-    with state.service() as service:
-        now = time.time()
-        rows = [_describe_node(service, member, now) for member in service.members()]
-    if as_json:
-        _print_json(rows)
-    else:
-        columns = ("name", "prefix", "address", "state", "expires", "published", "reachable", "software")
-        _print_table("nodes", columns, rows)
-
-
-def _describe_node(service: Service, member: Member, now: float) -> dict[str, Any]:
-    node, certificate, record = member.node, member.certificate, member.record
-    expires = certificate.expires if certificate is not None else None
-    current = "active" if expires is not None and expires > now else "expired"
-    return {
-        "name": node.name,
-        "prefix": str(node.prefix),
-        "address": str(node.address),
-        "state": current if node.released is None else "released",
-        "created": node.created,
-        "released": node.released,
-        "quarantine_until": service.release_time(node),
-        "serial": certificate.serial if certificate is not None else None,
-        "expires": expires,
-        "published": record.published if record is not None else None,
-        "reachable": record.reachable if record is not None else None,
-        "software": record.software if record is not None else None,
-    }
-
-
-@cli.command()
-@click.argument("node", metavar="NAME|PREFIX")
-@click.pass_obj
-def revoke(state: StateDirectory, node: str) -> None:
-    """Withdraw a node's certificates and put its prefix into quarantine."""
-    with state.service() as service:
-        row = service.revoke(node)
-        until = service.release_time(row)
-    waiting = f"; the prefix is in quarantine until {format_time(until)}" if until is not None else ""
-    click.echo(f"{row.name} ({row.prefix}) is revoked{waiting}", err=True)
-
-
-# -- parameters -----------------------------------------------------------------------------------------
-
-
-@cli.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.pass_context
-def parameters(context: click.Context, as_json: bool) -> None:
-    """Show the network parameters, or set them."""
-    if context.invoked_subcommand is None:
-        _show_parameters(context.obj, as_json)
-
-
-@parameters.command("show")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.pass_obj
-def parameters_show(state: StateDirectory, as_json: bool) -> None:
-    """Show the network parameters."""
-    _show_parameters(state, as_json)
-
-
-@parameters.command("set")
-@click.argument("assignments", nargs=-1, required=True, metavar="KEY=VALUE...")
-@click.pass_obj
-def parameters_set(state: StateDirectory, assignments: Sequence[str]) -> None:
-    """Set network parameters for all nodes; they take the new version over within seconds."""
-    changes: dict[str, str] = {}
-    for assignment in assignments:
-        key, separator, value = assignment.partition("=")
-        if not separator:
-            raise ConfigError(f"{assignment!r} is not KEY=VALUE")
-        changes[key] = value
-    with state.service() as service:
-        changed = service.change_parameters(changes)
-    click.echo(f"Network parameters version {changed.version} are in force", err=True)
-
-
-def _show_parameters(state: StateDirectory, as_json: bool) -> None:
-    with state.service() as service:
-        values = msgspec.structs.asdict(service.current_parameters())
-    if as_json:
-        _print_json(values)
-    else:
-        for key, value in values.items():
-            click.echo(f"{key} = {', '.join(value) if isinstance(value, tuple) else value}")
-
-
-# -- output ---------------------------------------------------------------------------------------------
-
-
-def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2))
-
-
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    if not rows:
-        click.echo(f"no {title} yet", err=True)
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column.replace("_", " "), no_wrap=column in ("name", "prefix", "address"))
-    for row in rows:
-        table.add_row(*(_cell(row[column]) for column in columns))
-    Console(soft_wrap=True).print(table)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return format_time(value)
-    return str(value)
+for command in (
+    cli_admission.token,
+    cli_admission.reservation,
+    cli_admission.operator_token,
+    cli_nodes.nodes,
+    cli_nodes.rename,
+    cli_nodes.suspend,
+    cli_nodes.resume,
+    cli_nodes.revoke,
+    cli_nodes.delete,
+    cli_settings.parameters,
+    cli_settings.audit,
+    cli_settings.backup,
+    cli_settings.restore,
+    cli_settings.check,
+):
+    cli.add_command(command)
 
 
 def main() -> None:

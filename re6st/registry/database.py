@@ -13,6 +13,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from importlib import resources
+from ipaddress import IPv6Network
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -67,13 +68,21 @@ class Database:
 
     def _configure(self) -> None:
         with _translated(self.path):
+            self._connection.create_function("prefix_text", 2, _prefix_text, deterministic=True)
             self._connection.execute("PRAGMA foreign_keys = ON")
             self._connection.execute("PRAGMA synchronous = FULL")
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version < len(_migrations()):
+            self._migrate()
+
+    def _migrate(self) -> None:
+        """Bring the tables up to date, all steps or none; another process may do the same just now."""
+        with self.transaction():
+            ((version,),) = self.execute("PRAGMA user_version")
             for number, script in enumerate(_migrations()[version:], version + 1):
-                self._connection.executescript(
-                    f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;"
-                )
+                for statement in _statements(script):
+                    self.execute(statement)
+                self.execute(f"PRAGMA user_version = {number}")
 
     def close(self) -> None:
         """Close the database."""
@@ -89,7 +98,18 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All changes inside happen, or none; no other process writes meanwhile."""
+        """All changes inside happen, or none; no other process writes meanwhile.
+
+        Inside another transaction this one is a part of it.
+        """
+        if self._connection.in_transaction:
+            yield
+        else:
+            with self._whole():
+                yield
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
         self.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -110,6 +130,29 @@ class Database:
         with _translated(self.path):
             return int(self._connection.execute(statement, values).lastrowid or 0)
 
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy to the new file ``path``, while others use the database.
+
+        The copy is one file without a write-ahead log. Raises :class:`StorageError`, also when it exists.
+        """
+        try:
+            path.touch(mode=0o600, exist_ok=False)
+        except OSError as error:
+            raise StorageError(f"cannot make the copy {path}: {error.strerror}") from error
+        with _translated(path), contextlib.closing(_connect(path, "rw", BUSY_TIMEOUT)) as copy:
+            self._connection.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+
+    def keep_log(self) -> None:
+        """Use a write-ahead log from now on, as new databases do."""
+        self.execute("PRAGMA journal_mode = WAL")
+
+    def find_damage(self) -> list[str]:
+        """Return what SQLite finds wrong in a full check; the effort grows with the database."""
+        damage = [str(text) for (text,) in self.execute("PRAGMA integrity_check(20)") if text != "ok"]
+        rows = self.execute("PRAGMA foreign_key_check")
+        return damage + [f"row {row[1]} of {row[0]} refers to a missing row of {row[2]}" for row in rows[:20]]
+
 
 # -- opening --------------------------------------------------------------------------------------------
 
@@ -121,6 +164,21 @@ def _migrations() -> list[str]:
         (file for file in directory.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name
     )
     return [file.read_text() for file in files]
+
+
+def _prefix_text(first: bytes, length: int) -> str:
+    """Return how people write a prefix, for searching."""
+    return str(IPv6Network((first, length)))
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Yield the statements of ``script``: executescript() would commit before it begins."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _connect(path: Path, mode: str, busy_timeout: float) -> sqlite3.Connection:

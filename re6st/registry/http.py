@@ -42,6 +42,7 @@ from re6st.messages import (
 )
 from re6st.registry.openapi import Route, describe_api
 from re6st.registry.service import ENROLMENT_SAMPLE, Caller, Service
+from re6st.registry.usecases import Actor, ActorKind
 
 logger = logging.getLogger(__name__)
 
@@ -145,13 +146,14 @@ class Api:
     async def enrol(self, request: web.Request) -> web.Response:
         """Exchange a token for a certificate."""
         message = await _message(request, EnrolmentRequest)
-        return _json(await self._run(self._service.enrol, message), HTTPStatus.CREATED)
+        service = self._service.by(Actor(ActorKind.JOINER, origin=request.remote or ""))
+        return _json(await self._run(service.enrol, message), HTTPStatus.CREATED)
 
     async def renew(self, request: web.Request) -> web.Response:
         """Return a fresh certificate for the caller."""
         caller = await self._caller(request)
         message = await _message(request, RenewalRequest)
-        return _json(await self._run(self._service.renew, caller, message), HTTPStatus.CREATED)
+        return _json(await self._run(self._by(caller, request).renew, caller, message), HTTPStatus.CREATED)
 
     async def publish(self, request: web.Request) -> web.Response:
         """Take the caller's own peer record."""
@@ -170,7 +172,8 @@ class Api:
 
     async def leave(self, request: web.Request) -> web.Response:
         """Let the caller leave for good."""
-        await self._run(self._service.leave, await self._caller(request))
+        caller = await self._caller(request)
+        await self._run(self._by(caller, request).leave, caller)
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     async def _caller(self, request: web.Request) -> Caller:
@@ -182,6 +185,10 @@ class Api:
                 "this needs the certificate of a node (TLS client certificate)", code="certificate-required"
             )
         return await self._run(self._service.authenticate, der)
+
+    def _by(self, caller: Caller, request: web.Request) -> Service:
+        """Return the use cases as done by ``caller``."""
+        return self._service.by(Actor(ActorKind.NODE, caller.node.name, request.remote or ""))
 
     async def _run(self, function: Callable[..., Result], *arguments: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function, *arguments)

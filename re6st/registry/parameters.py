@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 import msgspec
@@ -21,6 +22,30 @@ BABEL_PORTS = range(16384, 32768)
 """UDP ports from which that of babel is chosen: below the ephemeral ones, above the registered services."""
 
 _FIXED = ("version", "network")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A parameter that two versions do not agree on, with its values as texts."""
+
+    key: str
+    before: str
+    after: str
+
+
+def format_value(value: object) -> str:
+    """Return a value of a parameter as operators write it."""
+    return ",".join(str(part) for part in value) if isinstance(value, tuple) else str(value)
+
+
+def differences(before: NetworkParameters, after: NetworkParameters) -> tuple[Difference, ...]:
+    """Return in which parameters, the version aside, ``after`` differs from ``before``."""
+    names = [field.name for field in msgspec.structs.fields(NetworkParameters) if field.name != "version"]
+    return tuple(
+        Difference(name, format_value(getattr(before, name)), format_value(getattr(after, name)))
+        for name in names
+        if getattr(before, name) != getattr(after, name)
+    )
 
 
 def choose_babel_port(network: IPv6Network, authority_fingerprint: str) -> int:

@@ -32,7 +32,7 @@ SHUTDOWN_TIME = 5.0
 """Seconds that requests under way have to finish when the server stops."""
 
 RENEWAL_CHECK = 3600.0
-"""Seconds between looks at the server's own certificate."""
+"""Seconds between looks at the server's own certificate, and at nodes whose time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class RegistryServer:
         """``public`` is shown to clients that ask for another name than that of every registry."""
         self._state = state
         self._authority = authority
+        self._service = service
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="service")
         self._runner = web.AppRunner(
             Api(service, self._worker).application(),
@@ -102,7 +103,7 @@ class RegistryServer:
         for listener in sockets:
             await web.SockSite(self._runner, listener, ssl_context=shown).start()
         self.addresses = tuple(ListenAddress(*listener.getsockname()[:2]) for listener in sockets)
-        self._renewal = asyncio.create_task(self._keep_certificate(own))
+        self._renewal = asyncio.create_task(self._keep_house(own))
 
     async def stop(self) -> None:
         """Finish the requests under way and close everything."""
@@ -140,16 +141,22 @@ class RegistryServer:
         context.verify_mode = ssl.CERT_OPTIONAL
         return context
 
-    async def _keep_certificate(self, context: ssl.SSLContext) -> None:
-        """Renew the server's own certificate in time; new connections see the new one."""
+    async def _keep_house(self, context: ssl.SSLContext) -> None:
+        """Renew the server's own certificate in time (new connections see the new one); tidy up."""
         while True:
-            await asyncio.sleep(RENEWAL_CHECK)
             try:
+                expired, purged = await asyncio.get_running_loop().run_in_executor(
+                    self._worker, self._service.tidy
+                )
+                if expired or purged:
+                    logger.info("Released %d expired nodes, dropped %d deleted ones", expired, purged)
+                await asyncio.sleep(RENEWAL_CHECK)
                 if await asyncio.to_thread(self._state.refresh_server, self._authority, time.time()):
                     context.load_cert_chain(self._state.server)
                     logger.info("Renewed the certificate of the registry's server")
             except Exception:
-                logger.exception("Cannot renew the certificate of the registry's server")
+                logger.exception("Cannot keep the registry in order")
+                await asyncio.sleep(RENEWAL_CHECK)
 
 
 def _listen(address: ListenAddress) -> socket.socket:

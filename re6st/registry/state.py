@@ -22,15 +22,11 @@ from re6st.errors import ConfigError, StorageError
 from re6st.files import write_atomically
 from re6st.identity import der_to_pem, generate_key, key_to_pem, load_certificate, load_key
 from re6st.registry.authority import NODE_VALIDITY, SERVER_VALIDITY, Authority, build_authority
+from re6st.registry.configuration import start_documents
 from re6st.registry.parameters import first_parameters
-from re6st.registry.service import (
-    QUARANTINE,
-    SETTING_QUARANTINE,
-    SETTING_VALIDITY,
-    Service,
-    start_documents,
-)
+from re6st.registry.service import Service
 from re6st.registry.store import Store
+from re6st.registry.usecases import QUARANTINE, SETTING_QUARANTINE, SETTING_VALIDITY, SYSTEM, Actor
 
 DEFAULT_STATE = Path("/var/lib/re6st-registry")
 
@@ -78,7 +74,7 @@ class StateDirectory:
         key = generate_key()
         authority = Authority(build_authority(key, network, now), key)
         parameters = first_parameters(network, authority.fingerprint, urls)
-        self._prepare()
+        self.prepare()
         try:
             write_atomically(self.authority_key, key_to_pem(key), 0o600)
             write_atomically(self.authority_certificate, der_to_pem(authority.certificate), 0o644)
@@ -87,15 +83,22 @@ class StateDirectory:
                 with store.transaction():
                     store.set_setting(SETTING_VALIDITY, str(node_validity))
                     store.set_setting(SETTING_QUARANTINE, str(quarantine))
-                start_documents(store, authority, parameters)
+                start_documents(store, authority, parameters, now)
         except BaseException:
-            # The directory was empty: leave it so, that init can be run again.
-            for path in self.path.iterdir():
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            self.clear()
             raise
 
-    def _prepare(self) -> None:
+    def clear(self) -> None:
+        """Leave a directory that was empty as it was, so that the same can be tried again."""
+        for path in self.path.iterdir():
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def prepare(self) -> None:
+        """Make the directory (0700), or take an empty one.
+
+        Raises :class:`ConfigError` when there is something in it, :class:`StorageError`.
+        """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if any(self.path.iterdir()):
@@ -121,11 +124,11 @@ class StateDirectory:
         return Authority(load_certificate(self.authority_certificate), load_key(self.authority_key))
 
     @contextlib.contextmanager
-    def service(self) -> Iterator[Service]:
-        """Open the registry here. Raises as :meth:`authority` and :meth:`Store.open`."""
+    def service(self, actor: Actor = SYSTEM) -> Iterator[Service]:
+        """Open the registry here for ``actor``. Raises as :meth:`authority` and :meth:`Store.open`."""
         authority = self.authority()
         with Store.open(self.database) as store:
-            yield Service(store, authority)
+            yield Service(store, authority, actor=actor)
 
     def refresh_server(self, authority: Authority, now: float) -> bool:
         """Renew the server's certificate when a third of its time is left, or it is not usable at all.

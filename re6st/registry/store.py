@@ -1,4 +1,4 @@
-"""What the registry knows: nodes, certificates, tokens, peer records, documents, and all the SQL for them.
+"""What the registry knows: nodes, certificates, peer records, documents, and the SQL for them.
 
 Methods that change something are to be called inside :meth:`Store.transaction`. The tables are STRICT
 (see ``schema/``), so that rows have the types declared there.
@@ -12,8 +12,8 @@ from ipaddress import IPv6Address, IPv6Network
 
 from re6st.messages import SignedDocument, SignedPeerRecord
 from re6st.prefix import node_address
+from re6st.registry.admissions import Admissions
 from re6st.registry.allocator import Lease
-from re6st.registry.database import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class NodeRow:
     created: float
     released: float | None
     """When its prefix was given back; None for a member."""
+    suspended: float | None = None
+    """Since when it may not take part."""
 
     @property
     def address(self) -> IPv6Address:
@@ -47,17 +49,23 @@ class CertificateRow:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenRow:
-    """A token, known by its digest only."""
+class Member:
+    """A node as operators see it, with its newest certificate and its peer record, if any."""
 
-    identifier: int
-    name: str | None
-    prefix_length: int
-    created: float
-    expires: float
-    used: float | None
-    node: int | None
-    key_digest: bytes | None = field(repr=False)
+    node: NodeRow
+    serial: str | None
+    expires: float | None
+    published: float | None
+    reachable: bool | None
+    software: str | None
+
+    def state(self, now: float) -> str:
+        """Return ``released``, ``suspended``, ``active`` or ``expired``."""
+        if self.node.released is not None:
+            return "released"
+        if self.node.suspended is not None:
+            return "suspended"
+        return "active" if self.expires is not None and self.expires > now else "expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,16 @@ class RecordRow:
     published: float
 
 
-class Store(Database):
+_STATES = {
+    "active": "released IS NULL AND suspended IS NULL AND expires > ?",
+    "suspended": "released IS NULL AND suspended IS NOT NULL",
+    "expired": "released IS NULL AND suspended IS NULL AND coalesce(expires, 0) <= ?",
+    "released": "released IS NOT NULL",
+}
+"""Conditions of :meth:`Member.state`, with the present time for each question mark."""
+
+
+class Store(Admissions):
     """The tables. Belongs to one thread at a time."""
 
     # -- settings and documents
@@ -107,9 +124,12 @@ class Store(Database):
 
     # -- nodes
 
-    def leases(self) -> list[Lease]:
-        """Return all prefixes that are or were somebody's."""
+    def leases(self, name: str = "") -> list[Lease]:
+        """Return all prefixes that are or were somebody's, or are reserved for another name than ``name``."""
         rows = self.execute("SELECT prefix_first, prefix_length, released FROM nodes")
+        rows += self.execute(
+            "SELECT prefix_first, prefix_length, NULL FROM reservations WHERE name <> ?", (name,)
+        )
         return [Lease(int.from_bytes(first), length, released) for first, length, released in rows]
 
     def add_node(self, name: str, prefix: IPv6Network, now: float) -> NodeRow:
@@ -133,6 +153,19 @@ class Store(Database):
         """Return the member of this name; upper and lower case are the same."""
         return next(iter(self._nodes("WHERE released IS NULL AND name = ?", name)), None)
 
+    def former_member(self, name: str) -> NodeRow | None:
+        """Return the former member that had this name last, unless it was deleted."""
+        clause = "WHERE released IS NOT NULL AND deleted IS NULL AND name = ? ORDER BY released DESC LIMIT 1"
+        return next(iter(self._nodes(clause, name)), None)
+
+    def former_member_at(self, prefix: IPv6Network) -> NodeRow | None:
+        """Return the former member that had exactly ``prefix`` last, unless it was deleted."""
+        clause = (
+            "WHERE released IS NOT NULL AND deleted IS NULL AND prefix_first = ? AND prefix_length = ?"
+            " ORDER BY released DESC LIMIT 1"
+        )
+        return next(iter(self._nodes(clause, prefix.network_address.packed, prefix.prefixlen)), None)
+
     def member_at(self, prefix: IPv6Network) -> NodeRow | None:
         """Return the member that owns exactly ``prefix``."""
         clause = "WHERE released IS NULL AND prefix_first = ? AND prefix_length = ?"
@@ -140,21 +173,125 @@ class Store(Database):
 
     def _nodes(self, clause: str, *values: object) -> list[NodeRow]:
         rows = self.execute(
-            f"SELECT id, name, prefix_first, prefix_length, created, released FROM nodes {clause}",  # noqa: S608 - constants above
+            f"SELECT id, name, prefix_first, prefix_length, created, released, suspended FROM nodes {clause}",  # noqa: S608 - constants above
             values,
         )
         return [
-            NodeRow(identifier, name, IPv6Network((first, length)), created, released)
-            for identifier, name, first, length, created, released in rows
+            NodeRow(identifier, name, IPv6Network((first, length)), created, released, suspended)
+            for identifier, name, first, length, created, released, suspended in rows
         ]
 
-    def release_node(self, identifier: int, now: float) -> None:
+    def rename_node(self, identifier: int, name: str) -> None:
+        """Give a member another name, which must be free."""
+        self.execute("UPDATE nodes SET name = ? WHERE id = ?", (name, identifier))
+
+    def suspend_node(self, identifier: int, since: float | None) -> None:
+        """Suspend a member, or let it take part again."""
+        self.execute("UPDATE nodes SET suspended = ? WHERE id = ?", (since, identifier))
+
+    def release_node(self, identifier: int, released: float, now: float) -> None:
         """Let a member go: its certificates are revoked, its record is dropped, its prefix waits."""
-        self.execute("UPDATE nodes SET released = ? WHERE id = ? AND released IS NULL", (now, identifier))
         self.execute(
-            "UPDATE certificates SET revoked = ? WHERE node = ? AND revoked IS NULL", (now, identifier)
+            "UPDATE nodes SET released = ?, suspended = NULL WHERE id = ? AND released IS NULL",
+            (released, identifier),
         )
-        self.execute("DELETE FROM records WHERE node = ?", (identifier,))
+        self.withdraw_certificates(identifier, now)
+        self.drop_record(identifier)
+
+    def restore_node(self, identifier: int, name: str) -> None:
+        """Make a former member a member again; its prefix must be free."""
+        self.execute("UPDATE nodes SET released = NULL, name = ? WHERE id = ?", (name, identifier))
+
+    def delete_node(self, identifier: int, now: float) -> None:
+        """Do not show a former member any more; nothing gives it its place back."""
+        self.execute("UPDATE nodes SET deleted = ? WHERE id = ?", (now, identifier))
+        self.execute("UPDATE tokens SET revoked = ? WHERE node = ? AND revoked IS NULL", (now, identifier))
+
+    def purge(self, released_before: float, now: float) -> int:
+        """Drop deleted nodes whose quarantine and certificates are over; return how many."""
+        gone = self.execute(
+            "SELECT id FROM nodes WHERE deleted IS NOT NULL AND released < ? AND NOT EXISTS"
+            " (SELECT 1 FROM certificates WHERE node = nodes.id AND expires > ?)",
+            (released_before, now),
+        )
+        for row in gone:
+            self.execute("DELETE FROM token_uses WHERE node = ?", row)
+            self.execute("UPDATE tokens SET node = NULL, revoked = coalesce(revoked, 0) WHERE node = ?", row)
+            self.execute("DELETE FROM certificates WHERE node = ?", row)
+            self.execute("DELETE FROM nodes WHERE id = ?", row)
+        return len(gone)
+
+    def overview(
+        self,
+        now: float,
+        *,
+        state: str | None = None,
+        search: str = "",
+        after: tuple[bytes, int] | None = None,
+        limit: int = -1,
+    ) -> list[Member]:
+        """Return members and former members by prefix, as far as wanted.
+
+        ``search`` is a part of the name or of the written prefix; ``after`` is the first address and row
+        number behind which to go on.
+        """
+        clauses, values = ["1"], list[object]()
+        if state is not None:
+            clauses.append(_STATES[state])
+            values += [now] * _STATES[state].count("?")
+        if search:
+            clauses.append(
+                "(instr(lower(name), lower(?)) OR instr(prefix_text(prefix_first, prefix_length), lower(?)))"
+            )
+            values += [search, search]
+        if after is not None:
+            clauses.append("(prefix_first, id) > (?, ?)")
+            values += after
+        rows = self.execute(
+            "SELECT id, name, prefix_first, prefix_length, created, released, suspended, serial, expires,"  # noqa: S608 - constants
+            f" published, reachable, software FROM overview WHERE {' AND '.join(clauses)}"
+            " ORDER BY prefix_first, id LIMIT ?",
+            (*values, limit),
+        )
+        return [
+            Member(
+                NodeRow(row[0], row[1], IPv6Network((row[2], row[3])), row[4], row[5], row[6]),
+                serial=row[7],
+                expires=row[8],
+                published=row[9],
+                reachable=None if row[10] is None else bool(row[10]),
+                software=row[11],
+            )
+            for row in rows
+        ]
+
+    def member_view(self, node: NodeRow, now: float) -> Member | None:
+        """Return a node as operators see it."""
+        first = node.prefix.network_address.packed
+        rows = self.overview(now, after=(first, node.identifier - 1), limit=1)
+        return rows[0] if rows and rows[0].node.identifier == node.identifier else None
+
+    def count_states(self, now: float) -> dict[str, int]:
+        """Return how many nodes are in each state."""
+        return {
+            state: int(
+                self.execute(
+                    f"SELECT count(*) FROM overview WHERE {clause}",  # noqa: S608 - constants
+                    (now,) * clause.count("?"),
+                )[0][0]
+            )
+            for state, clause in _STATES.items()
+        }
+
+    def lapsed(self, before: float) -> list[tuple[NodeRow, float]]:
+        """Return members, not suspended, whose last certificate expired before ``before``, and when."""
+        rows = self.execute(
+            "SELECT id, expires FROM overview WHERE released IS NULL AND suspended IS NULL AND expires < ?",
+            (before,),
+        )
+        return [
+            (node, expires) for identifier, expires in rows if (node := self.node(identifier)) is not None
+        ]
 
     # -- certificates
 
@@ -174,15 +311,20 @@ class Store(Database):
         """Return all certificates of a node, the newest first."""
         return self._certificates("WHERE node = ? ORDER BY issued DESC, rowid DESC", node)
 
-    def newest_certificates(self) -> dict[int, CertificateRow]:
-        """Return the newest certificate of each node."""
-        rows = self._certificates("ORDER BY issued, rowid")
-        return {row.node: row for row in rows}
+    def withdraw_certificates(self, node: int, now: float) -> None:
+        """Revoke all certificates of a node."""
+        self.execute("UPDATE certificates SET revoked = ? WHERE node = ? AND revoked IS NULL", (now, node))
+
+    def certificate_for_key(self, node: int, key_digest: bytes, now: float) -> CertificateRow | None:
+        """Return the newest valid certificate of a node for this key."""
+        clause = "WHERE node = ? AND key_digest = ? AND revoked IS NULL AND expires > ? ORDER BY issued DESC"
+        return next(iter(self._certificates(clause, node, key_digest, now)), None)
 
     def revoked_serials(self, now: float) -> list[str]:
-        """Return the serial numbers that are revoked and would still be valid otherwise."""
+        """Return the serial numbers that are revoked or suspended and would still be valid otherwise."""
         rows = self.execute(
-            "SELECT serial FROM certificates WHERE revoked IS NOT NULL AND expires > ? ORDER BY serial",
+            "SELECT serial FROM certificates JOIN nodes ON nodes.id = certificates.node"
+            " WHERE (revoked IS NOT NULL OR suspended IS NOT NULL) AND expires > ? ORDER BY serial",
             (now,),
         )
         return [str(serial) for (serial,) in rows]
@@ -193,43 +335,6 @@ class Store(Database):
             values,
         )
         return [CertificateRow(*row) for row in rows]
-
-    # -- tokens
-
-    def add_token(
-        self, digest: bytes, name: str | None, prefix_length: int, now: float, expires: float
-    ) -> None:
-        """Remember a token by its digest."""
-        self.execute(
-            "INSERT INTO tokens (digest, name, prefix_length, created, expires) VALUES (?, ?, ?, ?, ?)",
-            (digest, name, prefix_length, now, expires),
-        )
-
-    def token(self, digest: bytes) -> TokenRow | None:
-        """Return the token with this digest."""
-        return next(iter(self._tokens("WHERE digest = ?", digest)), None)
-
-    def tokens(self) -> list[TokenRow]:
-        """Return all tokens, the oldest first."""
-        return self._tokens("ORDER BY id")
-
-    def token_for(self, name: str, now: float) -> TokenRow | None:
-        """Return an unused token, not yet expired, that reserves ``name``."""
-        return next(iter(self._tokens("WHERE name = ? AND used IS NULL AND expires > ?", name, now)), None)
-
-    def use_token(self, identifier: int, node: int, key_digest: bytes, now: float) -> None:
-        """Mark a token as used for ``node``."""
-        self.execute(
-            "UPDATE tokens SET used = ?, node = ?, key_digest = ? WHERE id = ? AND used IS NULL",
-            (now, node, key_digest, identifier),
-        )
-
-    def _tokens(self, clause: str, *values: object) -> list[TokenRow]:
-        rows = self.execute(
-            f"SELECT id, name, prefix_length, created, expires, used, node, key_digest FROM tokens {clause}",  # noqa: S608 - constants above
-            values,
-        )
-        return [TokenRow(*row) for row in rows]
 
     # -- peer records
 
@@ -252,13 +357,13 @@ class Store(Database):
             ),
         )
 
-    def records(self) -> dict[int, RecordRow]:
-        """Return the records of all nodes."""
-        return {row.node: row for row in self._records("")}
-
     def record(self, node: int) -> RecordRow | None:
         """Return the record of a node."""
         return next(iter(self._records("WHERE records.node = ?", node)), None)
+
+    def drop_record(self, node: int) -> None:
+        """Forget the record of a node."""
+        self.execute("DELETE FROM records WHERE node = ?", (node,))
 
     def draw_records(
         self, *, exclude: Sequence[int], reachable: bool | None, since: float, now: float, count: int
@@ -270,7 +375,7 @@ class Store(Database):
         marks = ",".join("?" * len(exclude))
         wanted = (False, True) if reachable is None else (reachable, reachable)
         return self._records(
-            "JOIN nodes ON nodes.id = records.node WHERE nodes.released IS NULL"
+            "JOIN nodes ON nodes.id = records.node WHERE nodes.released IS NULL AND nodes.suspended IS NULL"
             " AND certificates.revoked IS NULL AND certificates.expires > ? AND NOT departed"
             f" AND published >= ? AND reachable IN (?, ?) AND records.node NOT IN ({marks})"
             " ORDER BY random() LIMIT ?",

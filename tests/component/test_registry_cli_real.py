@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from re6st.errors import RegistryUnavailableError, RevokedError
 from re6st.identity import build_request, der_to_pem, generate_key, key_to_pem
+from re6st.registry.cli import cli
 from re6st.registry.client import ClientCertificate, JoinLink, RegistryClient, fetch_authority
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "re6st-registry"
@@ -45,6 +47,15 @@ class Operator:
         assert done.stdout == ""
         assert done.stderr.count("\n") == 1, done.stderr
         return done.stderr
+
+
+class QuickOperator(Operator):
+    """Runs the command inside this process: starting Python takes longer than all the rest."""
+
+    def __call__(self, *arguments):
+        done = CliRunner().invoke(cli, ["--state", str(self.state), *arguments])
+        assert done.exit_code == 0, (done.output, done.exception)
+        return done.stdout
 
 
 class Server:
@@ -120,6 +131,77 @@ def test_a_network_from_init_to_revocation(operator, tmp_path):
         [node] = json.loads(operator("nodes", "--json"))
         assert node["state"] == "released"
         assert node["quarantine_until"] == pytest.approx(time.time() + 30 * 86400, abs=60)
+
+
+def test_the_life_of_a_node_on_the_command_line(operator, tmp_path, monkeypatch):
+    operator = QuickOperator(operator.state)
+    monkeypatch.setenv("SUDO_USER", "alice")
+    operator("parameters", "set", "registry_urls=https://192.0.2.1:8443")
+    assert operator("reservation", "create", "attic", "--prefix-length", "62") == "2001:db8:42::/62\n"
+    assert "attic" in operator("reservation", "list")
+    operator("token", "create", "--name", "attic")
+    operator("token", "create", "--uses", "5")
+    operator("token", "revoke", "2")
+    tokens = json.loads(operator("token", "list", "--json"))
+    assert [(row["state"], row["uses"]) for row in tokens] == [("open", "0/1"), ("revoked", "0/5")]
+    assert "there is no token 7" in operator.fails("token", "revoke", "7")
+    assert "leave --name and --uses away" in operator.fails(
+        "token", "create", "--return", "attic", "--name", "x"
+    )
+
+    with Server(operator, tmp_path) as server:
+        link = JoinLink.parse(operator("token", "create", "--url", server.url))
+        client = asyncio.run(enrol(link, tmp_path / "node"))
+        [node] = json.loads(operator("nodes", "--json"))
+        operator("rename", node["name"], "cellar")
+        operator("suspend", "cellar")
+        assert json.loads(operator("nodes", "show", "cellar", "--json"))["state"] == "suspended"
+        with pytest.raises(RevokedError, match="suspended"):
+            asyncio.run(client.sample())
+        operator("resume", "cellar")
+        asyncio.run(client.sample())
+        shown = operator("nodes", "show", "cellar")
+        assert f"certificate {node['serial']}: until" in shown
+        link = JoinLink.parse(operator("token", "create", "--return", "cellar", "--url", server.url))
+        again = asyncio.run(enrol(link, tmp_path / "again"))
+        asyncio.run(again.sample())
+        with pytest.raises(RevokedError):
+            asyncio.run(client.sample())
+        assert [row["prefix"] for row in json.loads(operator("nodes", "--json"))] == [node["prefix"]]
+        operator("delete", "cellar")
+        assert operator("nodes", "--json") == "[]\n"
+    operator("reservation", "remove", "attic")
+
+    assert operator("parameters", "set", "--preview", "hello_interval=2") == "hello_interval: 4.0 -> 2.0\n"
+    operator("parameters", "set", "hello_interval=2")
+    assert operator("parameters", "diff") == "hello_interval: 4.0 -> 2.0\n"
+    operator("parameters", "undo")
+    history = json.loads(operator("parameters", "history", "--json"))
+    assert [row["version"] for row in history] == [4, 3, 2, 1]
+
+    entries = [json.loads(line) for line in operator("audit", "--json", "--since", "1h").splitlines()]
+    assert {"token.created", "node.enrolled", "node.suspended", "node.deleted", "parameters.undone"} <= {
+        entry["action"] for entry in entries
+    }
+    by = {(entry["actor_kind"], entry["actor"], entry["origin"]) for entry in entries}
+    assert ("local", "alice", "local") in by
+    assert ("joiner", "", "127.0.0.1") in by
+    assert "hello_interval" in operator("audit")
+    assert operator("audit", "--json", "--since", "2100-01-01") == ""
+
+
+def test_backup_restore_and_check_on_the_command_line(operator, tmp_path):
+    operator("operator-token", "create", "alice", "--scope", "write")
+    assert "does not contain the CA's private key" in operator.run("backup", str(tmp_path / "b")).stderr
+    assert "give it with --authority-key" in Operator(tmp_path / "new").fails("restore", str(tmp_path / "b"))
+    other = Operator(tmp_path / "new")
+    other("restore", str(tmp_path / "b"), "--authority-key", str(operator.state / "ca-key.pem"))
+    [token] = json.loads(other("operator-token", "list", "--json"))
+    assert (token["name"], token["scope"]) == ("alice", "write")
+    other("operator-token", "revoke", "alice")
+    assert other.run("check").stderr == "No problem found\n"
+    (other.state / "ca-key.pem").chmod(0o644)
+    assert "chmod 600" in other.fails("check")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

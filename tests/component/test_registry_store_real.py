@@ -155,12 +155,12 @@ def test_kill_9_loses_no_acknowledged_enrolment_and_gives_no_prefix_twice(state)
             members = {member.node.name: member for member in service.members()}
             for name, prefix, serial in acknowledged:
                 assert str(members[name].node.prefix) == prefix
-                assert members[name].certificate.serial == serial
+                assert members[name].serial == serial
             prefixes = [member.node.prefix for member in members.values()]
             assert len(set(prefixes)) == len(prefixes)
             # Nothing half done: whoever has a prefix has a certificate and used a token.
-            used = {row.node for row in service.tokens() if row.used is not None}
-            assert all(member.certificate for member in members.values())
+            used = {row.last_node for row in service.tokens() if row.last_used is not None}
+            assert all(member.serial for member in members.values())
             assert used == {member.node.identifier for member in members.values()}
     assert len(acknowledged) > 8
 

@@ -1,0 +1,159 @@
+"""Whom the registry expects: tokens and reservations, and the SQL for them.
+
+Methods that change something are to be called inside a transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+
+from re6st.registry.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A token, known by its digest only."""
+
+    identifier: int
+    name: str | None
+    prefix_length: int
+    created: float
+    expires: float
+    maximum_uses: int
+    node: int | None
+    """The node whose place it gives back."""
+    revoked: float | None
+    uses: int
+    """For how many nodes it was used."""
+    last_used: float | None
+    last_node: int | None
+
+    def is_open(self, now: float) -> bool:
+        """Return whether another node can use it."""
+        return self.state(now) == "open"
+
+    def state(self, now: float) -> str:
+        """Return ``used`` (up), ``revoked``, ``expired`` or ``open``."""
+        if self.uses >= self.maximum_uses:
+            return "used"
+        if self.revoked is not None:
+            return "revoked"
+        return "expired" if now >= self.expires else "open"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUse:
+    """A node for which a token was used."""
+
+    node: int
+    used: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A prefix that waits for the node of a name."""
+
+    name: str
+    prefix: IPv6Network
+    created: float
+
+
+class Admissions(Ledger):
+    """The tables for those who shall come. Belongs to one thread at a time."""
+
+    # -- reservations
+
+    def reserve(self, reservation: Reservation) -> None:
+        """Keep a prefix for a name."""
+        self.execute(
+            "INSERT INTO reservations (name, prefix_first, prefix_length, created) VALUES (?, ?, ?, ?)",
+            (
+                reservation.name,
+                reservation.prefix.network_address.packed,
+                reservation.prefix.prefixlen,
+                reservation.created,
+            ),
+        )
+
+    def unreserve(self, name: str) -> None:
+        """Keep no prefix for this name any more."""
+        self.execute("DELETE FROM reservations WHERE name = ?", (name,))
+
+    def reservations(self) -> list[Reservation]:
+        """Return all reservations, by prefix."""
+        rows = self.execute(
+            "SELECT name, prefix_first, prefix_length, created FROM reservations ORDER BY prefix_first"
+        )
+        return [Reservation(name, IPv6Network((first, length)), made) for name, first, length, made in rows]
+
+    def reservation(self, name: str) -> Reservation | None:
+        """Return the reservation for this name."""
+        rows = self.execute(
+            "SELECT name, prefix_first, prefix_length, created FROM reservations WHERE name = ?", (name,)
+        )
+        return Reservation(rows[0][0], IPv6Network((rows[0][1], rows[0][2])), rows[0][3]) if rows else None
+
+    # -- tokens
+
+    def add_token(
+        self,
+        digest: bytes,
+        name: str | None,
+        prefix_length: int,
+        now: float,
+        expires: float,
+        maximum_uses: int = 1,
+        node: int | None = None,
+    ) -> int:
+        """Remember a token by its digest; return its number."""
+        return self.insert(
+            "INSERT INTO tokens (digest, name, prefix_length, created, expires, maximum_uses, node)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (digest, name, prefix_length, now, expires, maximum_uses, node),
+        )
+
+    def token(self, digest: bytes) -> TokenRow | None:
+        """Return the token with this digest."""
+        return next(iter(self._tokens("WHERE digest = ?", digest)), None)
+
+    def token_numbered(self, identifier: int) -> TokenRow | None:
+        """Return the token with this row number."""
+        return next(iter(self._tokens("WHERE id = ?", identifier)), None)
+
+    def tokens(self) -> list[TokenRow]:
+        """Return all tokens, the oldest first."""
+        return self._tokens("ORDER BY id")
+
+    def token_for(self, name: str, now: float) -> TokenRow | None:
+        """Return a token that can still be used and reserves this name."""
+        rows = self._tokens("WHERE name = ? AND revoked IS NULL AND expires > ?", name, now)
+        return next((row for row in rows if row.is_open(now)), None)
+
+    def revoke_token(self, identifier: int, now: float) -> None:
+        """Let nobody in with a token any more."""
+        self.execute("UPDATE tokens SET revoked = ? WHERE id = ? AND revoked IS NULL", (now, identifier))
+
+    def token_use(self, token: int, key_digest: bytes) -> TokenUse | None:
+        """Return for which node this key used the token."""
+        rows = self.execute(
+            "SELECT node, used FROM token_uses WHERE token = ? AND key_digest = ?", (token, key_digest)
+        )
+        return TokenUse(*rows[0]) if rows else None
+
+    def use_token(self, token: int, node: int, key_digest: bytes, now: float) -> None:
+        """Remember that a token was used for ``node``."""
+        self.execute(
+            "INSERT INTO token_uses (token, key_digest, node, used) VALUES (?, ?, ?, ?)",
+            (token, key_digest, node, now),
+        )
+
+    def _tokens(self, clause: str, *values: object) -> list[TokenRow]:
+        rows = self.execute(
+            "SELECT id, name, prefix_length, created, expires, maximum_uses, node, revoked,"  # noqa: S608 - constants
+            " (SELECT count(*) FROM token_uses WHERE token = id), (SELECT max(used) FROM token_uses"
+            " WHERE token = id), (SELECT node FROM token_uses WHERE token = id ORDER BY used DESC LIMIT 1)"
+            f" FROM tokens {clause}",
+            values,
+        )
+        return [TokenRow(*row) for row in rows]

@@ -1,0 +1,89 @@
+"""What the operator's commands share: times on the command line, tables, JSON, who is calling."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from re6st.identity import format_time
+from re6st.registry.state import StateDirectory
+
+if TYPE_CHECKING:
+    from re6st.registry.service import Service
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+
+def duration(text: str) -> float:
+    """Return the seconds in a time such as ``90s``, ``15m``, ``12h``, ``1d`` or ``2w``."""
+    match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not a time such as 12h, 1d or 2w")
+    return float(int(match[1]) * UNITS[match[2]])
+
+
+def moment(text: str) -> float:
+    """Return the time that ``text`` names: ``7d`` (so long ago) or ``2026-01-31`` (UTC), in seconds."""
+    import datetime
+
+    if re.fullmatch(r"[0-9]{1,9}[smhdw]", text):
+        return time.time() - duration(text)
+    try:
+        parsed = datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is neither a time span such as 7d nor a date") from error
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)).timestamp()
+
+
+@contextlib.contextmanager
+def opened(state: StateDirectory) -> Iterator[Service]:
+    """Open the registry for the person at this terminal."""
+    from re6st.registry.usecases import local_actor
+
+    with state.service(local_actor()) as service:
+        yield service
+
+
+def print_json(value: object) -> None:
+    """Write ``value`` for programs."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_rows(title: str, columns: Sequence[str], rows: Sequence[dict[str, object]], as_json: bool) -> None:
+    """Write ``rows`` as JSON or as a table of these columns."""
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        click.echo(f"no {title} yet", err=True)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "), no_wrap=column in ("name", "prefix", "address"))
+    for row in rows:
+        # Square brackets (IPv6 addresses, audit details) are not markup.
+        table.add_row(*(Text(cell(row[column])) for column in columns))
+    Console(soft_wrap=True).print(table)
+
+
+def cell(value: object) -> str:
+    """Return how people read ``value``; floats are times."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return format_time(value)
+    return str(value)

@@ -1,0 +1,133 @@
+"""Commands around nodes: list, show, rename, suspend, resume, revoke, delete."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from re6st.identity import format_time
+from re6st.registry.cli_common import cell, json_option, opened, print_json, print_rows
+from re6st.registry.state import StateDirectory
+
+if TYPE_CHECKING:
+    from re6st.registry.service import Service
+    from re6st.registry.store import Member, NodeRow
+
+node_argument = click.argument("node", metavar="NAME|PREFIX")
+
+
+@click.group(invoke_without_command=True)
+@click.option("--state", "wanted", type=click.Choice(["active", "suspended", "expired", "released"]))
+@click.option("--search", default="", help="Part of the name or of the prefix.")
+@json_option
+@click.pass_context
+def nodes(context: click.Context, wanted: str | None, search: str, as_json: bool) -> None:
+    """List the nodes of the network, former ones included."""
+    if context.invoked_subcommand is not None:
+        return
+    with opened(context.obj) as service:
+        now = time.time()
+        members = service.members_page(-1, state=wanted, search=search)
+        rows = [_describe(service, member, now) for member in members]
+    columns = ("name", "prefix", "address", "state", "expires", "published", "reachable", "software")
+    print_rows("nodes", columns, rows, as_json)
+
+
+@nodes.command("show")
+@node_argument
+@json_option
+@click.pass_obj
+def show(state: StateDirectory, node: str, as_json: bool) -> None:
+    """Show all that is known of one node."""
+    with opened(state) as service:
+        member = service.member(node)
+        values = _describe(service, member, time.time())
+        values["certificates"] = [
+            {"serial": row.serial, "issued": row.issued, "expires": row.expires, "revoked": row.revoked}
+            for row in service.certificates(member.node)
+        ]
+    if as_json:
+        print_json(values)
+        return
+    certificates = values.pop("certificates")
+    for key, value in values.items():
+        click.echo(f"{key.replace('_', ' ')}: {cell(value)}")
+    for row in certificates if isinstance(certificates, list) else []:
+        ended = f", revoked {format_time(row['revoked'])}" if row["revoked"] is not None else ""
+        click.echo(f"certificate {row['serial']}: until {format_time(row['expires'])}{ended}")
+
+
+def _describe(service: Service, member: Member, now: float) -> dict[str, object]:
+    node = member.node
+    return {
+        "name": node.name,
+        "prefix": str(node.prefix),
+        "address": str(node.address),
+        "state": member.state(now),
+        "created": node.created,
+        "suspended": node.suspended,
+        "released": node.released,
+        "quarantine_until": service.release_time(node),
+        "serial": member.serial,
+        "expires": member.expires,
+        "published": member.published,
+        "reachable": member.reachable,
+        "software": member.software,
+    }
+
+
+@click.command()
+@node_argument
+@click.argument("name", metavar="NEW-NAME")
+@click.pass_obj
+def rename(state: StateDirectory, node: str, name: str) -> None:
+    """Give a node another name; its certificate shows it after the next renewal."""
+    with opened(state) as service:
+        row = service.rename(node, name)
+    click.echo(f"{row.prefix} is called {row.name} now", err=True)
+
+
+@click.command()
+@node_argument
+@click.pass_obj
+def suspend(state: StateDirectory, node: str) -> None:
+    """Keep a node out of the network until it is resumed."""
+    with opened(state) as service:
+        row = service.suspend(node)
+    click.echo(f"{row.name} ({row.prefix}) is suspended", err=True)
+
+
+@click.command()
+@node_argument
+@click.pass_obj
+def resume(state: StateDirectory, node: str) -> None:
+    """Let a suspended node take part again."""
+    with opened(state) as service:
+        row = service.resume(node)
+    click.echo(f"{row.name} ({row.prefix}) may take part again", err=True)
+
+
+@click.command()
+@node_argument
+@click.pass_obj
+def revoke(state: StateDirectory, node: str) -> None:
+    """Withdraw a node's certificates and put its prefix into quarantine."""
+    with opened(state) as service:
+        _tell(service, service.revoke(node), "revoked")
+
+
+@click.command()
+@node_argument
+@click.pass_obj
+def delete(state: StateDirectory, node: str) -> None:
+    """Forget a node, revoking it first; its prefix stays in quarantine."""
+    with opened(state) as service:
+        _tell(service, service.delete(node), "deleted")
+
+
+def _tell(service: Service, node: NodeRow, what: str) -> None:
+    until = service.release_time(node)
+    waiting = f"; the prefix is in quarantine until {format_time(until)}" if until is not None else ""
+    click.echo(f"{node.name} ({node.prefix}) is {what}{waiting}", err=True)

@@ -1,0 +1,180 @@
+"""Commands around the registry itself: network parameters, audit log, backup, restore, check."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from re6st.errors import ConfigError
+from re6st.identity import format_time
+from re6st.registry.cli_common import json_option, moment, opened, print_json, print_rows
+from re6st.registry.state import StateDirectory
+
+if TYPE_CHECKING:
+    from re6st.registry.parameters import Difference
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def parameters(context: click.Context, as_json: bool) -> None:
+    """Show the network parameters, or set them."""
+    if context.invoked_subcommand is None:
+        _show_parameters(context.obj, as_json)
+
+
+@parameters.command("show")
+@json_option
+@click.pass_obj
+def parameters_show(state: StateDirectory, as_json: bool) -> None:
+    """Show the network parameters."""
+    _show_parameters(state, as_json)
+
+
+@parameters.command("set")
+@click.argument("assignments", nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.option("--preview", is_flag=True, help="Check and show what would change, and change nothing.")
+@click.pass_obj
+def parameters_set(state: StateDirectory, assignments: Sequence[str], preview: bool) -> None:
+    """Set network parameters for all nodes; they take the new version over within seconds."""
+    changes: dict[str, str] = {}
+    for assignment in assignments:
+        key, separator, value = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"{assignment!r} is not KEY=VALUE")
+        changes[key] = value
+    with opened(state) as service:
+        if preview:
+            _print_differences(service.preview_parameters(changes))
+            return
+        changed = service.change_parameters(changes)
+    click.echo(f"Network parameters version {changed.version} are in force", err=True)
+
+
+@parameters.command("history")
+@json_option
+@click.pass_obj
+def parameters_history(state: StateDirectory, as_json: bool) -> None:
+    """List the versions of the parameters, the newest first."""
+    with opened(state) as service:
+        rows: list[dict[str, object]] = [
+            {"version": item.parameters.version, "created": item.created}
+            for item in service.parameter_history()
+        ]
+    print_rows("versions", ("version", "created"), rows, as_json)
+
+
+@parameters.command("diff")
+@click.argument("earlier", type=int, required=False)
+@click.argument("later", type=int, required=False)
+@click.pass_obj
+def parameters_diff(state: StateDirectory, earlier: int | None, later: int | None) -> None:
+    """Show what changed between two versions: by default with the last change."""
+    with opened(state) as service:
+        _print_differences(service.compare_parameters(earlier, later))
+
+
+@parameters.command("undo")
+@click.option("--to", "version", type=int, help="This version; else the previous one.")
+@click.pass_obj
+def parameters_undo(state: StateDirectory, version: int | None) -> None:
+    """Put the values of an earlier version in force again."""
+    with opened(state) as service:
+        changed = service.undo_parameters(version)
+    click.echo(f"Network parameters version {changed.version} are in force", err=True)
+
+
+def _print_differences(differences: Sequence[Difference]) -> None:
+    for item in differences:
+        click.echo(f"{item.key}: {item.before or '(empty)'} -> {item.after or '(empty)'}")
+    if not differences:
+        click.echo("no difference", err=True)
+
+
+def _show_parameters(state: StateDirectory, as_json: bool) -> None:
+    with opened(state) as service:
+        values = msgspec.structs.asdict(service.current_parameters())
+    if as_json:
+        print_json(values)
+    else:
+        for key, value in values.items():
+            click.echo(f"{key} = {', '.join(value) if isinstance(value, tuple) else value}")
+
+
+@click.command()
+@click.option("--since", type=moment, default="1970-01-01", help="7d (ago) or a date such as 2026-01-31.")
+@json_option
+@click.pass_obj
+def audit(state: StateDirectory, since: float, as_json: bool) -> None:
+    """Export the audit log, the oldest entry first (--json: one object a line)."""
+    with opened(state) as service:
+        entries = service.audit(since=since)
+    if as_json:
+        for entry in entries:
+            values = dataclasses.asdict(entry) | {"details": json.loads(entry.details)}
+            values["id"] = values.pop("identifier")
+            click.echo(json.dumps(values))
+    else:
+        for entry in entries:
+            who = f"{entry.actor_kind} {entry.actor}".strip()
+            click.echo(
+                f"{format_time(entry.time)} {who} ({entry.origin}) {entry.action} {entry.subject}"
+                f" {entry.details}"
+            )
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--include-keys", is_flag=True, help="Put the CA's private key into the backup, too.")
+@click.pass_obj
+def backup(state: StateDirectory, file: Path, include_keys: bool) -> None:
+    """Write a backup to FILE (0600); the server may work meanwhile."""
+    from re6st.registry.backup import back_up
+    from re6st.registry.usecases import local_actor
+
+    back_up(state, file.absolute(), local_actor(), include_keys=include_keys)
+    if include_keys:
+        click.echo(f"{file} contains the CA's private key: keep it secret", err=True)
+    else:
+        click.echo(f"{file} does not contain the CA's private key: keep {state.authority_key} too", err=True)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--authority-key", type=click.Path(path_type=Path), help="ca-key.pem, if not in FILE.")
+@click.pass_obj
+def restore(state: StateDirectory, file: Path, authority_key: Path | None) -> None:
+    """Make an empty state directory the registry of which FILE is a backup."""
+    from re6st.registry.backup import restore as restore_backup
+    from re6st.registry.usecases import local_actor
+
+    problems = restore_backup(state, file.absolute(), local_actor(), authority_key)
+    click.echo(f"Restored into {state.path}. What happened after the backup is unknown here:", err=True)
+    click.echo("nodes that joined since then must join again; revoke again what was revoked.", err=True)
+    _report(problems)
+
+
+@click.command()
+@click.pass_obj
+def check(state: StateDirectory) -> None:
+    """Check database, keys and signed documents; exit status 1 if anything is wrong."""
+    from re6st.registry.backup import check as find_problems
+
+    problems = find_problems(state)
+    _report(problems)
+    if not problems:
+        click.echo("No problem found", err=True)
+
+
+def _report(problems: Sequence[str]) -> None:
+    for problem in problems:
+        click.echo(f"re6st-registry: {problem}", err=True)
+    if problems:
+        sys.exit(1)

@@ -1,0 +1,251 @@
+"""Backup, restore, check and migration of a registry's database on a real disk."""
+
+import sqlite3
+import threading
+from importlib import resources
+from ipaddress import IPv6Network
+
+import pytest
+
+from re6st.errors import ConfigError, StorageError, UntrustedError
+from re6st.identity import CONTEXT_REVOCATIONS, build_request, generate_key, parse_node_certificate
+from re6st.messages import EnrolmentRequest, Revocations, decode
+from re6st.registry.backup import VERSION_JUMP, back_up, check, restore
+from re6st.registry.database import APPLICATION_ID
+from re6st.registry.service import Service
+from re6st.registry.state import StateDirectory
+from re6st.registry.store import Store
+from re6st.registry.usecases import Actor, ActorKind
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+ALICE = Actor(ActorKind.LOCAL, "alice")
+
+
+@pytest.fixture
+def state(tmp_path):
+    state = StateDirectory(tmp_path / "state")
+    state.create(NETWORK, ["https://192.0.2.1:8443"])
+    return state
+
+
+def enrol(service, name):
+    request = EnrolmentRequest(token=service.create_token(), request=build_request(generate_key(), name))
+    return parse_node_certificate(service.enrol(request).certificate)
+
+
+def documents(service):
+    trust = service._trust
+    revocations = decode(trust.verify_document(CONTEXT_REVOCATIONS, service.revocations()), Revocations)
+    return service.current_parameters().version, revocations
+
+
+@pytest.mark.parametrize("include_keys", [False, True])
+def test_a_backup_is_restored(state, tmp_path, include_keys):
+    with state.service() as service:
+        attic = enrol(service, "attic")
+        enrol(service, "cellar")
+        service.revoke("cellar")
+        service.change_parameters({"hello_interval": "2"})
+        version, revocations = documents(service)
+    file = tmp_path / "backup"
+    back_up(state, file, ALICE, include_keys=include_keys)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert (b"PRIVATE KEY" in file.read_bytes()) is include_keys
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "state"]
+    with pytest.raises(StorageError, match="overwrites nothing"):
+        back_up(state, file, ALICE)
+
+    other = StateDirectory(tmp_path / "other")
+    if not include_keys:
+        with pytest.raises(ConfigError, match="--authority-key"):
+            restore(other, file, ALICE)
+        assert list(other.path.iterdir()) == []
+    assert restore(other, file, ALICE, None if include_keys else state.authority_key) == []
+    with other.service() as service:
+        assert service.fingerprint == state.authority().fingerprint
+        assert service.authenticate(attic.der).node.name == "attic"
+        later_version, later = documents(service)
+        assert later_version == version + VERSION_JUMP
+        assert later.serials == revocations.serials
+        assert later.version == revocations.version + VERSION_JUMP
+        assert service.current_parameters().hello_interval == 2.0
+        last = service.audit()[-1]
+        assert (last.actor, last.action) == ("alice", "registry.restored")
+        enrol(service, "garage")
+    names = {path.name for path in other.path.iterdir()}
+    assert names == {"ca.pem", "ca-key.pem", "server.pem", "registry.sqlite3"}
+    assert b"PRIVATE KEY" not in other.database.read_bytes()
+    assert {path.stat().st_mode & 0o777 for path in other.path.iterdir()} == {0o600, 0o644}
+    # The backup itself is as it was.
+    restore(StateDirectory(tmp_path / "third"), file, ALICE, state.authority_key)
+
+
+def test_a_backup_while_others_write(state, tmp_path):
+    stopped, made = threading.Event(), []
+
+    def write():
+        with state.service() as service:
+            while not stopped.is_set():
+                made.append(service.create_token())
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(5):
+            before = len(made)
+            back_up(state, tmp_path / f"backup{number}", ALICE)
+            with Store.open(tmp_path / f"backup{number}") as copy:
+                assert copy.find_damage() == []
+                assert len(copy.tokens()) >= before
+    finally:
+        stopped.set()
+        writer.join()
+    assert made
+
+
+def test_what_cannot_be_restored(state, tmp_path):
+    other = StateDirectory(tmp_path / "other")
+    with pytest.raises(ConfigError, match="not a backup"):
+        restore(other, state.database, ALICE)
+    (tmp_path / "rubbish").write_bytes(b"rubbish" * 1000)
+    with pytest.raises(StorageError, match="corrupted"):
+        restore(other, tmp_path / "rubbish", ALICE)
+    with pytest.raises(StorageError, match="cannot restore"):
+        restore(other, tmp_path / "missing", ALICE)
+    back_up(state, tmp_path / "backup", ALICE)
+    foreign = StateDirectory(tmp_path / "foreign")
+    foreign.create(NETWORK)
+    with pytest.raises(UntrustedError, match="does not belong"):
+        restore(other, tmp_path / "backup", ALICE, foreign.authority_key)
+    assert list(other.path.iterdir()) == []
+    with pytest.raises(ConfigError, match="is not empty"):
+        restore(state, tmp_path / "backup", ALICE, state.authority_key)
+
+
+def test_a_sound_registry_and_what_a_check_finds(state):
+    with state.service() as service:
+        enrol(service, "attic")
+    assert check(state) == []
+    state.authority_key.chmod(0o644)
+    with sqlite3.connect(state.database) as connection:
+        connection.execute(
+            "UPDATE documents SET payload = x'00', version = version + 1 WHERE kind = 'revocations'"
+        )
+        connection.execute("DROP TRIGGER nodes_do_not_overlap")
+        connection.execute(
+            "INSERT INTO nodes (name, prefix_first, prefix_last, prefix_length, created)"
+            " SELECT 'evil', x'20010db8004200000000000000000100', prefix_last, 120, 0 FROM nodes"
+        )
+        connection.execute("INSERT INTO token_uses VALUES (77, x'00', 1, 0)")
+    connection.close()
+    problems = "\n".join(check(state))
+    assert "chmod 600" in problems
+    assert "revocations document is not of this network's CA" in problems
+    assert "attic (2001:db8:42::/64) and evil (2001:db8:42::100/120) overlap" in problems
+    assert "of token_uses refers to a missing row of tokens" in problems
+
+
+# -- migration ------------------------------------------------------------------------------------------
+
+
+def make_first_schema(state):
+    """Turn the database into one of schema 1 with a member, a former one, and tokens in every state."""
+    with state.service() as service:
+        documents = [
+            (kind, service._store.document_version(kind), document.payload, document.signature)
+            for kind in ("parameters", "revocations")
+            if (document := service._store.document(kind)) is not None
+        ]
+        settings = service._store.execute("SELECT key, value FROM settings")
+        authority = service._authority
+    state.database.unlink()
+    state.database.touch(0o600)
+    connection = sqlite3.connect(state.database, isolation_level=None)
+    script = (resources.files("re6st.registry") / "schema" / "001.sql").read_text()
+    connection.executescript(
+        f"PRAGMA journal_mode = WAL; PRAGMA application_id = {APPLICATION_ID};\n{script}\n"
+        "PRAGMA user_version = 1;"
+    )
+    connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?)", documents)
+    connection.executemany("INSERT INTO settings VALUES (?, ?)", settings)
+    now = 1_900_000_000.0
+    ders = []
+    for number, (name, released) in enumerate([("attic", None), ("gone", now)]):
+        prefix = list(NETWORK.subnets(new_prefix=64))[number]
+        der = authority.issue_node(generate_key().public_key(), name, prefix, now)
+        ders.append(der)
+        connection.execute(
+            "INSERT INTO nodes VALUES (?, ?, ?, ?, 64, ?, ?)",
+            (number + 1, name, prefix[0].packed, prefix[-1].packed, now, released),
+        )
+        serial = parse_node_certificate(der).serial_hex
+        connection.execute(
+            "INSERT INTO certificates VALUES (?, ?, ?, x'01', ?, ?, ?)",
+            (serial, number + 1, der, now, now + 86400, released),
+        )
+        connection.execute(
+            "INSERT INTO tokens VALUES (?, ?, ?, 64, ?, ?, ?, ?, x'01')",
+            (number + 1, bytes([number]), name, now, now + 60, now + 1, number + 1),
+        )
+    connection.execute(
+        "INSERT INTO tokens VALUES (3, x'07', 'cellar', 60, ?, ?, NULL, NULL, NULL)", (now, now + 60)
+    )
+    connection.execute(
+        "INSERT INTO records VALUES (1, 5, ?, x'00', x'00', 1, 0, 'x', ?)",
+        (parse_node_certificate(ders[0]).serial_hex, now),
+    )
+    connection.close()
+    return authority, now, ders
+
+
+def test_the_first_schema_is_migrated_with_all_its_data(state):
+    authority, now, ders = make_first_schema(state)
+    with Store.open(state.database) as store:
+        assert store.find_damage() == []
+        service = Service(store, authority, clock=lambda: now + 10)
+        views = {view.node.name: view for view in service.members()}
+        assert views["attic"].state(now) == "active"
+        assert (views["attic"].reachable, views["attic"].software) == (True, "x")
+        assert (views["gone"].state(now), views["gone"].node.released) == ("released", now)
+        assert service.authenticate(ders[0]).node.name == "attic"
+        tokens = [(row.name, row.state(now), row.uses, row.last_node) for row in service.tokens()]
+        assert tokens == [("attic", "used", 1, 1), ("gone", "used", 1, 2), ("cellar", "open", 0, None)]
+        assert [item.parameters.version for item in service.parameter_history()] == [1]
+        assert service.parameter_history()[0].created is None
+        assert service.audit() == []
+        service.revoke("attic")
+        assert service.change_parameters({"hello_interval": "2"}).version == 2
+        assert enrol(service, "new").prefix == list(NETWORK.subnets(new_prefix=64))[2]
+    assert check(state) == []
+
+
+def test_two_programs_may_migrate_at_once(state):
+    make_first_schema(state)
+    failures = []
+
+    def work():
+        try:
+            Store.open(state.database).close()
+        except StorageError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with Store.open(state.database) as store:
+        assert store.execute("PRAGMA user_version") == [(2,)]
+
+
+def test_a_migration_that_fails_changes_nothing(state, monkeypatch):
+    make_first_schema(state)
+    scripts = ["", "CREATE TABLE half (x);\nSELECT nonsense();"]
+    monkeypatch.setattr("re6st.registry.database._migrations", lambda: scripts)
+    with pytest.raises(StorageError, match="nonsense"):
+        Store.open(state.database)
+    with sqlite3.connect(state.database) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("SELECT name FROM sqlite_schema WHERE name = 'half'").fetchall() == []
+    connection.close()
