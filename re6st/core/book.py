@@ -39,6 +39,10 @@ class Entry:
     """Dials in a row that were refused because the peer is full."""
     not_before: float = float("-inf")
     """When it may be dialled again (monotonic seconds)."""
+    deaths: int = 0
+    """Tunnels in a row that fell silent, each soon after the one before."""
+    died_at: float = float("-inf")
+    """When the last one did (monotonic seconds)."""
     replace: bool = False
     """The peer thinks that we have a tunnel, which we do not know of."""
 
@@ -143,7 +147,12 @@ class AddressBook:
                 self._evict()
             self._places[prefix] = len(self._order)
             self._order.append(prefix)
-        self._entries[prefix] = Entry(peer)
+        self._entries[prefix] = self._fresh(peer)
+
+    def _fresh(self, peer: Peer) -> Entry:
+        """Return an entry without bad experience, except with tunnels that have been up."""
+        old = self._entries.get(peer.prefix)
+        return Entry(peer) if old is None else Entry(peer, deaths=old.deaths, died_at=old.died_at)
 
     def _bury(self, peer: Peer) -> None:
         self._tombstones.pop(peer.prefix, None)
@@ -170,10 +179,10 @@ class AddressBook:
             entry.not_before = max(entry.not_before, until)
 
     def succeeded(self, prefix: IPv6Network) -> None:
-        """Forget all bad experience with the node that owns ``prefix``."""
+        """Forget all failed dials of the node that owns ``prefix``."""
         entry = self._entries.get(prefix)
         if entry is not None:
-            self._entries[prefix] = Entry(entry.peer)
+            self._entries[prefix] = self._fresh(entry.peer)
 
     # -- drawing ----------------------------------------------------------------------------------------
 

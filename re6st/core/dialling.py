@@ -32,6 +32,9 @@ SETTLED_AFTER = 60.0
 REDIAL_DELAY = 4.0
 """Seconds, roughly, before a peer whose tunnel has ended is dialled again."""
 
+DEATHS_FORGOTTEN_AFTER = 1800.0
+"""Seconds after which a tunnel that fell silent does not count any more when the next one does."""
+
 REFUSALS_UNTIL_LOCKED_OUT = 2
 """A node without any tunnel asks a peer that was full so many times to make room."""
 
@@ -147,6 +150,20 @@ class Dialling:
             self.failed(tunnel.peer)
         else:
             self.postpone(tunnel.peer, REDIAL_DELAY)
+
+    def died(self, peer: Peer) -> None:
+        """A tunnel to ``peer``, whoever dialled it, was up and fell silent."""
+        entry = self._book.get(peer.prefix)
+        if entry is None:
+            return
+        now = self._context.now
+        # A node that has lost all its tunnels has itself to blame, rather than its peers.
+        recent = now - entry.died_at < DEATHS_FORGOTTEN_AFTER and not self._tunnels.isolated
+        entry.deaths = entry.deaths + 1 if recent else 1
+        entry.died_at = now
+        delay = self._context.backoff(self._context.settings.death_delay, entry.deaths)
+        self._book.postpone(peer.prefix, max(entry.not_before, now + delay))
+        self.wake()
 
     def postpone(self, peer: Peer, delay: float) -> None:
         """Leave ``peer`` alone for about ``delay`` seconds."""

@@ -137,6 +137,13 @@ class TunnelDown:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelSilent:
+    """``tunnel`` was used or probed, and nothing came back: it is dead, whatever its driver thinks."""
+
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelCancelled:
     """The peer said that it ends ``tunnel``."""
 
@@ -234,6 +241,7 @@ Event = (
     | TunnelUp
     | TunnelDown
     | TunnelCancelled
+    | TunnelSilent
     | TrafficCounted
     | SlotQuiet
     | GossipAnswered

@@ -36,6 +36,7 @@ from re6st.core.events import (
     TunnelRefused,
     TunnelRequested,
     TunnelRequestFailed,
+    TunnelSilent,
     TunnelUp,
     VersionSeen,
 )
@@ -246,6 +247,8 @@ class NodeCore:
                 self._on_answer(event)
             case TunnelUp() | TunnelDown() | TunnelCancelled():
                 self._on_tunnel(event)
+            case TunnelSilent():
+                self._on_silent(event)
             case TrafficCounted():
                 self._rotation.count(event.octets)
             case SlotQuiet():
@@ -329,6 +332,14 @@ class NodeCore:
         elif tunnel.outgoing and state is TunnelState.OPENING:
             self._dialling.failed(tunnel.peer)
         self._dialling.wake()
+
+    def _on_silent(self, event: TunnelSilent) -> None:
+        tunnel = self._tunnels.get(event.tunnel)
+        if tunnel is None or not tunnel.up:
+            return
+        logger.info("Tunnel %s to %s fell silent", tunnel.direction.value, tunnel.peer.name)
+        self._tunnels.end(tunnel, "nothing comes through it any more", notify=True)
+        self._dialling.died(tunnel.peer)
 
     def _on_up(self, tunnel: Tunnel) -> None:
         if tunnel.outgoing:

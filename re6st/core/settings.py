@@ -49,8 +49,10 @@ class CoreSettings:
 
     failure_delay: tuple[float, float] = (2.0, 300.0)
     """First and longest wait before a peer that could not be dialled is tried again; doubles in between."""
+    death_delay: tuple[float, float] = (4.0, 600.0)
+    """The same for a peer whose tunnel fell silent: longer each time, so that a bad path is not flapping."""
     refusal_delay: tuple[float, float] = (20.0, 600.0)
-    """The same for a peer that is full."""
+    """First and longest wait before a peer that was full is asked again."""
     stranger_delay: float = 600.0
     """Wait before a peer is asked again that will not have us (other version, not allowed)."""
     patience: int = 40

@@ -66,8 +66,14 @@ logger = logging.getLogger(__name__)
 SAMPLE = 20
 """Peer records in one answer to gossip."""
 
-CANCEL_TIMEOUT = 3.0
-"""Seconds that telling a peer about the end of a tunnel may take."""
+CANCEL_TIMEOUT = 6.0
+"""Seconds that telling a peer about the end of a tunnel may take: routes may have to be found anew before."""
+
+CANCEL_ATTEMPT = 1.5
+"""Seconds of one attempt at it. A connection that began before routes had changed is best begun anew."""
+
+CANCEL_PAUSE = 0.2
+"""Seconds between two attempts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,9 +297,14 @@ class Correspondence:
         self._tasks.spawn(self._cancel_at_peer(peer, name), f"tell {peer.name} that a tunnel ends")
 
     async def _cancel_at_peer(self, peer: Peer, name: str) -> None:
-        with contextlib.suppress(ProtocolError, IdentityError, TimeoutError):
+        with contextlib.suppress(IdentityError, TimeoutError):
             async with asyncio.timeout(CANCEL_TIMEOUT):
-                await self._client.cancel_tunnel(peer, name)
+                while True:
+                    with contextlib.suppress(ProtocolError, TimeoutError):
+                        async with asyncio.timeout(CANCEL_ATTEMPT):
+                            await self._client.cancel_tunnel(peer, name)
+                            return
+                    await asyncio.sleep(CANCEL_PAUSE)
 
     # -- gossip and documents ---------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ from re6st.core.events import (
     RevocationsAccepted,
     SlotQuiet,
     Source,
+    TunnelSilent,
 )
 from re6st.errors import ConfigError, Re6stError, StorageError
 from re6st.node import environment
@@ -63,6 +64,7 @@ from re6st.node.credentials import load_credentials
 from re6st.node.documents import Documents
 from re6st.node.enrolment import CACHE_NAME
 from re6st.node.host import Host
+from re6st.node.liveness_monitor import LivenessMonitor
 from re6st.node.netlink import Kernel
 from re6st.node.observation import Observation
 from re6st.node.own_record import OwnRecord
@@ -154,6 +156,7 @@ class Daemon:
             self._on_routing_change,
         )
         files = self._credentials.files
+        self._monitor = LivenessMonitor(lambda tunnel: self._report(TunnelSilent(tunnel)))
         self._operator = TunnelOperator(
             self._config,
             OpenVpnDriver(
@@ -163,6 +166,7 @@ class Daemon:
             ),
             self._kernel,
             self._babeld,
+            self._monitor,
             self._tasks,
             self._report,
             self._on_tunnel_ended,
@@ -272,6 +276,7 @@ class Daemon:
         self._undo.append(self._tasks.stop)
         await self._step(self._reachability.start, self._reachability.stop)
         await self._step(self._babeld.start, self._babeld.stop)
+        await self._step(self._monitor.start, self._monitor.stop)
         self._undo.append(self._operator.close_all)
         self._on_endpoints_changed()
         self._brain.start()

@@ -17,13 +17,13 @@ from typing import Protocol
 
 from re6st.config import NodeConfig
 from re6st.core.effects import AttachTunnel, CloseTunnel, DetachTunnel, DialTunnel, OfferTunnel
-from re6st.core.events import Event, TrafficCounted, TunnelDown, TunnelUp
+from re6st.core.events import Event, TrafficCounted, TunnelCancelled, TunnelDown, TunnelUp
 from re6st.errors import LocalProtocolError, Re6stError
 from re6st.messages import Endpoint
 from re6st.node.tasks import Tasks
 from re6st.peers import Peer
 from re6st.status import TunnelStatus
-from re6st.tunnel.driver import Closed, Connected, Counters, Driver, DriverEvent, Link
+from re6st.tunnel.driver import Closed, Connected, Counters, Driver, DriverEvent, Link, PeerLeft
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,16 @@ class RoutingDaemon(Protocol):
 
     def detach(self, interface: str) -> None:
         """Take note that the link of ``interface`` was set down."""
+
+
+class Watch(Protocol):
+    """Who watches whether tunnels still carry packets; see :mod:`re6st.node.liveness_monitor`."""
+
+    def watch(self, tunnel: int, interface: str) -> None:
+        """Watch ``tunnel``, whose ``interface`` is up."""
+
+    def forget(self, tunnel: int, interface: str) -> None:
+        """Do not watch it any more."""
 
 
 @dataclass(slots=True)
@@ -114,6 +124,7 @@ class TunnelOperator:
         driver: Driver,
         interfaces: Interfaces,
         routing: RoutingDaemon,
+        watch: Watch,
         tasks: Tasks,
         report: Callable[[Event], None],
         ended: Callable[[Tunnel], None],
@@ -126,6 +137,7 @@ class TunnelOperator:
         self._driver = driver
         self._interfaces = interfaces
         self._routing = routing
+        self._watch = watch
         self._tasks = tasks
         self._report = report
         self._ended = ended
@@ -194,6 +206,7 @@ class TunnelOperator:
             if tunnel.number in self._tunnels:
                 await self._routing.attach(tunnel.interface, tunnel.cost, tunnel.peer.prefix)
                 await self._interfaces.set_link(tunnel.interface, up=True)
+                self._watch.watch(tunnel.number, tunnel.interface)
                 self._set_state(tunnel, "up")
 
     def detach(self, effect: DetachTunnel) -> None:
@@ -204,6 +217,8 @@ class TunnelOperator:
 
     async def _detach(self, tunnel: Tunnel | None, interface: str) -> None:
         async with tunnel.lock if tunnel else asyncio.Lock():
+            if tunnel is not None:
+                self._watch.forget(tunnel.number, interface)
             await self._interfaces.set_link(interface, up=False)
             self._routing.detach(interface)
             if tunnel is not None:
@@ -269,11 +284,16 @@ class TunnelOperator:
             case Counters():
                 tunnel.received, tunnel.sent = event.received, event.sent
                 self._report(TrafficCounted(((event.tunnel, event.received + event.sent),)))
+            case PeerLeft():
+                self._report(TunnelCancelled(event.tunnel, "the peer ended it"))
             case Closed():
+                if event.crashed:
+                    self._cancel_at_peer(tunnel.peer, tunnel.name)
                 self._forget(tunnel, event.reason)
 
     def _forget(self, tunnel: Tunnel, reason: str) -> None:
         if self._tunnels.pop(tunnel.number, None) is not None:
+            self._watch.forget(tunnel.number, tunnel.interface)
             self._set_state(tunnel, "closed")
             logger.info("The tunnel to %s has ended: %s", tunnel.peer.name, reason)
             self._report(TunnelDown(tunnel.number, reason))

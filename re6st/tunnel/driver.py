@@ -49,6 +49,15 @@ class Closed:
 
     tunnel: int
     reason: str
+    crashed: bool = False
+    """It was connected and has ended without a word to the peer, which does not know it yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLeft:
+    """The peer has ended the tunnel: nothing passes any more. :class:`Closed` follows."""
+
+    tunnel: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,7 @@ class Counters:
     sent: int
 
 
-DriverEvent = Connected | Closed | Counters
+DriverEvent = Connected | PeerLeft | Closed | Counters
 
 
 class Driver(Protocol):

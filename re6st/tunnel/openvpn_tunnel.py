@@ -27,7 +27,7 @@ from re6st.errors import ChildError, Re6stError, StorageError
 from re6st.messages import Endpoint, Transport
 from re6st.supervisor import ChildExit, ChildSpec, Supervisor
 from re6st.tunnel import openvpn
-from re6st.tunnel.driver import Closed, Connected, Counters, DriverEvent, Link
+from re6st.tunnel.driver import Closed, Connected, Counters, DriverEvent, Link, PeerLeft
 from re6st.tunnel.management import (
     BytesCounted,
     FatalError,
@@ -180,7 +180,9 @@ class OpenVpnTunnel:
         shutil.rmtree(self._files.directory, ignore_errors=True)
         gone()
         if self._opened.done():
-            self._report(Closed(self.link.tunnel, "closed on request" if self._closing else reason))
+            crashed = self._was_connected and not self._closing and not self._peer_left
+            reason = "closed on request" if self._closing else reason
+            self._report(Closed(self.link.tunnel, reason, crashed))
         else:
             self._opened.set_exception(failure or ChildError(f"{self.child}: {reason}"))
 
@@ -301,6 +303,8 @@ class OpenVpnTunnel:
         if not self._peer_left and not self._closing:
             self._peer_left = True
             self._ending = self._loop.create_task(self._stop_process(), name=f"end {self.child}")
+            if self._was_connected:
+                self._report(PeerLeft(self.link.tunnel))
 
     def _send(self, *commands: str) -> None:
         if self._management is not None:

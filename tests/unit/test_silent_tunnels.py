@@ -1,0 +1,94 @@
+"""What the brain does about a tunnel through which nothing comes any more."""
+
+from __future__ import annotations
+
+import itertools
+
+from test_node_core import Bench, every, only, peer
+
+from re6st.core import effects as fx
+from re6st.core import events as ev
+
+
+def connect(bench: Bench, number: int) -> int:
+    """Let the node dial ``number``, whose tunnel comes up; return its handle."""
+    handle = bench.wait_for(fx.RequestTunnel, 2000).tunnel
+    return establish(bench, handle, number)
+
+
+def establish(bench: Bench, handle: int, number: int) -> int:
+    bench.offer(handle, number)
+    bench.report(ev.TunnelUp(handle))
+    return handle
+
+
+def die(bench: Bench, handle: int) -> list[fx.Effect]:
+    new = bench.report(ev.TunnelSilent(handle))
+    bench.report(ev.TunnelDown(handle, "closed on request"))
+    return new
+
+
+def test_it_is_taken_from_routing_before_anything_else_and_the_peer_is_told() -> None:
+    bench = Bench()
+    handle = establish(bench, only(bench.learn(peer(1)), fx.RequestTunnel).tunnel, 1)
+    detached, closed = bench.report(ev.TunnelSilent(handle))[:2]
+    assert isinstance(detached, fx.DetachTunnel)
+    assert isinstance(closed, fx.CloseTunnel)
+    assert closed.notify
+
+
+def test_an_incoming_one_is_treated_alike() -> None:
+    bench = Bench()
+    handle = bench.admit(1).tunnel
+    new = bench.report(ev.TunnelSilent(handle))
+    assert [type(effect) for effect in new[:2]] == [fx.DetachTunnel, fx.CloseTunnel]
+
+
+def test_one_that_is_not_up_or_not_known_is_no_matter() -> None:
+    bench = Bench()
+    handle = only(bench.learn(peer(1)), fx.RequestTunnel).tunnel
+    assert bench.report(ev.TunnelSilent(handle), ev.TunnelSilent(handle + 7)) == []
+
+
+def test_a_peer_whose_tunnels_die_again_and_again_is_left_alone_ever_longer() -> None:
+    bench = Bench()
+    bench.admit(2)
+    handle = establish(bench, only(bench.learn(peer(1)), fx.RequestTunnel).tunnel, 1)
+    pauses = []
+    for _ in range(6):
+        bench.wait(20)
+        die(bench, handle)
+        began = bench.now
+        handle = connect(bench, 1)
+        pauses.append(bench.now - began)
+    assert 2 < pauses[0] < 8
+    assert all(later > 1.1 * earlier for earlier, later in itertools.pairwise(pauses))
+
+
+def test_a_death_long_ago_does_not_count() -> None:
+    bench = Bench()
+    bench.admit(2)
+    handle = establish(bench, only(bench.learn(peer(1)), fx.RequestTunnel).tunnel, 1)
+    for _ in range(4):
+        bench.wait(3600)
+        die(bench, handle)
+        began = bench.now
+        handle = connect(bench, 1)
+        assert bench.now - began < 8
+
+
+def test_a_node_that_has_lost_all_tunnels_blames_nobody() -> None:
+    bench = Bench()
+    handle = establish(bench, only(bench.learn(peer(1)), fx.RequestTunnel).tunnel, 1)
+    for _ in range(5):
+        bench.wait(20)
+        die(bench, handle)
+        began = bench.now
+        handle = connect(bench, 1)
+        assert bench.now - began < 8
+
+
+def test_a_held_down_peer_may_still_dial_us() -> None:
+    bench = Bench()
+    die(bench, bench.admit(1).tunnel)
+    assert every(bench.ask(1), fx.OfferTunnel)
