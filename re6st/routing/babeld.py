@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
@@ -163,8 +164,13 @@ class Babeld:
             kind="babeld",
             argv=settings.arguments(self._configuration, self._files),
             restart=RestartPolicy(),
-            before_start=self._remove_stale_files,
+            before_start=self._prepare_files,
         )
+
+    def _prepare_files(self) -> None:
+        self._remove_stale_files()
+        state = settings.state_text(self._configuration, time.time())
+        write_atomically(self._files.state, state.encode(), 0o600)
 
     def _remove_stale_files(self) -> None:
         for path in (self._files.socket, self._files.pid):

@@ -99,6 +99,19 @@ def render(configuration: BabelConfiguration) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def state_text(configuration: BabelConfiguration, now: float) -> str:
+    """Return the text of babeld's state file for a start at ``now`` (seconds since the epoch).
+
+    A router that begins again must announce itself with a higher sequence number than before, or its routes
+    are unfeasible for its neighbours for minutes (RFC 8966, 3.5.1 and 3.7.1). babeld knows its last number
+    only if it has ended in good order, and otherwise draws one. The number here, modulo 2^16 as all of them,
+    rises every second, babeld's own far more slowly; neighbours have forgotten it long before the number
+    would seem to be lower again.
+    """
+    seconds = int(now)
+    return f"{format_router_id(router_id(configuration.prefix))} {seconds & 0xFFFF} {seconds}\n"
+
+
 def arguments(configuration: BabelConfiguration, files: BabelFiles) -> Sequence[str]:
     """Return program and arguments with which babeld is started, in the foreground."""
     return (

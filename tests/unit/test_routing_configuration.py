@@ -12,6 +12,7 @@ from re6st.routing.configuration import (
     arguments,
     interface_command,
     render,
+    state_text,
 )
 from re6st.routing.first_exchange import first_packet, wildcard_request
 
@@ -83,3 +84,10 @@ def test_first_packet_is_well_formed(peer: IPv6Network | None) -> None:
             assert body[16 : 2 + body[1]] == peer.network_address.packed[: (peer.prefixlen + 7) // 8]
         body = body[2 + body[1] :]
     assert kinds == [4, 4, 4, 5, 9, *([10] if peer else []), 2]
+
+
+def test_each_start_has_a_higher_sequence_number_than_the_one_before() -> None:
+    now = 1_800_000_000.7
+    first, second = (state_text(CONFIGURATION, now + later).split() for later in (0, 3600))
+    assert first == ["20:01:0d:b8:00:42:01:00", str(1_800_000_000 & 0xFFFF), "1800000000"]
+    assert (int(second[1]) - int(first[1])) % 65536 == 3600
