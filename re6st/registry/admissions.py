@@ -121,9 +121,9 @@ class Admissions(Ledger):
         """Return the token with this row number."""
         return next(iter(self._tokens("WHERE id = ?", identifier)), None)
 
-    def tokens(self) -> list[TokenRow]:
-        """Return all tokens, the oldest first."""
-        return self._tokens("ORDER BY id")
+    def tokens(self, after: int = 0, limit: int = -1) -> list[TokenRow]:
+        """Return the tokens behind number ``after``, the oldest first."""
+        return self._tokens("WHERE id > ? ORDER BY id LIMIT ?", after, limit)
 
     def token_for(self, name: str, now: float) -> TokenRow | None:
         """Return a token that can still be used and reserves this name."""

@@ -130,6 +130,13 @@ class Database:
         with _translated(self.path):
             return int(self._connection.execute(statement, values).lastrowid or 0)
 
+    def size(self) -> int:
+        """Return the octets of the database, without its log."""
+        ((pages, octets),) = self.execute(
+            "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size"
+        )
+        return int(pages) * int(octets)
+
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy to the new file ``path``, while others use the database.
 

@@ -2,13 +2,15 @@
 
 Nodes are recognised by the client certificate of the TLS connection; OpenSSL verified its chain, the service
 verifies the rest and asks the database whether it is revoked, for each request. The service blocks
-(SQLite), so one worker thread carries it out.
+(SQLite), so one worker thread carries it out. The operator API is in :mod:`re6st.registry.operator_http`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -19,6 +21,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from re6st.errors import (
+    ConfigError,
     ExpiredError,
     Re6stError,
     RegistryRefusedError,
@@ -40,14 +43,20 @@ from re6st.messages import (
     decode,
     encode,
 )
-from re6st.registry.openapi import Route, describe_api
-from re6st.registry.service import ENROLMENT_SAMPLE, Caller, Service
+from re6st.registry.limits import RateLimiter
+from re6st.registry.metrics import CONTENT_TYPE, Metrics
+from re6st.registry.openapi import Parameter, Route, describe_api
+from re6st.registry.operator_http import OperatorApi, check_attempts
+from re6st.registry.operators import Scope
+from re6st.registry.service import ENROLMENT_SAMPLE, SAMPLE_LIMIT, Caller, Service
 from re6st.registry.usecases import Actor, ActorKind
 
 logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT = 20.0
 """Seconds that reading a request and answering it may take; longer than a database may be locked."""
+
+COUNT = Parameter("count", {"type": "integer", "minimum": 1, "maximum": SAMPLE_LIMIT})
 
 REFUSALS = {
     "malformed": HTTPStatus.BAD_REQUEST,
@@ -57,6 +66,17 @@ REFUSALS = {
     "name-invalid": HTTPStatus.BAD_REQUEST,
     "record-invalid": HTTPStatus.BAD_REQUEST,
     "certificate-required": HTTPStatus.UNAUTHORIZED,
+    "operator-token-invalid": HTTPStatus.UNAUTHORIZED,
+    "unknown-node": HTTPStatus.NOT_FOUND,
+    "unknown-token": HTTPStatus.NOT_FOUND,
+    "unknown-reservation": HTTPStatus.NOT_FOUND,
+    "unknown-operator-token": HTTPStatus.NOT_FOUND,
+    "unknown-version": HTTPStatus.NOT_FOUND,
+    "prefix-taken": HTTPStatus.CONFLICT,
+    "suspended": HTTPStatus.CONFLICT,
+    "version-changed": HTTPStatus.PRECONDITION_FAILED,
+    "idempotency-key-reused": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "too-many-requests": HTTPStatus.TOO_MANY_REQUESTS,
     "token-unknown": HTTPStatus.FORBIDDEN,
     "token-expired": HTTPStatus.FORBIDDEN,
     "token-used": HTTPStatus.CONFLICT,
@@ -73,9 +93,27 @@ ERRORS: tuple[tuple[type[Re6stError], str, HTTPStatus], ...] = (
     (ExpiredError, "certificate-expired", HTTPStatus.FORBIDDEN),
     (UntrustedError, "certificate-untrusted", HTTPStatus.FORBIDDEN),
     (RemoteProtocolError, "malformed", HTTPStatus.BAD_REQUEST),
+    (ConfigError, "invalid", HTTPStatus.BAD_REQUEST),
     (StorageError, "storage", HTTPStatus.SERVICE_UNAVAILABLE),
 )
 """Type of problem and status of every other foreseen error."""
+
+REFUSED_ATTEMPTS = 20
+"""Refused enrolments or wrong operators' tokens that one address may send at once."""
+
+ATTEMPT_RATE = 0.2
+"""Further ones in a second."""
+
+HEADERS = {
+    "Strict-Transport-Security": "max-age=31536000",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""In each answer that does not say otherwise."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Result = TypeVar("Result")
@@ -88,13 +126,18 @@ class Api:
         """``worker`` must have one thread: a service belongs to one at a time."""
         self._service = service
         self._worker = worker
+        self._attempts = RateLimiter(REFUSED_ATTEMPTS, ATTEMPT_RATE)
+        self._operators = OperatorApi(service, self._run, self._attempts)
+        self._metrics = Metrics(service)
+        self._endless = {route.path for route in self.routes() if route.endless}
 
     def routes(self) -> tuple[Route, ...]:
         """Return everything that can be asked."""
         return (
-            Route("GET", "/healthz", self.health),
+            Route("GET", "/healthz", self.health, media_type="text/plain"),
+            Route("GET", "/metrics", self.metrics, scope=Scope.READ, media_type="text/plain"),
             Route("GET", "/v1/openapi.json", self.description),
-            Route("GET", "/v1/ca", self.authority),
+            Route("GET", "/v1/ca", self.authority, media_type="application/x-pem-file"),
             Route("GET", "/v1/parameters", self.parameters, answer=SignedDocument),
             Route("GET", "/v1/revocations", self.revocations, answer=SignedDocument),
             Route(
@@ -110,13 +153,18 @@ class Api:
                 node=True,
             ),
             Route("PUT", "/v1/peers/self", self.publish, request=SignedPeerRecord, status=204, node=True),
-            Route("GET", "/v1/peers/sample", self.sample, answer=PeerSample, node=True, query=("count",)),
+            Route("GET", "/v1/peers/sample", self.sample, answer=PeerSample, node=True, parameters=(COUNT,)),
             Route("DELETE", "/v1/nodes/self", self.leave, status=204, node=True),
+            *self._operators.routes(),
         )
 
     def application(self) -> web.Application:
         """Return the application with all routes."""
-        application = web.Application(middlewares=[_errors, _bounded_time], client_max_size=MAXIMUM_BODY)
+        application = web.Application(
+            middlewares=[self._measured, _errors, self._bounded_time], client_max_size=MAXIMUM_BODY
+        )
+        application.on_response_prepare.append(_add_headers)
+        application.on_shutdown.append(self._operators.stop)
         for route in self.routes():
             application.router.add_route(route.method, route.path, route.handler)
         return application
@@ -130,6 +178,12 @@ class Api:
         """Say whether the database can be read."""
         await self._run(self._service.parameters)
         return web.Response(text="ok\n")
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Return metrics in the text format of Prometheus."""
+        await self._operators.authenticate(request, Scope.READ)
+        body = await self._run(self._metrics.render)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def authority(self, _request: web.Request) -> web.Response:
         """Return the CA certificate (PEM)."""
@@ -145,9 +199,14 @@ class Api:
 
     async def enrol(self, request: web.Request) -> web.Response:
         """Exchange a token for a certificate."""
+        check_attempts(self._attempts, request)
         message = await _message(request, EnrolmentRequest)
         service = self._service.by(Actor(ActorKind.JOINER, origin=request.remote or ""))
-        return _json(await self._run(service.enrol, message), HTTPStatus.CREATED)
+        try:
+            return _json(await self._run(service.enrol, message), HTTPStatus.CREATED)
+        except RegistryRefusedError:
+            self._attempts.count(request.remote, time.monotonic())
+            raise
 
     async def renew(self, request: web.Request) -> web.Response:
         """Return a fresh certificate for the caller."""
@@ -193,6 +252,23 @@ class Api:
     async def _run(self, function: Callable[..., Result], *arguments: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function, *arguments)
 
+    @web.middleware
+    async def _bounded_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in self._endless:
+            return await handler(request)
+        async with asyncio.timeout(REQUEST_TIMEOUT):
+            return await handler(request)
+
+    @web.middleware
+    async def _measured(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Count the request under the pattern of its path."""
+        began = time.monotonic()
+        response = await handler(request)
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "unknown"
+        self._metrics.count(request.method, route, response.status, time.monotonic() - began)
+        return response
+
 
 async def _message(request: web.Request, kind: type[MessageType]) -> MessageType:
     return decode(await request.read(), kind)
@@ -204,7 +280,12 @@ def _json(message: Struct, status: int = HTTPStatus.OK) -> web.Response:
 
 def _problem(status: int, kind: str, detail: str) -> web.Response:
     problem = Problem(type=kind, title=HTTPStatus(status).phrase, detail=detail[:1024], status=status)
-    return web.Response(body=encode(problem), status=status, content_type="application/problem+json")
+    response = web.Response(body=encode(problem), status=status, content_type="application/problem+json")
+    if kind == "operator-token-invalid":
+        response.headers["WWW-Authenticate"] = 'Bearer realm="re6st"'
+    elif kind == "too-many-requests":
+        response.headers["Retry-After"] = str(math.ceil(1 / ATTEMPT_RATE))
+    return response
 
 
 def describe(error: Re6stError) -> tuple[int, str]:
@@ -224,7 +305,10 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except web.HTTPException as error:
         kind = "too-large" if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else "http"
-        return _problem(error.status, kind, f"{request.method} {request.path}: {error.reason}")
+        response = _problem(error.status, kind, f"{request.method} {request.path}: {error.reason}")
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
     except TimeoutError:
         return _problem(HTTPStatus.SERVICE_UNAVAILABLE, "timeout", "the request took too long")
     except Re6stError as error:
@@ -239,7 +323,6 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the registry failed; its log says why")
 
 
-@web.middleware
-async def _bounded_time(request: web.Request, handler: Handler) -> web.StreamResponse:
-    async with asyncio.timeout(REQUEST_TIMEOUT):
-        return await handler(request)
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -12,6 +12,17 @@ from aiohttp import web
 from msgspec import Struct
 
 from re6st.messages import Problem
+from re6st.registry.operators import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """Something in path, query or headers of a request."""
+
+    name: str
+    schema: dict[str, Any] = field(default_factory=lambda: {"type": "string", "maxLength": 64})
+    where: str = "query"
+    """``path``, ``query`` or ``header``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +40,15 @@ class Route:
     """Status of the answer."""
     node: bool = False
     """Whether only nodes may ask, with their certificate."""
-    query: tuple[str, ...] = ()
-    """Integers that may follow the path."""
+    scope: Scope | None = None
+    """Which operators may ask, with their token."""
+    parameters: tuple[Parameter, ...] = ()
+    media_type: str = "application/json"
+    """Of the answer."""
+    summary: str = ""
+    """What it does; by default the docstring of the handler."""
+    endless: bool = False
+    """Whether the answer is a stream."""
 
 
 def describe_api(routes: Sequence[Route]) -> dict[str, Any]:
@@ -47,7 +65,10 @@ def describe_api(routes: Sequence[Route]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"node": {"type": "mutualTLS", "description": "Certificate of a node"}},
+            "securitySchemes": {
+                "node": {"type": "mutualTLS", "description": "Certificate of a node"},
+                "operator": {"type": "http", "scheme": "bearer", "description": "Token of an operator"},
+            },
         },
     }
 
@@ -55,20 +76,29 @@ def describe_api(routes: Sequence[Route]) -> dict[str, Any]:
 def _operation(route: Route) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": "Done"}
     if route.answer is not None:
-        answer["content"] = _content("application/json", route.answer)
+        answer["content"] = _content(route.media_type, route.answer)
+    elif route.status != 204:
+        answer["content"] = {route.media_type: {}}
     refusal = {"description": "Refused or failed", "content": _content("application/problem+json", Problem)}
+    responses: dict[str, Any] = {str(route.status): answer, "default": refusal}
+    if any(parameter.name == "If-None-Match" for parameter in route.parameters):
+        responses["304"] = {"description": "Nothing changed"}
     operation: dict[str, Any] = {
-        "summary": inspect.getdoc(route.handler) or "",
-        "responses": {str(route.status): answer, "default": refusal},
+        "summary": route.summary or inspect.getdoc(route.handler) or "",
+        "responses": responses,
     }
     if route.request is not None:
         body = _content("application/json", route.request)
         operation["requestBody"] = {"required": True, "content": body}
     if route.node:
         operation["security"] = [{"node": []}]
-    if route.query:
+    if route.scope is not None:
+        operation["security"] = [{"operator": []}]
+        operation["description"] = f"Needs a token of scope {route.scope.value}."
+    if route.parameters:
         operation["parameters"] = [
-            {"name": name, "in": "query", "schema": {"type": "integer"}} for name in route.query
+            {"name": item.name, "in": item.where, "schema": item.schema, "required": item.where == "path"}
+            for item in route.parameters
         ]
     return operation
 

@@ -101,6 +101,10 @@ class TokenUseCases(MemberUseCases):
         """Return all tokens, the oldest first; the tokens themselves are not known."""
         return self._store.tokens()
 
+    def tokens_page(self, after: int, limit: int) -> list[TokenRow]:
+        """Return up to ``limit`` tokens with numbers above ``after``."""
+        return self._store.tokens(after, limit)
+
     def find_token(self, token: str) -> TokenRow:
         """Return what is known of a token. Raises :class:`RegistryRefusedError`."""
         row = self._store.token(digest(token))

@@ -18,6 +18,7 @@ from ipaddress import IPv6Network
 from typing import Self
 
 import msgspec
+from cryptography import x509
 
 from re6st.identity import der_to_pem
 from re6st.registry.authority import DAY, NODE_VALIDITY, Authority
@@ -95,6 +96,10 @@ class UseCases:
         other._actor = actor
         return other
 
+    def now(self) -> float:
+        """Return the time, in seconds since the epoch."""
+        return self._clock()
+
     @property
     def network(self) -> IPv6Network:
         """The prefix of the network."""
@@ -108,6 +113,15 @@ class UseCases:
     def authority_pem(self) -> bytes:
         """Return the CA certificate."""
         return der_to_pem(self._authority.certificate)
+
+    def authority_expiry(self) -> float:
+        """Return when the CA certificate expires."""
+        certificate = x509.load_der_x509_certificate(self._authority.certificate)
+        return certificate.not_valid_after_utc.timestamp()
+
+    def database_size(self) -> int:
+        """Return the octets of the database, without its log."""
+        return self._store.size()
 
     def _log(self, action: str, subject: str, **details: object) -> None:
         """Add an entry to the audit log, inside the transaction that it tells of."""

@@ -1,0 +1,53 @@
+"""Limits per network address: whoever guesses is slowed down, others do not notice.
+
+A token bucket (RFC 2698 calls it that) for each address holds ``burst`` attempts and refills at ``rate``
+attempts a second. IPv6 addresses count by their /64, since a host may choose the rest. The table is bounded:
+the address that was seen longest ago is forgotten first, which gives it at most a fresh burst.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from ipaddress import IPv6Address, IPv6Network, ip_address
+
+MAXIMUM_ADDRESSES = 10_000
+
+
+class RateLimiter:
+    """Counts attempts per address."""
+
+    def __init__(self, burst: float, rate: float, maximum: int = MAXIMUM_ADDRESSES) -> None:
+        """Allow ``burst`` attempts at once and ``rate`` a second from then on, for ``maximum`` addresses."""
+        self._burst = burst
+        self._rate = rate
+        self._maximum = maximum
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def delay(self, address: str | None, now: float) -> float:
+        """Return after how many seconds ``address`` may try again, 0 for at once; ``now`` is monotonic."""
+        left = self._left(_group(address), now)
+        return 0.0 if left >= 1 else (1 - left) / self._rate
+
+    def count(self, address: str | None, now: float) -> None:
+        """Count an attempt of ``address``."""
+        group = _group(address)
+        self._buckets[group] = (max(0.0, self._left(group, now) - 1), now)
+        self._buckets.move_to_end(group)
+        if len(self._buckets) > self._maximum:
+            self._buckets.popitem(last=False)
+
+    def _left(self, group: str, now: float) -> float:
+        left, since = self._buckets.get(group, (self._burst, now))
+        return min(self._burst, left + (now - since) * self._rate)
+
+
+def _group(address: str | None) -> str:
+    try:
+        parsed = ip_address((address or "").partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(parsed, IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(IPv6Network((parsed, 64), strict=False))
+    return str(parsed)

@@ -1,0 +1,360 @@
+"""What the operator API can do: from a checked request to its answer, each in one call of the service.
+
+These functions run in the service's thread. The HTTP side (:mod:`re6st.registry.operator_http`) has
+authenticated the operator and decoded the message before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from re6st.errors import RegistryRefusedError
+from re6st.messages import NetworkParameters, encode
+from re6st.prefix import parse_prefix
+from re6st.registry.admissions import Reservation
+from re6st.registry.ledger import AuditRow
+from re6st.registry.links import JoinLink
+from re6st.registry.operator_messages import (
+    AuditEntry,
+    AuditPage,
+    HistoricParameters,
+    KeptPrefix,
+    Link,
+    LinkRequest,
+    Node,
+    NodePage,
+    NodeState,
+    OperatorToken,
+    OperatorTokenList,
+    OperatorTokenRequest,
+    Overview,
+    ParameterDifference,
+    ParametersChange,
+    ParametersHistory,
+    ParametersPreview,
+    ParametersUndo,
+    Renaming,
+    ReservationList,
+    ReservationRequest,
+    Token,
+    TokenPage,
+    TokenState,
+)
+from re6st.registry.operators import Operator, Scope
+from re6st.registry.service import Service
+from re6st.registry.store import Member
+
+PAGE_LIMIT = 1000
+"""Items that one may ask for at once."""
+
+DEFAULT_LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request of an operator."""
+
+    operator: Operator
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    message: Any = None
+    """Of the type that the route declares."""
+    if_match: str | None = None
+    """Entity tag of what the operator believes to change."""
+
+
+Operation = Callable[[Service, Call], Struct | None]
+
+
+def entity_tag(body: bytes) -> str:
+    """Return the entity tag (RFC 9110, 8.8.3) of an answer."""
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def number(call: Call, name: str, default: int, least: int = 0, most: int = 2**53) -> int:
+    """Return the number ``name`` in the query or path. Raises :class:`RegistryRefusedError`."""
+    text = call.path.get(name, call.query.get(name))
+    if text is None:
+        return default
+    if re.fullmatch(r"[0-9]{1,16}", text) is None or not least <= int(text) <= most:
+        raise RegistryRefusedError(f"{name} must be a number from {least} to {most}", code="malformed")
+    return int(text)
+
+
+def _limit(call: Call) -> int:
+    return number(call, "limit", DEFAULT_LIMIT, 1, PAGE_LIMIT)
+
+
+def overview(service: Service, call: Call) -> Overview:
+    """Say who is asking, and how the network is."""
+    return Overview(
+        operator=call.operator.name,
+        scope=call.operator.scope,
+        network=str(service.network),
+        fingerprint=service.fingerprint,
+        nodes=service.count_states(),
+        parameters_version=service.current_parameters().version,
+        revocations_version=service.revocations_version(),
+        time=service.now(),
+    )
+
+
+# -- nodes ----------------------------------------------------------------------------------------------
+
+
+def list_nodes(service: Service, call: Call) -> NodePage:
+    """List nodes by prefix, former ones included; ``search`` is a part of name or prefix."""
+    limit = _limit(call)
+    state = call.query.get("state")
+    if state is not None and state not in [item.value for item in NodeState]:
+        raise RegistryRefusedError("state must be active, suspended, expired or released", code="malformed")
+    members = service.members_page(
+        limit + 1, state=state, search=call.query.get("search", "")[:64], after=_node_cursor(call)
+    )
+    last = members[limit - 1].node if len(members) > limit else None
+    return NodePage(
+        items=tuple(_node(service, member) for member in members[:limit]),
+        next=f"{last.prefix.network_address.packed.hex()}-{last.identifier}" if last is not None else None,
+    )
+
+
+def _node_cursor(call: Call) -> tuple[bytes, int] | None:
+    after = call.query.get("after")
+    if after is None:
+        return None
+    match = re.fullmatch(r"([0-9a-f]{32})-([0-9]{1,15})", after)
+    if match is None:
+        raise RegistryRefusedError("after must be what the page before gave as next", code="malformed")
+    return bytes.fromhex(match[1]), int(match[2])
+
+
+def _node(service: Service, member: Member) -> Node:
+    node = member.node
+    return Node(
+        name=node.name,
+        prefix=str(node.prefix),
+        address=str(node.address),
+        state=NodeState(member.state(service.now())),
+        created=node.created,
+        suspended=node.suspended,
+        released=node.released,
+        quarantine_until=service.release_time(node),
+        serial=member.serial,
+        expires=member.expires,
+        published=member.published,
+        reachable=member.reachable,
+        software=member.software,
+    )
+
+
+def show_node(service: Service, call: Call) -> Node:
+    """Show the node with this name or prefix (with its ``/`` as ``%2F``)."""
+    return _node(service, service.member(call.path["node"]))
+
+
+def rename_node(service: Service, call: Call) -> Node:
+    """Give a node another name."""
+    message: Renaming = call.message
+    service.rename(call.path["node"], message.name)
+    return _node(service, service.member(message.name))
+
+
+def suspend_node(service: Service, call: Call) -> Node:
+    """Keep a node out of the network until it is resumed."""
+    return _node(service, service.member(service.suspend(call.path["node"]).name))
+
+
+def resume_node(service: Service, call: Call) -> Node:
+    """Let a suspended node take part again."""
+    return _node(service, service.member(service.resume(call.path["node"]).name))
+
+
+def revoke_node(service: Service, call: Call) -> Node:
+    """Withdraw a node's certificates and put its prefix into quarantine."""
+    row = service.revoke(call.path["node"])
+    return _node(service, service.member(str(row.prefix)))
+
+
+def delete_node(service: Service, call: Call) -> None:
+    """Forget a node, revoking it first."""
+    service.delete(call.path["node"])
+
+
+# -- admission ------------------------------------------------------------------------------------------
+
+
+def create_link(service: Service, call: Call) -> Link:
+    """Make a join link."""
+    message: LinkRequest = call.message
+    if message.return_node is not None and (message.name is not None or message.uses != 1):
+        raise RegistryRefusedError(
+            "return_node is for one node, which keeps its name: leave name and uses away", code="malformed"
+        )
+    place = service.choose_url(message.url)
+    if message.return_node is not None:
+        token = service.create_return_token(message.return_node, message.lifetime)
+    else:
+        token = service.create_token(message.name, message.prefix_length, message.lifetime, message.uses)
+    row = service.find_token(token)
+    return Link(id=row.identifier, link=str(JoinLink(place, service.fingerprint, token)), expires=row.expires)
+
+
+def list_tokens(service: Service, call: Call) -> TokenPage:
+    """List the tokens of join links, the oldest first."""
+    limit = _limit(call)
+    rows = service.tokens_page(number(call, "after", 0), limit + 1)
+    items = tuple(
+        Token(
+            id=row.identifier,
+            state=TokenState(row.state(service.now())),
+            prefix_length=row.prefix_length,
+            created=row.created,
+            expires=row.expires,
+            uses=row.uses,
+            maximum_uses=row.maximum_uses,
+            name=row.name,
+        )
+        for row in rows[:limit]
+    )
+    return TokenPage(items=items, next=items[-1].id if len(rows) > limit else None)
+
+
+def revoke_token(service: Service, call: Call) -> None:
+    """Let nobody in with this token any more."""
+    service.revoke_token(number(call, "id", 0))
+
+
+def list_reservations(service: Service, _call: Call) -> ReservationList:
+    """List the prefixes that are kept for a name."""
+    return ReservationList(items=tuple(_kept(row) for row in service.reservations()))
+
+
+def create_reservation(service: Service, call: Call) -> KeptPrefix:
+    """Keep a prefix for a name."""
+    message: ReservationRequest = call.message
+    prefix = parse_prefix(message.prefix) if message.prefix is not None else None
+    return _kept(service.reserve(message.name, prefix, message.prefix_length))
+
+
+def _kept(row: Reservation) -> KeptPrefix:
+    return KeptPrefix(name=row.name, prefix=str(row.prefix), created=row.created)
+
+
+def remove_reservation(service: Service, call: Call) -> None:
+    """Keep no prefix for this name any more."""
+    service.unreserve(call.path["name"])
+
+
+# -- network parameters ---------------------------------------------------------------------------------
+
+
+def show_parameters(service: Service, _call: Call) -> NetworkParameters:
+    """Show the network parameters in force."""
+    return service.current_parameters()
+
+
+def preview_parameters(service: Service, call: Call) -> ParametersPreview:
+    """Check a change and tell what it would do."""
+    message: ParametersChange = call.message
+    return ParametersPreview(
+        version=service.current_parameters().version,
+        differences=tuple(
+            ParameterDifference(key=item.key, before=item.before, after=item.after)
+            for item in service.preview_parameters(message.changes)
+        ),
+    )
+
+
+def set_parameters(service: Service, call: Call) -> NetworkParameters:
+    """Change parameters for all nodes; with If-Match only those that the operator has seen."""
+    message: ParametersChange = call.message
+    before = service.current_parameters()
+    if call.if_match not in (None, "*", entity_tag(encode(before))):
+        raise RegistryRefusedError(
+            f"version {before.version} of the parameters is in force meanwhile: look at it first",
+            code="version-changed",
+        )
+    return service.change_parameters(message.changes, expected_version=before.version)
+
+
+def undo_parameters(service: Service, call: Call) -> NetworkParameters:
+    """Put the values of an earlier version in force again."""
+    message: ParametersUndo = call.message
+    return service.undo_parameters(message.version)
+
+
+def parameters_history(service: Service, call: Call) -> ParametersHistory:
+    """List the versions of the parameters, the newest first."""
+    items = tuple(
+        HistoricParameters(parameters=item.parameters, created=item.created)
+        for item in service.parameter_history()[: _limit(call)]
+    )
+    return ParametersHistory(items=items)
+
+
+# -- audit log ------------------------------------------------------------------------------------------
+
+
+def audit_entry(row: AuditRow) -> AuditEntry:
+    """Return an entry as it travels."""
+    return AuditEntry(
+        id=row.identifier,
+        time=row.time,
+        actor_kind=row.actor_kind,
+        actor=row.actor,
+        origin=row.origin,
+        action=row.action,
+        subject=row.subject,
+        details=msgspec.json.decode(row.details, type=dict[str, Any]),
+    )
+
+
+def list_audit(service: Service, call: Call) -> AuditPage:
+    """List the audit log: behind ``after``, the oldest first, or below ``before``, the newest first."""
+    limit = _limit(call)
+    if "before" in call.query:
+        rows = service.latest_audit(number(call, "before", 0), limit + 1)
+    else:
+        rows = service.audit(number(call, "after", 0), float(number(call, "since", 0)), limit + 1)
+    items = tuple(audit_entry(row) for row in rows[:limit])
+    return AuditPage(items=items, next=items[-1].id if len(rows) > limit else None)
+
+
+# -- operators ------------------------------------------------------------------------------------------
+
+
+def list_operator_tokens(service: Service, _call: Call) -> OperatorTokenList:
+    """List operators' tokens."""
+    items = tuple(
+        OperatorToken(
+            name=row.name,
+            scope=Scope(row.scope),
+            created=row.created,
+            expires=row.expires,
+            revoked=row.revoked,
+        )
+        for row in service.operator_tokens()
+    )
+    return OperatorTokenList(items=items)
+
+
+def create_operator_token(service: Service, call: Call) -> OperatorToken:
+    """Make an operator's token; it is shown only once."""
+    message: OperatorTokenRequest = call.message
+    token = service.create_operator_token(message.name, message.scope, message.lifetime)
+    row = service.operator_token(message.name)
+    return OperatorToken(
+        name=row.name, scope=Scope(row.scope), created=row.created, expires=row.expires, token=token
+    )
+
+
+def revoke_operator_token(service: Service, call: Call) -> None:
+    """Withdraw an operator's token."""
+    service.revoke_operator_token(call.path["name"])

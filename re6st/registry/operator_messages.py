@@ -1,0 +1,250 @@
+"""Messages of the operator API; its description is made from them. Times are seconds since the epoch."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from re6st.messages import Message, Name, NetworkParameters, Text
+from re6st.prefix import DEFAULT_NODE_LENGTH, LONGEST_NODE_LENGTH
+from re6st.registry.authority import DAY
+from re6st.registry.operators import Scope
+from re6st.registry.tokens import MAXIMUM_USES
+
+PrefixLength = Annotated[int, Meta(ge=33, le=LONGEST_NODE_LENGTH)]
+Lifetime = Annotated[float, Meta(gt=0, le=3650 * DAY)]
+Key = Annotated[str, Meta(max_length=64)]
+Value = Annotated[str, Meta(max_length=4096)]
+Selector = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class NodeState(enum.Enum):
+    """What a node may do now."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    EXPIRED = "expired"
+    RELEASED = "released"
+
+
+class Node(Message, frozen=True, kw_only=True):
+    """A member of the network, or a former one."""
+
+    name: str
+    prefix: str
+    address: str
+    state: NodeState
+    created: float
+    suspended: float | None = None
+    released: float | None = None
+    quarantine_until: float | None = None
+    serial: str | None = None
+    """Of its newest certificate."""
+    expires: float | None = None
+    """When its newest certificate expires."""
+    published: float | None = None
+    """When its peer record came."""
+    reachable: bool | None = None
+    """Whether it can be dialled from outside, as it says."""
+    software: str | None = None
+
+
+class NodePage(Message, frozen=True, kw_only=True):
+    """Some nodes, by prefix."""
+
+    items: tuple[Node, ...]
+    next: str | None = None
+    """What to give as ``after`` for the next page; absent on the last one."""
+
+
+class Renaming(Message, frozen=True, kw_only=True):
+    """A node's new name."""
+
+    name: Name
+
+
+class LinkRequest(Message, frozen=True, kw_only=True):
+    """Whom a join link is for."""
+
+    name: Name | None = None
+    return_node: Selector | None = None
+    """Name or prefix of a node that was installed again and gets its place back."""
+    prefix_length: PrefixLength = DEFAULT_NODE_LENGTH
+    lifetime: Lifetime = DAY
+    """Seconds."""
+    uses: Annotated[int, Meta(ge=1, le=MAXIMUM_USES)] = 1
+    url: Text | None = None
+    """Where the node reaches the registry, if not at the network's first URL."""
+
+
+class Link(Message, frozen=True, kw_only=True):
+    """A join link: whoever has it can join."""
+
+    id: int
+    """Of its token."""
+    link: str
+    expires: float
+
+
+class TokenState(enum.Enum):
+    """Whether a token lets nodes in."""
+
+    OPEN = "open"
+    USED = "used"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+class Token(Message, frozen=True, kw_only=True):
+    """The token of a join link; itself it is not known any more."""
+
+    id: int
+    state: TokenState
+    prefix_length: int
+    created: float
+    expires: float
+    uses: int
+    maximum_uses: int
+    name: str | None = None
+
+
+class TokenPage(Message, frozen=True, kw_only=True):
+    """Some tokens, the oldest first."""
+
+    items: tuple[Token, ...]
+    next: int | None = None
+
+
+class ReservationRequest(Message, frozen=True, kw_only=True):
+    """For which name to keep which prefix."""
+
+    name: Name
+    prefix: Text | None = None
+    """Without it: the one that the node has, or a free one of ``prefix_length``."""
+    prefix_length: PrefixLength = DEFAULT_NODE_LENGTH
+
+
+class KeptPrefix(Message, frozen=True, kw_only=True):
+    """A prefix that is kept for a name."""
+
+    name: str
+    prefix: str
+    created: float
+
+
+class ReservationList(Message, frozen=True, kw_only=True):
+    """All reservations, by prefix."""
+
+    items: tuple[KeptPrefix, ...]
+
+
+class ParametersChange(Message, frozen=True, kw_only=True):
+    """New values as an operator writes them; lists are separated by commas."""
+
+    changes: Annotated[
+        dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=4096)]],
+        Meta(min_length=1, max_length=32),
+    ]
+
+
+class ParameterDifference(Message, frozen=True, kw_only=True):
+    """A parameter that changes."""
+
+    key: str
+    before: str
+    after: str
+
+
+class ParametersPreview(Message, frozen=True, kw_only=True):
+    """What a change would do."""
+
+    version: int
+    """The version in force."""
+    differences: tuple[ParameterDifference, ...]
+
+
+class ParametersUndo(Message, frozen=True, kw_only=True):
+    """Which version's values to put in force again; the previous one's by default."""
+
+    version: Annotated[int, Meta(ge=1)] | None = None
+
+
+class HistoricParameters(Message, frozen=True, kw_only=True):
+    """A version of the parameters."""
+
+    parameters: NetworkParameters
+    created: float | None = None
+
+
+class ParametersHistory(Message, frozen=True, kw_only=True):
+    """Versions of the parameters, the newest first."""
+
+    items: tuple[HistoricParameters, ...]
+
+
+class AuditEntry(Message, frozen=True, kw_only=True):
+    """Who did what, from where and when."""
+
+    id: int
+    time: float
+    actor_kind: str
+    actor: str
+    origin: str
+    action: str
+    subject: str
+    details: dict[str, Any]
+
+
+class AuditPage(Message, frozen=True, kw_only=True):
+    """Some entries of the audit log."""
+
+    items: tuple[AuditEntry, ...]
+    next: int | None = None
+    """What to give as ``after`` (or ``before``) for the next page; absent on the last one."""
+
+
+class OperatorTokenRequest(Message, frozen=True, kw_only=True):
+    """Whom a token is for, and what it is good for."""
+
+    name: Name
+    scope: Scope = Scope.READ
+    lifetime: Lifetime | None = None
+    """Seconds; absent: for ever."""
+
+
+class OperatorToken(Message, frozen=True, kw_only=True):
+    """The token of an operator."""
+
+    name: str
+    scope: Scope
+    created: float | None = None
+    expires: float | None = None
+    revoked: float | None = None
+    token: str | None = None
+    """Itself; only in the answer to its creation."""
+
+    def __repr__(self) -> str:
+        return f"OperatorToken(name={self.name!r}, scope={self.scope!r})"
+
+
+class OperatorTokenList(Message, frozen=True, kw_only=True):
+    """All operators' tokens, the oldest first."""
+
+    items: tuple[OperatorToken, ...]
+
+
+class Overview(Message, frozen=True, kw_only=True):
+    """Who is asking, and how the network is."""
+
+    operator: str
+    scope: Scope
+    network: str
+    fingerprint: str
+    nodes: dict[str, int]
+    """How many are in each state."""
+    parameters_version: int
+    revocations_version: int
+    time: float
+    """Of the registry's clock."""

@@ -1,0 +1,367 @@
+"""The operator API of a running registry: who may do what, pages, repetitions, changes, metrics."""
+
+import asyncio
+import collections
+import contextlib
+import json
+import ssl
+from urllib.parse import quote
+
+import aiohttp
+import hypothesis
+import pytest
+import requests
+import schemathesis
+import schemathesis.checks
+from prometheus_client.parser import text_string_to_metric_families
+from schemathesis.specs.openapi import checks as openapi_checks
+from test_registry_real import join, running
+
+from re6st.identity import REGISTRY_NAME, build_request, generate_key
+from re6st.registry.client import JoinLink, RegistryClient
+from re6st.registry.limits import RateLimiter
+from re6st.registry.operators import Scope
+
+
+class Asker:
+    """Somebody who asks over HTTPS, with a token or without."""
+
+    def __init__(self, registry, session, token):
+        self.registry, self.session, self.token = registry, session, token
+        self.context = ssl.create_default_context(cadata=registry.authority.certificate)
+
+    def open(self, method, path, body=None, **headers):
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        url = self.registry.url + (path if path.startswith("/v1/en") else "/v1/operator" + path)
+        return self.session.request(
+            method,
+            aiohttp.client.URL(url, encoded=True),
+            json=body,
+            headers=headers,
+            ssl=self.context,
+            server_hostname=REGISTRY_NAME,
+        )
+
+    async def __call__(self, method, path, body=None, status=200, **headers):
+        async with self.open(method, path, body, **headers) as response:
+            content = await response.read()
+            assert response.status == status, content
+            self.headers = response.headers
+            return json.loads(content) if content else None
+
+    async def refused(self, code, status, method, path, body=None, **headers):
+        problem = await self(method, path, body, status, **headers)
+        assert self.headers["Content-Type"] == "application/problem+json"
+        assert (problem["type"], problem["status"]) == (code, status)
+        return problem["detail"]
+
+
+@pytest.fixture
+async def registry(tmp_path):
+    async with running(tmp_path / "registry") as registry:
+        registry.service.change_parameters({"registry_urls": registry.url})
+        yield registry
+
+
+@pytest.fixture
+async def session():
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+def asker(registry, session):
+    def make(scope="admin", name=None):
+        token = registry.service.create_operator_token(name or scope, Scope(scope)) if scope else None
+        return Asker(registry, session, token)
+
+    return make
+
+
+async def test_a_cloud_system_lets_a_machine_in_and_out(registry, asker):
+    ask = asker("write")
+    link = await ask("POST", "/links", {"name": "vm1", "prefix_length": 80, "lifetime": 600}, 201)
+    parsed = JoinLink.parse(link["link"])
+    client = RegistryClient([parsed.url], [registry.authority.certificate])
+    await client.enrol(parsed.token, build_request(generate_key(), ""))
+    node = await ask("GET", "/nodes/vm1")
+    assert (node["state"], node["prefix"]) == ("active", "2001:db8:42::/80")
+    by_prefix = "/nodes/" + quote(node["prefix"], safe="")
+    assert await ask("GET", by_prefix) == node
+    assert (await ask("PUT", "/nodes/vm1/name", {"name": "vm2"}))["name"] == "vm2"
+    assert (await ask("PUT", "/nodes/vm2/suspension"))["state"] == "suspended"
+    assert (await ask("DELETE", "/nodes/vm2/suspension"))["state"] == "active"
+    assert (await ask("POST", by_prefix + "/revocation", status=201))["state"] == "released"
+    assert (await ask("POST", "/links", {"return_node": "vm2"}, 201))["id"] == 2
+    await ask("DELETE", "/tokens/2", status=204)
+    assert [row["state"] for row in (await ask("GET", "/tokens"))["items"]] == ["used", "revoked"]
+    await ask("DELETE", "/nodes/vm2", status=204)
+    assert await ask("GET", "/nodes") == {"items": []}
+    await ask.refused("unknown-node", 404, "GET", "/nodes/vm2")
+    entries = (await ask("GET", "/audit?after=0&limit=1000"))["items"]
+    mine = [entry for entry in entries if entry["actor_kind"] == "token"]
+    assert {(entry["actor"], entry["origin"]) for entry in mine} == {("write", "127.0.0.1")}
+    assert "node.deleted" in {entry["action"] for entry in mine}
+
+
+async def test_scopes_are_kept(registry, asker):
+    read, write, stranger = asker("read"), asker("write"), asker(None)
+    await stranger.refused("operator-token-invalid", 401, "GET", "/nodes")
+    assert stranger.headers["WWW-Authenticate"].startswith("Bearer")
+    stranger.token = "re6st-op-" + "x" * 43
+    await stranger.refused("operator-token-invalid", 401, "GET", "/nodes")
+    await read("GET", "/nodes")
+    detail = await read.refused("scope-insufficient", 403, "POST", "/links", {})
+    assert detail == "the token read has the scope read, but this needs write"
+    await write.refused("scope-insufficient", 403, "PUT", "/parameters", {"changes": {"hello_interval": "2"}})
+    await write.refused("scope-insufficient", 403, "POST", "/operator-tokens", {"name": "x"})
+    registry.service.revoke_operator_token("read")
+    await read.refused("operator-token-invalid", 401, "GET", "/nodes")
+    assert registry.service.current_parameters().version == 2
+
+
+async def test_operators_tokens_expire_and_are_not_in_the_database(registry, asker):
+    ask = asker("admin")
+    made = await ask("POST", "/operator-tokens", {"name": "robot", "lifetime": 0.2}, 201)
+    robot = Asker(registry, ask.session, made["token"])
+    assert (await robot("GET", "/overview"))["scope"] == "read"
+    await ask.refused("name-taken", 409, "POST", "/operator-tokens", {"name": "Robot"})
+    async with asyncio.timeout(10):
+        while True:
+            async with robot.open("GET", "/overview") as response:
+                if response.status == 401:
+                    break
+            await asyncio.sleep(0.05)
+    await ask("DELETE", "/operator-tokens/robot", status=204)
+    listed = (await ask("GET", "/operator-tokens"))["items"]
+    assert [(row["name"], "token" in row) for row in listed] == [("admin", False), ("robot", False)]
+    content = b"".join(path.read_bytes() for path in registry.state.path.glob("registry.sqlite3*"))
+    assert made["token"].encode() not in content
+    assert ask.token.encode() not in content
+
+
+async def test_pages_and_filters(registry, asker, tmp_path):
+    for number in range(5):
+        await join(registry, tmp_path / str(number), f"n{number}")
+    registry.service.suspend("n3")
+    ask = asker("read")
+    names, path = [], "/nodes?limit=2"
+    for _ in range(3):
+        page = await ask("GET", path)
+        names.append([row["name"] for row in page["items"]])
+        path = f"/nodes?limit=2&after={page.get('next')}"
+    assert names == [["n0", "n1"], ["n2", "n3"], ["n4"]]
+    assert "next" not in page
+    assert [row["name"] for row in (await ask("GET", "/nodes?state=suspended"))["items"]] == ["n3"]
+    assert [row["name"] for row in (await ask("GET", "/nodes?search=42:4::"))["items"]] == ["n4"]
+    for query in ("limit=0", "limit=x", "limit=1001", "state=odd", "after=odd"):
+        await ask.refused("malformed", 400, "GET", f"/nodes?{query}")
+    last = (await ask("GET", "/audit?before=9007199254740992&limit=1"))["items"]
+    assert last[0]["action"] == "operator-token.created"
+    overview = await ask("GET", "/overview")
+    assert overview["nodes"] == {"active": 4, "suspended": 1, "expired": 0, "released": 0}
+
+
+async def test_entity_tags(registry, asker):
+    ask = asker("admin")
+    before = await ask("GET", "/parameters")
+    tag = ask.headers["ETag"]
+    assert await ask("GET", "/parameters", status=304, If_None_Match=f'"other", {tag}') is None
+    change = {"changes": {"hello_interval": "2"}}
+    preview = await ask("POST", "/parameters/preview", change)
+    assert preview["differences"] == [{"key": "hello_interval", "before": "4.0", "after": "2.0"}]
+    after = await ask("PUT", "/parameters", change, If_Match=tag)
+    assert after["version"] == before["version"] + 1
+    await ask.refused("version-changed", 412, "PUT", "/parameters", change, If_Match=tag)
+    await ask("GET", "/parameters", If_None_Match=tag)
+    detail = await ask.refused("invalid", 400, "PUT", "/parameters", {"changes": {"helo_interval": "2"}})
+    assert "did you mean hello_interval?" in detail
+    assert (await ask("POST", "/parameters/undo", {}, 201)).get("hello_interval", 4.0) == 4.0
+    history = (await ask("GET", "/parameters/history"))["items"]
+    assert [item["parameters"]["version"] for item in history] == [4, 3, 2, 1]
+
+
+async def test_a_repeated_request_happens_once(registry, asker):
+    ask = asker("write")
+    first = await ask("POST", "/links", {"name": "attic"}, 201, Idempotency_Key="k1")
+    assert await ask("POST", "/links", {"name": "attic"}, 201, Idempotency_Key="k1") == first
+    await ask.refused(
+        "idempotency-key-reused", 422, "POST", "/links", {"name": "cellar"}, Idempotency_Key="k1"
+    )
+    await ask.refused("malformed", 400, "POST", "/links", {}, Idempotency_Key="a b")
+    await ask("POST", "/links", {}, 201, Idempotency_Key="k2")
+    # What was refused may be asked again when it is possible.
+    await ask.refused("name-taken", 409, "POST", "/links", {"name": "attic"}, Idempotency_Key="k3")
+    registry.service.revoke_token(first["id"])
+    await ask("POST", "/links", {"name": "attic"}, 201, Idempotency_Key="k3")
+    assert len(registry.service.tokens()) == 3
+    # Another operator's keys are his own, and the database alone does not give the link away.
+    other = asker("write", "other")
+    await other("POST", "/links", {}, 201, Idempotency_Key="k1")
+    content = b"".join(path.read_bytes() for path in registry.state.path.glob("registry.sqlite3*"))
+    assert JoinLink.parse(first["link"]).token.encode() not in content
+
+
+async def test_reservations(registry, asker):
+    ask = asker("write")
+    made = await ask("POST", "/reservations", {"name": "attic", "prefix": "2001:db8:42:7::/64"}, 201)
+    assert made["prefix"] == "2001:db8:42:7::/64"
+    await ask.refused(
+        "prefix-taken", 409, "POST", "/reservations", {"name": "x", "prefix": "2001:db8:42:7::/64"}
+    )
+    await ask.refused("invalid", 400, "POST", "/reservations", {"name": "x", "prefix": "2001:db8::/64"})
+    assert (await ask("GET", "/reservations"))["items"] == [made]
+    await ask("DELETE", "/reservations/attic", status=204)
+    await ask.refused("unknown-reservation", 404, "DELETE", "/reservations/attic")
+
+
+async def read_event(response):
+    event = {}
+    while True:
+        line = (await response.content.readline()).decode()
+        assert line, "the stream ended"
+        if line == "\n" and event:
+            return event
+        key, _, value = line.strip().partition(": ")
+        if key:
+            event[key] = value
+
+
+async def test_changes_are_told_as_they_happen(registry, asker, tmp_path):
+    ask = asker("read")
+    async with asyncio.timeout(20), ask.open("GET", "/events") as response:
+        assert response.content_type == "text/event-stream"
+        await response.content.readline()
+        await join(registry, tmp_path / "1", "attic")
+        events = [await read_event(response) for _ in range(2)]
+        assert [event["event"] for event in events] == ["token.created", "node.enrolled"]
+        assert json.loads(events[1]["data"])["subject"] == "attic"
+        # Another process changes something: the database tells.
+        registry.service.revoke("attic")
+        assert (await read_event(response))["event"] == "node.revoked"
+        async with ask.open("GET", "/events", Last_Event_ID=events[0]["id"]) as again:
+            assert (await read_event(again))["id"] == events[1]["id"]
+        registry.service.revoke_operator_token("read")
+        while await response.content.readline():
+            pass
+
+
+async def test_streams_do_not_hold_up_the_end(tmp_path, session):
+    async with asyncio.timeout(20), contextlib.AsyncExitStack() as stack:
+        async with running(tmp_path / "r") as registry:
+            ask = Asker(registry, session, registry.service.create_operator_token("x", Scope.READ))
+            response = await stack.enter_async_context(ask.open("GET", "/events"))
+            await response.content.readline()
+            began = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - began < 3
+
+
+async def test_metrics(registry, asker, tmp_path):
+    await join(registry, tmp_path / "1", "attic")
+    ask = asker("read")
+    async with ask.session.get(
+        registry.url + "/metrics",
+        headers={"Authorization": f"Bearer {ask.token}"},
+        ssl=ask.context,
+        server_hostname=REGISTRY_NAME,
+    ) as response:
+        assert response.status == 200
+        text = await response.text()
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert samples["re6st_registry_nodes", "active"] == 1
+    assert samples["re6st_registry_requests_total", "POST", "/v1/enrolments", "201"] == 1
+    assert samples["re6st_registry_parameters_version",] == 2
+    assert samples["re6st_registry_database_bytes",] > 4096
+    async with ask.session.get(
+        registry.url + "/metrics", ssl=ask.context, server_hostname=REGISTRY_NAME
+    ) as response:
+        assert response.status == 401
+
+
+async def test_who_guesses_is_slowed_down(registry, asker, tmp_path):
+    stranger = asker(None)
+    body = {
+        "token": "x" * 32,
+        "request": __import__("base64").b64encode(build_request(generate_key(), "")).decode(),
+    }
+    for _ in range(20):
+        await stranger("POST", "/v1/enrolments", body, 403)
+    problem = await stranger("POST", "/v1/enrolments", body, 429)
+    assert problem["type"] == "too-many-requests"
+    assert int(stranger.headers["Retry-After"]) > 0
+    await asker("read").refused("too-many-requests", 429, "GET", "/nodes")
+
+
+async def test_security_headers(registry, asker):
+    ask = asker("read")
+    for path, status in (("/overview", 200), ("/nodes/x", 404), ("/nothing", 404)):
+        await ask("GET", path, status=status)
+        assert ask.headers["Strict-Transport-Security"] == "max-age=31536000"
+        assert ask.headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in ask.headers["Content-Security-Policy"]
+        assert ask.headers["Cache-Control"] == "no-store"
+
+
+# -- fuzzing --------------------------------------------------------------------------------------------
+
+CHECKS = (
+    schemathesis.checks.not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_schema_conformance,
+    openapi_checks.ignored_auth,
+)
+
+
+def fuzz(document, url, token):
+    """Ask every question of the description in many ways, right and wrong ones."""
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=url, tls_verify=False)
+    seen = collections.Counter()
+    session = requests.Session()
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        if operation.path.endswith("/events"):
+            continue
+        for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
+
+            @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+            @hypothesis.settings(
+                max_examples=5,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                suppress_health_check=list(hypothesis.HealthCheck),
+                phases=[hypothesis.Phase.generate],
+            )
+            def check(case):
+                headers = {"Authorization": f"Bearer {token}"}
+                response = case.call_and_validate(checks=CHECKS, headers=headers, session=session)
+                seen[response.status_code] += 1
+
+            # A description that leaves nothing wrong to say has no negative cases.
+            with contextlib.suppress(hypothesis.errors.Unsatisfiable):
+                check()
+    return seen
+
+
+@pytest.mark.filterwarnings("ignore")
+async def test_the_api_keeps_what_its_description_promises(registry, asker, monkeypatch):
+    monkeypatch.setattr(RateLimiter, "delay", lambda *_: 0.0)
+    ask = asker("admin")
+    async with ask.session.get(
+        registry.url + "/v1/openapi.json", ssl=ask.context, server_hostname=REGISTRY_NAME
+    ) as response:
+        document = await response.json()
+    assert document["paths"]["/v1/operator/links"]["post"]["security"] == [{"operator": []}]
+    async with asyncio.timeout(60):
+        seen = await asyncio.to_thread(fuzz, document, registry.url, ask.token)
+    # Right and wrong questions of all kinds were asked.
+    assert set(seen) >= {200, 201, 204, 400, 401, 404}
+    assert sum(seen.values()) > 150
