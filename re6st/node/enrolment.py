@@ -181,7 +181,7 @@ def remove_state(state_directory: Path) -> None:
         for path in (files.key, files.pending_key, files.certificate, files.authority):
             path.unlink(missing_ok=True)
         _forget_network(state_directory)
-        for path in (*state_directory.glob(f"{CACHE_NAME}.damaged-*"), state_directory / "babeld.state"):
+        for path in (*state_directory.glob(f"{CACHE_NAME}.damaged-*"), state_directory / "babel-sequence"):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             state_directory.rmdir()

@@ -169,11 +169,22 @@ class Babeld:
 
     def _prepare_files(self) -> None:
         self._remove_stale_files()
-        state = settings.state_text(self._configuration, time.time())
+        sequence = self._next_sequence()
+        state = settings.state_text(self._configuration, sequence, time.time())
         write_atomically(self._files.state, state.encode(), 0o600)
 
+    def _next_sequence(self) -> int:
+        """Return the sequence number of this start, which is kept. Raises :class:`StorageError`."""
+        try:
+            kept = self._files.sequence.read_text(errors="replace").strip()
+        except OSError:
+            kept = ""
+        sequence = settings.next_sequence(kept)
+        write_atomically(self._files.sequence, str(sequence).encode(), 0o600)
+        return sequence
+
     def _remove_stale_files(self) -> None:
-        for path in (self._files.socket, self._files.pid):
+        for path in (self._files.socket, self._files.pid, self._files.state):
             path.unlink(missing_ok=True)
 
     def _on_exit(self, end: ChildExit) -> None:

@@ -67,8 +67,10 @@ class BabelFiles:
     configuration: Path
     socket: Path
     state: Path
-    """The sequence number of the last run (babeld(8), ``-S``)."""
+    """Tells babeld its sequence number (babeld(8), ``-S``)."""
     pid: Path
+    sequence: Path
+    """Where we keep the sequence number of the last start."""
 
     @classmethod
     def inside(cls, directory: Path, state_directory: Path) -> BabelFiles:
@@ -76,8 +78,9 @@ class BabelFiles:
         return cls(
             configuration=directory / "babeld.conf",
             socket=directory / "babeld.sock",
-            state=state_directory / "babeld.state",
+            state=directory / "babeld.state",
             pid=directory / "babeld.pid",
+            sequence=state_directory / "babel-sequence",
         )
 
 
@@ -99,17 +102,24 @@ def render(configuration: BabelConfiguration) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def state_text(configuration: BabelConfiguration, now: float) -> str:
+SEQUENCE_STEP = 0x4000
+"""A quarter of the sequence numbers (modulo 2^16): more than babeld counts in one run, and less than half of
+them, beyond which a number would count as lower (RFC 8966, 3.2.1)."""
+
+
+def next_sequence(text: str) -> int:
+    """Return the sequence number with which to start when ``text`` was kept from the start before."""
+    return (int(text) + SEQUENCE_STEP) % 0x10000 if text.isdecimal() and len(text) <= 5 else 0
+
+
+def state_text(configuration: BabelConfiguration, sequence: int, now: float) -> str:
     """Return the text of babeld's state file for a start at ``now`` (seconds since the epoch).
 
     A router that begins again must announce itself with a higher sequence number than before, or its routes
     are unfeasible for its neighbours for minutes (RFC 8966, 3.5.1 and 3.7.1). babeld knows its last number
-    only if it has ended in good order, and otherwise draws one. The number here, modulo 2^16 as all of them,
-    rises every second, babeld's own far more slowly; neighbours have forgotten it long before the number
-    would seem to be lower again.
+    only if it has ended in good order, and otherwise draws one: so we count ourselves.
     """
-    seconds = int(now)
-    return f"{format_router_id(router_id(configuration.prefix))} {seconds & 0xFFFF} {seconds}\n"
+    return f"{format_router_id(router_id(configuration.prefix))} {sequence} {int(now)}\n"
 
 
 def arguments(configuration: BabelConfiguration, files: BabelFiles) -> Sequence[str]:

@@ -174,7 +174,7 @@ def test_stopping_retracts_routes_and_leaves_no_file(pair: tuple[Node, Node]) ->
     wait_for_routes(left, right, "re6st0")
     left.host.call(left.babeld.stop())
     wait_until(lambda: left.prefix not in right.routes("re6st0"), 2, "the route is retracted")
-    assert sorted(path.name for path in left.directory.iterdir()) == ["babeld.state", "children"]
+    assert sorted(path.name for path in left.directory.iterdir()) == ["babel-sequence", "children"]
     assert "proto babel" not in left.host.ip("route")
     tunnel.close()
 

@@ -11,6 +11,7 @@ from re6st.routing.configuration import (
     BabelFiles,
     arguments,
     interface_command,
+    next_sequence,
     render,
     state_text,
 )
@@ -86,8 +87,16 @@ def test_first_packet_is_well_formed(peer: IPv6Network | None) -> None:
     assert kinds == [4, 4, 4, 5, 9, *([10] if peer else []), 2]
 
 
-def test_each_start_has_a_higher_sequence_number_than_the_one_before() -> None:
-    now = 1_800_000_000.7
-    first, second = (state_text(CONFIGURATION, now + later).split() for later in (0, 3600))
-    assert first == ["20:01:0d:b8:00:42:01:00", str(1_800_000_000 & 0xFFFF), "1800000000"]
-    assert (int(second[1]) - int(first[1])) % 65536 == 3600
+@pytest.mark.parametrize("kept", ["0", "1", "49152", "65535"])
+def test_each_start_has_a_higher_sequence_number_than_the_one_before(kept: str) -> None:
+    step = (next_sequence(kept) - int(kept)) % 0x10000
+    assert 10_000 < step < 0x8000, "higher modulo 2^16, and room for what babeld counts itself"
+
+
+@pytest.mark.parametrize("kept", ["", "x", "-3", "1.5", "99999999999"])
+def test_a_lost_or_damaged_sequence_number_begins_anew(kept: str) -> None:
+    assert next_sequence(kept) == 0
+
+
+def test_the_state_file_is_as_babeld_reads_it() -> None:
+    assert state_text(CONFIGURATION, 77, 1_800_000_000.7) == "20:01:0d:b8:00:42:01:00 77 1800000000\n"
