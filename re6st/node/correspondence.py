@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from re6st.config import NodeConfig
 from re6st.core.effects import (
@@ -93,8 +95,8 @@ class Underlay(Protocol):
     ) -> tuple[Endpoint, ...]:
         """Return where ``peer``, which came from ``remote`` to ``local``, reaches our UDP ``port``."""
 
-    def dial_endpoints(self, peer: Peer) -> tuple[Endpoint, ...]:
-        """Return the endpoints of ``peer`` that can be tried from here, best first."""
+    def dial_order(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+        """Return those of a peer's ``endpoints`` that can be tried from here, best first."""
 
 
 class Correspondence:
@@ -270,12 +272,13 @@ class Correspondence:
         )
         try:
             answer = await self._client.request_tunnel(
-                effect.peer, self._underlay.dial_endpoints(effect.peer), request
+                effect.peer, self._underlay.dial_order(effect.peer.endpoints), request
             )
             if isinstance(answer, TunnelOffer):
                 peer = self._verifier.open(answer.record)
                 if peer.prefix != effect.peer.prefix:
                     raise UntrustedError(f"{effect.peer.name} answered with the record of {peer.name}")
+                answer = self._dialable(answer, peer)
         except (IdentityError, ProtocolError) as error:
             self._requests.discard(effect.tunnel)
             self._report(TunnelRequestFailed(effect.tunnel, str(error)))
@@ -291,6 +294,15 @@ class Correspondence:
             return
         self._see_versions(peer, answer.parameters_version, answer.revocations_version)
         self._report(TunnelOffered(effect.tunnel, answer, peer))
+
+    def _dialable(self, offer: TunnelOffer, peer: Peer) -> TunnelOffer:
+        """Return ``offer`` with those endpoints that may be dialled: a peer does not choose freely where we
+        send packets. Raises :class:`ProtocolError` when none is left.
+        """
+        endpoints = self._underlay.dial_order(offer.endpoints)
+        if not endpoints:
+            raise ProtocolError(f"{peer.name} offers no endpoint that can be tried from here")
+        return msgspec.structs.replace(offer, endpoints=endpoints)
 
     def cancel_at_peer(self, peer: Peer, name: str) -> None:
         """Tell ``peer`` that the tunnel ``name`` ends; a peer that cannot be told will notice."""
@@ -316,7 +328,7 @@ class Correspondence:
         try:
             endpoints = [
                 self._client.overlay_endpoint(effect.peer),
-                *self._underlay.dial_endpoints(effect.peer),
+                *self._underlay.dial_order(effect.peer.endpoints),
             ]
             gossip = self._gossip(effect.records)
             answer = await self._client.exchange_gossip(effect.peer, gossip, endpoints)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv6Network
 
 from re6st.config import NodeConfig
@@ -72,13 +72,13 @@ class ReachabilityKeeper:
         """Follow changes of the host's network for ever."""
         while True:
             try:
-                async for _ in self._kernel.watch_underlay():
+                async for change in self._kernel.watch_underlay():
                     await asyncio.sleep(SETTLE_TIME)
-                    await self._on_network_change()
+                    await self._on_network_change(is_route=change.kind == "route")
             except NetlinkError as error:
                 logger.warning("Changes of the network may be noticed late: %s", error)
             await asyncio.sleep(WATCH_RETRY)
-            await self._on_network_change()
+            await self._on_network_change(is_route=True)
 
     async def stop(self) -> None:
         """Remove all mappings."""
@@ -112,21 +112,23 @@ class ReachabilityKeeper:
         if self._mapper is not None:
             self._mapper.unmap(Transport.UDP, port)
 
-    def dial_endpoints(self, peer: Peer) -> tuple[Endpoint, ...]:
-        """Return the endpoints of ``peer`` that are worth a try from here, best first."""
-        return dial_order(self._underlay, peer.endpoints)
+    def dial_order(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+        """Return those of a peer's ``endpoints`` that are worth a try from here, best first."""
+        return dial_order(self._underlay, endpoints)
 
     # -- changes ----------------------------------------------------------------------------------------
 
-    async def _on_network_change(self) -> None:
+    async def _on_network_change(self, *, is_route: bool) -> None:
+        """Look again; the home router may be another one if addresses or the default route have changed."""
         before = self._underlay.addresses
         with contextlib.suppress(NetlinkError):
             self.look()
-        if self._underlay.addresses != before:
+        has_moved = self._underlay.addresses != before
+        if has_moved:
             logger.info("The addresses of this host have changed")
             self._changed()
         await self._map_if_needed()
-        if self._mapper is not None and self._is_mapping:
+        if self._mapper is not None and self._is_mapping and (has_moved or is_route):
             self._mapper.network_changed()
 
     async def _map_if_needed(self) -> None:

@@ -215,7 +215,7 @@ def test_start_says_why_babeld_does_not_come_up(tmp_path: Path) -> None:
         babeld = Babeld(tmp_path, tmp_path, supervisor, configuration, lambda change: None)
         with pytest.raises(ChildError, match="in use"):
             host.call(babeld.start())
-        assert [path.name for path in tmp_path.iterdir()] == ["children"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["babel-sequence", "children"]
         assert not list((tmp_path / "children").iterdir())
         assert babeld.state == "stopped"
     finally:
