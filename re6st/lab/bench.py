@@ -18,7 +18,7 @@ from rich import box
 from rich.table import Table
 
 from re6st.errors import ConfigError
-from re6st.lab import bench_cold, bench_control, bench_join, bench_node
+from re6st.lab import bench_cold, bench_control, bench_join, bench_node, bench_outage
 from re6st.lab.measurement import Options, Result
 
 BENCHMARKS: dict[str, Callable[[Options], list[Result]]] = {
@@ -26,6 +26,7 @@ BENCHMARKS: dict[str, Callable[[Options], list[Result]]] = {
     "cold": bench_cold.run,
     "node": bench_node.run,
     "control": bench_control.run,
+    "outage": bench_outage.run,
 }
 """All benchmarks by name."""
 

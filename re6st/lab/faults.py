@@ -31,12 +31,15 @@ table inet {table} {{
         oifname "{interface}" ip dscp set {tag}
         oifname "{interface}" ip6 dscp set {tag}
     }}
+{receive}}}
+"""
+
+RECEIVE = """\
     chain receive {{
         type filter hook prerouting priority -350;
         iifname "{interface}" ip dscp {{ {lost} }} drop
         iifname "{interface}" ip6 dscp {{ {lost} }} drop
     }}
-}}
 """
 
 
@@ -47,14 +50,20 @@ class Faults(Struct, frozen=True, kw_only=True):
     """DSCP value by host, kept while the host takes part in a cut."""
     cuts: tuple[tuple[str, str], ...] = ()
     """Pairs of hosts, each in alphabetical order."""
+    one_way: tuple[tuple[str, str], ...] = ()
+    """Pairs of a sender and the host that does not get what it sends."""
 
     def others(self, host: str) -> list[str]:
-        """Return the hosts from which ``host`` is cut off."""
-        return [other for pair in self.cuts if host in pair for other in pair if other != host]
+        """Return the hosts of which ``host`` gets nothing."""
+        both = [other for pair in self.cuts if host in pair for other in pair if other != host]
+        return sorted({*both, *(sender for sender, receiver in self.one_way if receiver == host)})
 
 
-def with_cut(faults: Faults, first: str, second: str) -> Faults:
-    """Return ``faults`` and a cut between the two. Raises :class:`ConfigError` when there are too many."""
+def with_cut(faults: Faults, first: str, second: str, *, one_way: bool = False) -> Faults:
+    """Return ``faults`` and a cut between the two, or only of what ``first`` sends to ``second``.
+
+    Raises :class:`ConfigError` when there are too many.
+    """
     tags = dict(faults.tags)
     for host in (first, second):
         if host not in tags:
@@ -62,29 +71,34 @@ def with_cut(faults: Faults, first: str, second: str) -> Faults:
             if not free:
                 raise ConfigError(f"at most {MOST_TAGS} hosts can be cut at a time; heal some first")
             tags[host] = min(free)
+    if one_way:
+        ways = tuple(sorted({*faults.one_way, (first, second)}))
+        return Faults(tags=tags, cuts=faults.cuts, one_way=ways)
     pair = (min(first, second), max(first, second))
-    return Faults(tags=tags, cuts=tuple(sorted({*faults.cuts, pair})))
+    return Faults(tags=tags, cuts=tuple(sorted({*faults.cuts, pair})), one_way=faults.one_way)
 
 
 def without_cut(faults: Faults, first: str, second: str) -> Faults:
-    """Return ``faults`` without the cut between the two. Raises :class:`ConfigError` if there is none."""
-    pair = (min(first, second), max(first, second))
-    if pair not in faults.cuts:
+    """Return ``faults`` without any cut between the two. Raises :class:`ConfigError` if there is none."""
+    pair = {first, second}
+    cuts = tuple(cut for cut in faults.cuts if set(cut) != pair)
+    ways = tuple(way for way in faults.one_way if set(way) != pair)
+    if (cuts, ways) == (faults.cuts, faults.one_way):
         raise ConfigError(f"{first} and {second} are not cut")
-    cuts = tuple(cut for cut in faults.cuts if cut != pair)
-    busy = {host for cut in cuts for host in cut}
-    return Faults(tags={host: tag for host, tag in faults.tags.items() if host in busy}, cuts=cuts)
+    busy = {host for cut in (*cuts, *ways) for host in cut}
+    tags = {host: tag for host, tag in faults.tags.items() if host in busy}
+    return Faults(tags=tags, cuts=cuts, one_way=ways)
 
 
 def ruleset(faults: Faults, host: str) -> str:
     """Return what nft has to load on ``host``: it replaces what an earlier call loaded."""
     # Declaring the table first lets the removal succeed when there is none.
     fresh = f"table inet {TABLE} {{ }}\ndelete table inet {TABLE}\n"
-    others = faults.others(host)
-    if not others:
+    if host not in faults.tags:
         return fresh
-    lost = ", ".join(str(faults.tags[other]) for other in others)
-    return fresh + RULES.format(table=TABLE, interface=HOST_INTERFACE, tag=faults.tags[host], lost=lost)
+    lost = ", ".join(str(faults.tags[other]) for other in faults.others(host))
+    receive = RECEIVE.format(interface=HOST_INTERFACE, lost=lost) if lost else ""
+    return fresh + RULES.format(table=TABLE, interface=HOST_INTERFACE, tag=faults.tags[host], receive=receive)
 
 
 class FaultBox:
@@ -103,10 +117,10 @@ class FaultBox:
         except (OSError, msgspec.DecodeError) as error:
             raise StorageError(f"{self._path} cannot be read: {error}") from error
 
-    def cut(self, first: str, second: str) -> None:
-        """Lose everything between the two hosts from now on, in both directions."""
+    def cut(self, first: str, second: str, *, one_way: bool = False) -> None:
+        """Lose everything between the two hosts from now on, or only what ``first`` sends to ``second``."""
         self._check(first, second)
-        self._apply(with_cut(self.load(), first, second), (first, second))
+        self._apply(with_cut(self.load(), first, second, one_way=one_way), (first, second))
 
     def heal(self, first: str, second: str) -> None:
         """Undo :meth:`cut`."""

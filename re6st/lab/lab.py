@@ -230,9 +230,9 @@ class Lab:
 
     # -- faults -----------------------------------------------------------------------------------------
 
-    def cut(self, first: str, second: str) -> None:
-        """Lose all packets between two hosts silently, in both directions."""
-        self._faults.cut(first, second)
+    def cut(self, first: str, second: str, *, one_way: bool = False) -> None:
+        """Lose all packets between two hosts silently, or only those from ``first`` to ``second``."""
+        self._faults.cut(first, second, one_way=one_way)
 
     def heal(self, first: str, second: str) -> None:
         """Undo :meth:`cut`."""

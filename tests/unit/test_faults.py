@@ -45,3 +45,16 @@ def test_tags_run_out_with_a_message():
         faults = with_cut(faults, "hub", f"host{number}")
     with pytest.raises(ConfigError, match="at most 63 hosts"):
         with_cut(faults, "hub", "one-more")
+
+
+def test_a_cut_in_one_direction_leaves_the_other_one_alone() -> None:
+    one_way = with_cut(Faults(), "a", "b", one_way=True)
+    assert one_way.others("b") == ["a"]
+    assert one_way.others("a") == []
+    assert "drop" in ruleset(one_way, "b")
+    assert "drop" not in ruleset(one_way, "a")
+    assert f"dscp set {one_way.tags['a']}" in ruleset(one_way, "a")
+    both = with_cut(one_way, "b", "a")
+    assert both.others("a") == ["b"]
+    assert both.others("b") == ["a"]
+    assert without_cut(both, "b", "a") == Faults()

@@ -1,0 +1,187 @@
+"""Benchmark ``outage``: for how long two nodes do not reach each other when something on the way fails.
+
+One node pings another one 50 times a second. Then the path below the tunnel in use is cut silently, in both
+directions or in one, or one of its processes is killed; or, between two nodes that have no tunnel because
+their hosts do not reach each other, everything on the host of the relay is killed. Each run takes another
+pair, drawn at random but in the same way each time.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from re6st import status
+from re6st.errors import ChildError
+from re6st.lab import worlds
+from re6st.lab.daemons import Node
+from re6st.lab.lab import Lab
+from re6st.lab.measurement import Options, Result, Series, converged
+from re6st.lab.namespace import processes
+from re6st.lab.ping_train import PingTrain
+from re6st.lab.topology import RouterKind
+from re6st.status import RouteStatus, TunnelStatus
+
+GUESTS = 6
+"""Nodes beside the registry's, all with public addresses."""
+
+RECOVERY = 60.0
+"""Seconds after which a pair that does not reach each other again counts as a failure."""
+
+STEADY = 1.0
+"""Seconds for which all pings must be answered before and after a failure."""
+
+SETTLING = 8.0
+"""Seconds that a mesh has to know the quality of its tunnels."""
+
+MOST_PAIRS = 10
+"""Pairs that are tried until one has a relay that can be killed without losing the registry."""
+
+Pair = tuple[str, str]
+
+
+def run(options: Options) -> list[Result]:
+    """Measure. Raises :class:`ChildError` when a pair does not reach each other again."""
+    series = Series("outage")
+    drawn = random.Random(6)  # noqa: S311 - any pairs will do, but the same each time
+    guests: dict[str, RouterKind | None] = {f"node{number}": None for number in range(1, GUESTS + 1)}
+    with Lab(worlds.with_guests(worlds.mixed(1), guests), name=options.lab) as lab:
+        lab.start_mesh(options.step)
+        converged(lab)
+        for case, fault in FAULTS.items():
+            for number in range(1, options.runs + 1):
+                with fault(lab, drawn) as (pair, strike):
+                    series.add(case, _outage(lab, pair, strike), "s")
+                text = f"  {case}, run {number} of {options.runs}: {' -> '.join(pair)} {series.last:.2f} s"
+                options.step(text)
+                converged(lab)
+    return series.results()
+
+
+def _outage(lab: Lab, pair: Pair, strike: Callable[[], None]) -> float:
+    source, target = pair
+    with PingTrain(lab.hosts[source].namespace, lab.nodes[target].address()) as train:
+        if not train.wait_steady(STEADY, RECOVERY):
+            raise lab.nodes[source].failure(f"does not reach {target} before anything has failed")
+        strike()
+        # The effect of a failure may come late: a connection may have been refused only then.
+        if not train.wait_steady(2 * STEADY, RECOVERY, since=time.monotonic() + STEADY):
+            raise lab.nodes[source].failure(f"does not reach {target} again after {RECOVERY:g} s")
+        return train.outage()
+
+
+# -- what fails -----------------------------------------------------------------------------------------
+
+Fault = Iterator[tuple[Pair, Callable[[], None]]]
+
+
+@contextmanager
+def _silent_cut(lab: Lab, drawn: random.Random) -> Fault:
+    pair = neighbours(lab, drawn)
+    try:
+        yield pair, lambda: lab.cut(*pair)
+    finally:
+        lab.heal_all()
+
+
+@contextmanager
+def _one_way_cut(lab: Lab, drawn: random.Random) -> Fault:
+    pair = neighbours(lab, drawn)
+    sender, receiver = drawn.sample(pair, 2)
+    try:
+        yield pair, lambda: lab.cut(sender, receiver, one_way=True)
+    finally:
+        lab.heal_all()
+
+
+@contextmanager
+def _killed_tunnel(lab: Lab, drawn: random.Random) -> Fault:
+    pair = neighbours(lab, drawn)
+    node, peer = drawn.sample(pair, 2)
+    yield pair, lambda: kill_tunnel(lab.nodes[node], peer)
+
+
+@contextmanager
+def _killed_relay(lab: Lab, drawn: random.Random) -> Fault:
+    pair, relay = cut_until_relayed(lab, drawn)
+    try:
+        yield pair, lambda: lab.power_off(relay)
+    finally:
+        lab.heal_all()
+        lab.power_on(relay)
+
+
+FAULTS = {
+    "silent cut": _silent_cut,
+    "one-way cut": _one_way_cut,
+    "kill of one openvpn": _killed_tunnel,
+    "kill of the relay host": _killed_relay,
+}
+
+
+# -- what is in use -------------------------------------------------------------------------------------
+
+
+def next_hop(node: Node, target: Node) -> str:
+    """Return the name of the peer through which ``node`` reaches ``target``; empty if it does not."""
+    for route in status.fetch(node.runtime, "routes", list[RouteStatus]):
+        if route.installed and route.peer == target.name and route.metric < 65535:
+            return route.next_hop
+    return ""
+
+
+def neighbours(lab: Lab, drawn: random.Random) -> Pair:
+    """Return two nodes, not the registry's, that reach each other by a tunnel in both directions."""
+    names = [name for name in lab.nodes if name != lab.topology.registry]
+    pairs = [(one, other) for one in names for other in names if one != other]
+    drawn.shuffle(pairs)
+    deadline = time.monotonic() + RECOVERY
+    while time.monotonic() < deadline:
+        for one, other in pairs:
+            ends = lab.nodes[one], lab.nodes[other]
+            if next_hop(*ends) == other and next_hop(*reversed(ends)) == one and _settled(ends[0], other):
+                return one, other
+        time.sleep(0.5)
+    raise ChildError(f"no two nodes use a tunnel between them {RECOVERY:g} s after the last failure")
+
+
+def _settled(node: Node, peer: str) -> bool:
+    return any(tunnel.peer == peer and tunnel.age > SETTLING for tunnel in _tunnels(node))
+
+
+def cut_until_relayed(lab: Lab, drawn: random.Random) -> tuple[Pair, str]:
+    """Cut two nodes for good; return them and the node, not the registry's, through which the first one
+    reaches the second. Raises :class:`ChildError` when no such pair is found.
+    """
+    for _ in range(MOST_PAIRS):
+        pair = neighbours(lab, drawn)
+        lab.cut(*pair)
+        deadline = time.monotonic() + SETTLING
+        while time.monotonic() < deadline:
+            hop = next_hop(lab.nodes[pair[0]], lab.nodes[pair[1]])
+            if hop not in ("", pair[1], lab.topology.registry):
+                return pair, hop
+            time.sleep(0.2)
+        lab.heal_all()
+    raise ChildError(f"of {MOST_PAIRS} pairs of nodes without a tunnel none has a relay that can be killed")
+
+
+def kill_tunnel(node: Node, peer: str) -> None:
+    """Kill the OpenVPN process of the tunnel from ``node`` to ``peer``. Raises :class:`ChildError`."""
+    interfaces = {tunnel.interface for tunnel in _tunnels(node) if tunnel.peer == peer}
+    for pid in processes([node.host.namespace]):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        if words[0] == "openvpn" and interfaces & set(words):
+            os.kill(pid, signal.SIGKILL)
+            return
+    raise node.failure(f"has no tunnel to {peer}")
+
+
+def _tunnels(node: Node) -> list[TunnelStatus]:
+    found = status.fetch(node.runtime, "tunnels", list[TunnelStatus])
+    return [tunnel for tunnel in found if tunnel.state == "up"]
