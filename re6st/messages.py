@@ -83,7 +83,7 @@ class NetworkParameters(Message, frozen=True, kw_only=True):
     """Seconds between babel hellos on a tunnel."""
     update_interval: Annotated[float, Meta(ge=1, le=600)] = 60.0
     """Seconds between full babel updates on a tunnel."""
-    gossip_interval: Annotated[float, Meta(ge=1, le=3600)] = 60.0
+    gossip_interval: Annotated[float, Meta(ge=1, le=3600)] = 300.0
     """Seconds between exchanges of peer records with a random neighbour."""
 
 

@@ -67,9 +67,9 @@ class CoreSettings:
     eviction_interval: float = 10.0
     """A full listener drops at most one tunnel in this time in favour of a node that has none at all."""
 
-    gossip_interval: float = 60.0
+    gossip_interval: float = 300.0
     """Between exchanges of records with a random neighbour; varies by a quarter."""
-    gossip_records: int = 20
+    gossip_records: int = 10
     """Records in one exchange, each way; at most 60."""
     gossip_timeout: float = 20.0
     """How long an exchange may take."""

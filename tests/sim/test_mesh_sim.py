@@ -6,6 +6,7 @@ import pytest
 from world import Nat, World, mixed
 
 from re6st.core.events import Document, OwnCertificateChanged, RegistryOperation, RevocationsAccepted
+from re6st.messages import NetworkParameters
 from re6st.tunnel.lifecycle import TunnelState
 
 
@@ -155,7 +156,7 @@ def test_a_newcomer_is_known_everywhere_after_a_few_rounds() -> None:
     world.run(5)
     # Nobody can have it from the registry: gossip alone must do.
     world.registry_up = False
-    world.run(5 * 60)
+    world.run(5 * NetworkParameters(version=1, network="2001:db8:42::/48").gossip_interval)
     knowing = sum(node.core.peer(newcomer.prefix) is not None for node in world.living)
     assert knowing >= 0.95 * 100
 
