@@ -110,6 +110,7 @@ def status(name: str, as_json: bool) -> None:
                     "name": machine,
                     "network": attachment.segment.name,
                     "address": str(attachment.address.ip),
+                    "addresses": [str(address.ip) for address in attachment.addresses],
                     "duty": output.duty(lab, machine),
                 }
                 for machine, attachment in lab.wiring.attachments.items()

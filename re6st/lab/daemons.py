@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import time
 import tomllib
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import msgspec
@@ -54,11 +55,17 @@ class Registry:
     @property
     def url(self) -> str:
         """Where nodes reach it."""
-        return f"https://{self.host.address}:{REGISTRY_PORT}"
+        return self.urls[0]
+
+    @property
+    def urls(self) -> list[str]:
+        """Where nodes reach it: at each of its addresses, the IPv4 one first."""
+        return [_url(address) for address in self.host.addresses]
 
     def initialise(self) -> None:
         """Make CA and store. Raises :class:`ChildError`."""
-        self.host.run([*self._command, "init", "--network", str(self._mesh.network), "--url", self.url])
+        urls = [word for url in self.urls for word in ("--url", url)]
+        self.host.run([*self._command, "init", "--network", str(self._mesh.network), *urls])
 
     def start(self) -> None:
         """Start serving and wait until connections are accepted. Raises :class:`ChildError`."""
@@ -87,9 +94,15 @@ class Registry:
         if self._process is not None:
             self._process.check()
 
-    def join_link(self, name: str) -> str:
-        """Return a join link for a node to be called ``name``. Raises :class:`ChildError`."""
-        return self.host.run([*self._command, "token", "create", "--name", name]).stdout.strip()
+    def join_link(self, name: str, host: Host | None = None) -> str:
+        """Return a join link for a node to be called ``name``, which works on ``host``.
+
+        Raises :class:`ChildError`.
+        """
+        link = self.host.run([*self._command, "token", "create", "--name", name]).stdout.strip()
+        versions = {address.version for address in (host or self.host).addresses}
+        usable = next((one for one in self.host.addresses if one.version in versions), self.host.address)
+        return f"{_url(usable)}/#{link.partition('#')[2]}"
 
     def babel_port(self) -> int:
         """Return the UDP port of babel in this network. Raises :class:`ChildError`."""
@@ -97,9 +110,15 @@ class Registry:
         return msgspec.json.decode(answer, type=NetworkParameters).babel_port
 
     def _accepts(self) -> bool:
-        with self.host.namespace.entered(), socket.socket() as probe:
+        family = socket.AF_INET if self.host.address.version == 4 else socket.AF_INET6
+        with self.host.namespace.entered(), socket.socket(family) as probe:
             probe.settimeout(1)
             return probe.connect_ex((str(self.host.address), REGISTRY_PORT)) == 0
+
+
+def _url(address: IPv4Address | IPv6Address) -> str:
+    host = f"[{address}]" if address.version == 6 else str(address)
+    return f"https://{host}:{REGISTRY_PORT}"
 
 
 class Node:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from re6st.lab import nat
@@ -12,8 +12,8 @@ from re6st.lab.process import Process, start
 from re6st.lab.wiring import ROUTER_INSIDE, ROUTER_OUTSIDE
 
 
-def configuration(router: str, lan: IPv4Interface) -> str:
-    """Return the configuration file of miniupnpd for ``router``, whose inner address is ``lan``."""
+def configuration(router: str, lan: IPv4Network) -> str:
+    """Return the configuration file of miniupnpd for ``router``, whose LAN is ``lan``."""
     return "\n".join(
         (
             f"ext_ifname={ROUTER_OUTSIDE}",
@@ -30,14 +30,14 @@ def configuration(router: str, lan: IPv4Interface) -> str:
             f"upnp_forward_chain={nat.FORWARD_CHAIN}",
             f"upnp_nat_chain={nat.PREROUTING_CHAIN}",
             f"upnp_nat_postrouting_chain={nat.POSTROUTING_CHAIN}",
-            f"allow 1024-65535 {lan.network} 1024-65535",
+            f"allow 1024-65535 {lan} 1024-65535",
             "deny 0-65535 0.0.0.0/0 0-65535",
             "",
         )
     )
 
 
-def start_gateway(namespace: Namespace, router: str, lan: IPv4Interface, directory: Path) -> Process:
+def start_gateway(namespace: Namespace, router: str, lan: IPv4Network, directory: Path) -> Process:
     """Start miniupnpd in ``namespace`` with its files in ``directory``. Raises :class:`ChildError`."""
     path = directory / "miniupnpd.conf"
     path.write_text(configuration(router, lan))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from re6st.lab import process
@@ -19,10 +19,15 @@ class Host:
 
     name: str
     namespace: Namespace
-    address: IPv4Address
-    """On the underlay."""
+    addresses: tuple[IPv4Address | IPv6Address, ...]
+    """On the underlay, IPv4 first."""
     directory: Path
     """Configuration, state and logs of what runs on it."""
+
+    @property
+    def address(self) -> IPv4Address | IPv6Address:
+        """The first of its addresses."""
+        return self.addresses[0]
 
     def run(
         self, command: Sequence[str], *, timeout: float = 60.0, check: bool = True

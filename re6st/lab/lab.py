@@ -74,8 +74,8 @@ class Lab:
         self._faults = FaultBox(self.directory, {name: host.namespace for name, host in self.hosts.items()})
 
     def _host(self, name: str) -> Host:
-        address = self.wiring.attachments[name].address.ip
-        return Host(name, self.namespace(name), address, self.directory / name)
+        addresses = tuple(one.ip for one in self.wiring.attachments[name].addresses)
+        return Host(name, self.namespace(name), addresses, self.directory / name)
 
     def namespace(self, machine: str) -> Namespace:
         """Return the namespace of a host, a router or ``internet``. Raises :class:`ConfigError`."""
@@ -116,9 +116,8 @@ class Lab:
             for name, router in self.topology.routers.items():
                 nftables.load(self.namespace(name), nat.ruleset(router.kind))
                 if router.kind is RouterKind.UPNP:
-                    lan = self.wiring.segments[name].gateway
                     self.gateways[name] = start_gateway(
-                        self.namespace(name), name, lan, self.directory / name
+                        self.namespace(name), name, router.lan, self.directory / name
                     )
         except BaseException:
             self.close()
@@ -134,6 +133,7 @@ class Lab:
             link.add_bridge(self.namespace(segment.owner), segment)
         for machine in (INTERNET, *self.topology.routers):
             self.namespace(machine).set_sysctl("ipv4/ip_forward", "1")
+        self.namespace(INTERNET).set_sysctl("ipv6/conf/all/forwarding", "1")
         for name, attachment in self.wiring.attachments.items():
             link.plug(self.namespace(name), self.namespace(attachment.segment.owner), attachment)
 
@@ -163,7 +163,7 @@ class Lab:
         """Join the nodes called ``names`` (all by default). Raises :class:`ChildError`."""
 
         def join(name: str) -> str:
-            self.nodes[name].join(self.registry.join_link(name))
+            self.nodes[name].join(self.registry.join_link(name, self.hosts[name]))
             return name
 
         names = list(self.nodes if names is None else names)

@@ -11,7 +11,9 @@ from pyroute2.netlink.exceptions import NetlinkError as KernelError
 
 from re6st.errors import NetlinkError
 from re6st.lab.namespace import Namespace
-from re6st.lab.wiring import Attachment, Segment
+from re6st.lab.wiring import Attachment, Interface, Segment
+
+IFA_F_NODAD = 2  # linux/if_addr.h
 
 
 @contextmanager
@@ -39,7 +41,8 @@ def add_bridge(namespace: Namespace, segment: Segment) -> None:
         # Nobody queries for multicast groups here: without snooping all of them hear everything, at once.
         socket.link("add", ifname=segment.bridge, kind="bridge", mtu=segment.mtu, br_mcast_snooping=0)
         index = socket.link_lookup(ifname=segment.bridge)[0]
-        _add_address(socket, index, segment.gateway.ip, segment.gateway.network.prefixlen)
+        for gateway in segment.gateways:
+            _add_address(socket, index, gateway)
         socket.link("set", index=index, state="up")
     # Bridged frames are not the business of the router's filter (br_netfilter would show them to it).
     for table in ("iptables", "ip6tables", "arptables"):
@@ -62,10 +65,17 @@ def plug(machine: Namespace, owner: Namespace, attachment: Attachment) -> None:
         socket.link("set", index=port, master=bridge, state="up")
     with netlink(machine) as socket:
         index = socket.link_lookup(ifname=attachment.interface)[0]
-        _add_address(socket, index, attachment.address.ip, attachment.address.network.prefixlen)
+        for address in attachment.addresses:
+            _add_address(socket, index, address)
         socket.link("set", index=index, state="up")
-        socket.route("add", dst="0.0.0.0/0", gateway=str(segment.gateway.ip))
+        versions = {address.version for address in attachment.addresses}
+        for gateway in segment.gateways:
+            if gateway.version in versions:
+                everywhere = "0.0.0.0/0" if gateway.version == 4 else "::/0"
+                socket.route("add", dst=everywhere, gateway=str(gateway.ip))
 
 
-def _add_address(socket: Any, index: int, address: object, length: int) -> None:
-    socket.addr("add", index=index, address=str(address), prefixlen=length)
+def _add_address(socket: Any, index: int, address: Interface) -> None:
+    # Nobody else can have it: looking for duplicates would make it useless for a second.
+    flags = {"flags": IFA_F_NODAD} if address.version == 6 else {}
+    socket.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags)

@@ -104,7 +104,9 @@ def machine_table(lab: Lab) -> Table:
     for heading in ("machine", "plugged into", "underlay address", "what it is"):
         table.add_column(heading)
     for name, attachment in lab.wiring.attachments.items():
-        table.add_row(name, attachment.segment.name, str(attachment.address), duty(lab, name))
+        table.add_row(
+            name, attachment.segment.name, ", ".join(map(str, attachment.addresses)), duty(lab, name)
+        )
     return table
 
 

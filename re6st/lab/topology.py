@@ -3,13 +3,16 @@
 A topology has three kinds of tables, and everything in them has a name of its own:
 
 ``[networks.NAME]``
-    A routed network of the internet: ``prefix`` (globally routable, because real software treats
-    private and documentation addresses differently; it never leaves the namespaces) and ``mtu``.
+    A routed network of the internet: ``prefix`` (IPv4), ``ipv6`` or both (globally routable, because real
+    software treats private and documentation addresses differently; they never leave the namespaces)
+    and ``mtu``.
 ``[routers.NAME]``
     A home router or a carrier's NAT box: ``network`` outside, ``kind`` and the prefix of its ``lan``. Its
-    name is also the name of the LAN, so a router behind a router (CGNAT) only names the other one.
+    name is also the name of the LAN, so a router behind a router (CGNAT) only names the other one. Routers
+    know IPv4 only.
 ``[hosts.NAME]``
-    A machine: the ``network`` (or router) that it is plugged into, its ``roles``, if wanted its ``address``.
+    A machine: the ``network`` (or router) that it is plugged into, its ``roles``, if wanted its ``address``
+    and ``ipv6`` address. It has an address of each kind that its network has.
 
 ``[mesh]`` holds what the daemons need to know. All mistakes of a file are reported at once.
 """
@@ -21,7 +24,7 @@ import enum
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -66,7 +69,8 @@ class Role(enum.Enum):
 class NetworkSpec(Struct, frozen=True, kw_only=True, rename="kebab"):
     """A routed network of the internet."""
 
-    prefix: IPv4Network
+    prefix: IPv4Network | None = None
+    ipv6: IPv6Network | None = None
     mtu: Mtu = 1500
     """Of all links of this network, octets."""
 
@@ -90,7 +94,9 @@ class HostSpec(Struct, frozen=True, kw_only=True, rename="kebab"):
     """What it is plugged into: a network, or a router's LAN."""
     roles: tuple[Role, ...] = ()
     address: IPv4Address | None = None
-    """The next free one by default."""
+    """The next free one by default, if there are any."""
+    ipv6: IPv6Address | None = None
+    """The same for IPv6."""
 
 
 class MeshSpec(Struct, frozen=True, kw_only=True, rename="kebab"):
@@ -128,7 +134,12 @@ class Topology(Struct, frozen=True, kw_only=True):
         while place in self.routers:
             path.append(f"{self.routers[place].kind.value} router {place}")
             place = self.routers[place].network
-        return " behind ".join(path) or "public address"
+        if path:
+            return " behind ".join(path)
+        network = self.networks[self.hosts[host].network]
+        if network.ipv6 is None:
+            return "public address"
+        return "public IPv6 address" if network.prefix is None else "public IPv4 and IPv6 addresses"
 
 
 Spec = TypeVar("Spec", bound=Struct)
@@ -193,7 +204,7 @@ def check(topology: Topology) -> None:
 
 def convert_address(kind: type, value: object) -> object:
     """Decode addresses and prefixes for msgspec. Raises :class:`ValueError` as msgspec expects it."""
-    if kind in (IPv4Address, IPv4Network, IPv6Network):
+    if kind in (IPv4Address, IPv4Network, IPv6Address, IPv6Network):
         return kind(value)
     raise NotImplementedError(f"{kind} in a topology")
 
@@ -295,18 +306,18 @@ def _runs_in_circles(topology: Topology, router: str) -> bool:
 
 
 def _check_prefixes(topology: Topology) -> Iterator[str]:
-    earlier: dict[str, IPv4Network] = {}
+    earlier: list[tuple[str, IPv4Network | IPv6Network]] = [("the mesh", topology.mesh.network)]
     for name, network in topology.networks.items():
-        if not network.prefix.is_global or network.prefix.is_multicast:
-            yield (
-                f"networks.{name}.prefix: {network.prefix} is not globally routable; software such as a UPnP"
-                " gateway would not take it for an internet (it never leaves the namespaces, so any will do)"
-            )
-        for other, prefix in earlier.items():
-            if prefix.overlaps(network.prefix):
-                yield f"networks.{name}.prefix: {network.prefix} overlaps that of {other}"
-        earlier[name] = network.prefix
+        if network.prefix is None and network.ipv6 is None:
+            yield f"networks.{name}: needs a prefix, an ipv6 prefix, or both"
+        for key, own in (("prefix", network.prefix), ("ipv6", network.ipv6)):
+            if own is not None:
+                yield from _check_prefix(f"networks.{name}.{key}", own, earlier)
+                earlier.append((name, own))
     for name, router in topology.routers.items():
+        outside = topology.networks.get(router.network)
+        if outside is not None and outside.prefix is None and outside.ipv6 is not None:
+            yield f"routers.{name}.network: {router.network} has no IPv4 prefix; routers know IPv4 only"
         if router.lan.is_global:
             yield f"routers.{name}.lan: {router.lan} is a public prefix; use a private one"
         upstream = topology.routers.get(router.network)
@@ -314,29 +325,65 @@ def _check_prefixes(topology: Topology) -> Iterator[str]:
             yield f"routers.{name}.lan: {router.lan} overlaps the network outside, {upstream.lan}"
 
 
+def _check_prefix(
+    key: str, own: IPv4Network | IPv6Network, earlier: list[tuple[str, IPv4Network | IPv6Network]]
+) -> Iterator[str]:
+    if not own.is_global or own.is_multicast:
+        yield (
+            f"{key}: {own} is not globally routable; software such as a UPnP gateway would not take it for"
+            " an internet (it never leaves the namespaces, so any will do)"
+        )
+    for other, prefix in earlier:
+        if prefix.version == own.version and prefix.overlaps(own):
+            yield f"{key}: {own} overlaps that of {other}"
+
+
 def _check_addresses(topology: Topology) -> Iterator[str]:
-    places = {name: spec.prefix for name, spec in topology.networks.items()}
+    places = {name: spec.prefix for name, spec in topology.networks.items() if spec.prefix is not None}
     places |= {name: spec.lan for name, spec in topology.routers.items()}
     inhabitants: dict[str, list[str]] = {name: [] for name in places}
+    yield from _check_ipv6_addresses(topology)
     taken: dict[tuple[str, IPv4Address], str] = {}
     for section, specs in (("routers", topology.routers), ("hosts", topology.hosts)):
         for name, spec in specs.items():
-            if spec.network not in places:
-                continue
-            prefix = places[spec.network]
-            inhabitants[spec.network].append(name)
-            if spec.address is None:
-                continue
-            key = f"{section}.{name}.address"
-            if spec.address not in prefix:
-                yield f"{key}: {spec.address} is outside of {prefix}"
-            if spec.address in (prefix[0], prefix[1], prefix[-1]):
-                yield f"{key}: {spec.address} is the network itself, its gateway or its broadcast address"
-            if (other := taken.setdefault((spec.network, spec.address), name)) != name:
-                yield f"{key}: {spec.address} is taken by {other}"
+            if spec.network in places:
+                inhabitants[spec.network].append(name)
+            if spec.address is not None:
+                other = taken.setdefault((spec.network, spec.address), name)
+                place = places.get(spec.network)
+                yield from _check_address(f"{section}.{name}.address", spec.address, place, other, name)
     for name, prefix in places.items():
         if prefix.num_addresses - 3 < len(inhabitants[name]):
             yield f"{name}: {prefix} has too few addresses for {len(inhabitants[name])} machines"
+
+
+def _check_address(
+    key: str, address: IPv4Address, prefix: IPv4Network | None, owner: str, name: str
+) -> Iterator[str]:
+    if prefix is None:
+        yield f"{key}: the network has no IPv4 prefix"
+        return
+    if address not in prefix:
+        yield f"{key}: {address} is outside of {prefix}"
+    if address in (prefix[0], prefix[1], prefix[-1]):
+        yield f"{key}: {address} is the network itself, its gateway or its broadcast address"
+    if owner != name:
+        yield f"{key}: {address} is taken by {owner}"
+
+
+def _check_ipv6_addresses(topology: Topology) -> Iterator[str]:
+    taken: dict[IPv6Address, str] = {}
+    for name, spec in topology.hosts.items():
+        if spec.ipv6 is None:
+            continue
+        network = topology.networks.get(spec.network)
+        prefix = network.ipv6 if network is not None else None
+        if prefix is None:
+            yield f"hosts.{name}.ipv6: {spec.network} has no IPv6 prefix"
+        elif spec.ipv6 not in prefix or spec.ipv6 in (prefix[0], prefix[1]):
+            yield f"hosts.{name}.ipv6: {spec.ipv6} is outside of {prefix}, or its gateway"
+        if (other := taken.setdefault(spec.ipv6, name)) != name:
+            yield f"hosts.{name}.ipv6: {spec.ipv6} is taken by {other}"
 
 
 def _check_mesh(topology: Topology) -> Iterator[str]:

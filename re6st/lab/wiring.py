@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from typing import TypeVar
 
 from re6st.lab.topology import INTERNET, HostSpec, RouterSpec, Topology
 
@@ -17,6 +19,10 @@ ROUTER_INSIDE = "lan"
 """Bridge of a router, into which its LAN is plugged."""
 
 
+Interface = IPv4Interface | IPv6Interface
+Kind = TypeVar("Kind", IPv4Interface, IPv6Interface)
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One network or LAN: a bridge in the namespace of the router that serves it."""
@@ -26,9 +32,16 @@ class Segment:
     """Host name of the router, or ``internet``."""
     bridge: str
     """Interface name of the bridge."""
-    gateway: IPv4Interface
-    """The router's address on it, the first of the prefix."""
+    gateway: IPv4Interface | None
+    """The router's IPv4 address on it, the first of the prefix; None where there is no IPv4."""
+    gateway6: IPv6Interface | None
+    """The same for IPv6."""
     mtu: int
+
+    @property
+    def gateways(self) -> list[Interface]:
+        """The router's addresses on it."""
+        return [one for one in (self.gateway, self.gateway6) if one is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +51,18 @@ class Attachment:
     owner: str
     interface: str
     segment: Segment
-    address: IPv4Interface
+    address4: IPv4Interface | None
+    address6: IPv6Interface | None
+
+    @property
+    def addresses(self) -> list[Interface]:
+        """All addresses, IPv4 first."""
+        return [one for one in (self.address4, self.address6) if one is not None]
+
+    @property
+    def address(self) -> Interface:
+        """The first of the addresses; each owner has one."""
+        return self.addresses[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +82,51 @@ class Wiring:
 def wire(topology: Topology) -> Wiring:
     """Return the wiring of ``topology``, which was checked; the same one each time."""
     segments = {
-        name: Segment(name, INTERNET, name, _gateway(network.prefix), network.mtu)
+        name: Segment(name, INTERNET, name, _gateway4(network.prefix), _gateway6(network.ipv6), network.mtu)
         for name, network in topology.networks.items()
     }
     segments |= {
-        name: Segment(name, name, ROUTER_INSIDE, _gateway(router.lan), router.lan_mtu)
+        name: Segment(name, name, ROUTER_INSIDE, _gateway4(router.lan), None, router.lan_mtu)
         for name, router in topology.routers.items()
     }
     specs: dict[str, RouterSpec | HostSpec] = {**topology.routers, **topology.hosts}
-    taken: dict[str, set[IPv4Address]] = {name: {segment.gateway.ip} for name, segment in segments.items()}
+    taken: dict[str, set[object]] = {
+        name: {gateway.ip for gateway in segment.gateways} for name, segment in segments.items()
+    }
     for spec in specs.values():
-        if spec.address is not None:
-            taken[spec.network].add(spec.address)
+        taken[spec.network] |= {spec.address, _wished6(spec)}
     attachments = {}
     for name, spec in specs.items():
-        segment = segments[spec.network]
-        prefix = segment.gateway.network
-        address = spec.address or next(one for one in prefix.hosts() if one not in taken[spec.network])
-        taken[spec.network].add(address)
-        interface = ROUTER_OUTSIDE if name in topology.routers else HOST_INTERFACE
-        attachments[name] = Attachment(name, interface, segment, IPv4Interface((address, prefix.prefixlen)))
+        segment, busy = segments[spec.network], taken[spec.network]
+        is_router = name in topology.routers
+        address4 = _free(segment.gateway, spec.address, busy)
+        # Routers know IPv4 only.
+        address6 = None if is_router else _free(segment.gateway6, _wished6(spec), busy)
+        interface = ROUTER_OUTSIDE if is_router else HOST_INTERFACE
+        attachments[name] = Attachment(name, interface, segment, address4, address6)
+        busy.update(one.ip for one in attachments[name].addresses)
     return Wiring(segments, attachments)
 
 
-def _gateway(prefix: IPv4Network) -> IPv4Interface:
-    return IPv4Interface((prefix[1], prefix.prefixlen))
+def _wished6(spec: RouterSpec | HostSpec) -> object:
+    return spec.ipv6 if isinstance(spec, HostSpec) else None
+
+
+def _free(gateway: Kind | None, wish: object, taken: Collection[object]) -> Kind | None:
+    """Return the address ``wish``, or else the first one beside ``gateway`` that nobody has ``taken``."""
+    if gateway is None:
+        return None
+    address = wish or next(one for one in _hosts(gateway) if one not in taken)
+    return type(gateway)(f"{address}/{gateway.network.prefixlen}")
+
+
+def _hosts(gateway: Interface) -> Iterator[object]:
+    return iter(gateway.network.hosts())
+
+
+def _gateway4(prefix: IPv4Network | None) -> IPv4Interface | None:
+    return None if prefix is None else IPv4Interface((prefix[1], prefix.prefixlen))
+
+
+def _gateway6(prefix: IPv6Network | None) -> IPv6Interface | None:
+    return None if prefix is None else IPv6Interface((prefix[1], prefix.prefixlen))

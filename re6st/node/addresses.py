@@ -1,8 +1,9 @@
-"""Reads the addresses of this host's interfaces: the only place that knows netifaces."""
+"""Reads the addresses of this host, and which one it would use: the only place that knows netifaces."""
 
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -45,6 +46,20 @@ def host_addresses() -> tuple[HostAddress, ...]:
     except (OSError, ValueError) as error:
         raise NetlinkError(f"cannot read the addresses of this host: {error}") from error
     return tuple(sorted(found, key=lambda one: one.address.version))
+
+
+def source_towards(address: Address) -> Address | None:
+    """Return the address from which this host would send to ``address``; None when it has no route there.
+
+    Nothing is sent: connecting a datagram socket only looks up the route.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), 9))
+            return ipaddress.ip_address(probe.getsockname()[0].partition("%")[0])
+    except OSError:
+        return None
 
 
 def _addresses(interface: str) -> dict[int, list[dict[str, str]]]:

@@ -98,6 +98,9 @@ class Underlay(Protocol):
     def dial_order(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
         """Return those of a peer's ``endpoints`` that can be tried from here, best first."""
 
+    def usable(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+        """Return those of ``endpoints``, which a peer has offered, to which packets may be sent."""
+
 
 class Correspondence:
     """Talks with peers. Implements :class:`re6st.node.control_server.ControlService`."""
@@ -299,7 +302,7 @@ class Correspondence:
         """Return ``offer`` with those endpoints that may be dialled: a peer does not choose freely where we
         send packets. Raises :class:`ProtocolError` when none is left.
         """
-        endpoints = self._underlay.dial_order(offer.endpoints)
+        endpoints = self._underlay.usable(offer.endpoints)
         if not endpoints:
             raise ProtocolError(f"{peer.name} offers no endpoint that can be tried from here")
         return msgspec.structs.replace(offer, endpoints=endpoints)

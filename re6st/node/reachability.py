@@ -15,9 +15,9 @@ from ipaddress import IPv6Network
 from re6st.config import NodeConfig
 from re6st.errors import NetlinkError
 from re6st.messages import Endpoint, Transport
-from re6st.node.addresses import host_addresses
+from re6st.node.addresses import host_addresses, source_towards
 from re6st.node.netlink import Kernel
-from re6st.node.underlay import Situation, Underlay, assess, dial_order, tunnel_endpoints
+from re6st.node.underlay import Situation, Underlay, assess, dial_order, tunnel_endpoints, usable
 from re6st.peers import Peer
 from re6st.status import MappingStatus
 from re6st.upnp.port_mapper import PortMapper
@@ -48,9 +48,11 @@ class ReachabilityKeeper:
         self._config = config
         self._kernel = kernel
         self._changed = changed
-        self._underlay = Underlay(
-            network, advertised=tuple(ipaddress.ip_address(address) for address in config.advertise)
-        )
+        advertised = [ipaddress.ip_address(address) for address in config.advertise]
+        for address in advertised:
+            if address in network:
+                logger.warning("%s is not advertised: it belongs to the network itself", address)
+        self._underlay = Underlay(network, advertised=tuple(one for one in advertised if one not in network))
         self._mapper = PortMapper(self._assess, seed) if config.upnp else None
         self._is_mapping = False
         self.situation: Situation
@@ -114,7 +116,11 @@ class ReachabilityKeeper:
 
     def dial_order(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
         """Return those of a peer's ``endpoints`` that are worth a try from here, best first."""
-        return dial_order(self._underlay, endpoints)
+        return dial_order(self._underlay, endpoints, source_towards)
+
+    def usable(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+        """Return those of ``endpoints``, which a peer has offered, to which packets may be sent."""
+        return usable(self._underlay, endpoints, source_towards)
 
     # -- changes ----------------------------------------------------------------------------------------
 
@@ -132,9 +138,11 @@ class ReachabilityKeeper:
             self._mapper.network_changed()
 
     async def _map_if_needed(self) -> None:
-        """Ask the home router only where this host has no public address of its own."""
+        """Ask the home router only where this host has a private IPv4 address and no public one."""
         has_public = any(one.address.version == 4 for one in self._underlay.public())
-        if self._mapper is None or self._is_mapping or has_public or self._underlay.advertised:
+        has_private = any(one.address.version == 4 for one in self._underlay.private())
+        is_settled = has_public or not has_private or bool(self._underlay.advertised)
+        if self._mapper is None or self._is_mapping or is_settled:
             return
         self._is_mapping = True
         self._mapper.want(Transport.TCP, self._config.control_port)

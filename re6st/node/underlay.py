@@ -4,12 +4,17 @@ What is published in the peer record must work from anywhere: addresses that the
 addresses of this host, and ports that the home router forwards. Private, link-local, temporary and
 overlay addresses never are. A tunnel's endpoints go to one peer only, so an address of our LAN may be
 among them when that peer is likely to be in the same LAN.
+
+A tunnel must never run through the overlay, which would carry itself then. Addresses inside the network's
+prefix betray themselves. That another address is reached through an overlay, of this network or of
+another one on the same host, shows in the source address that the kernel would choose: routes of an overlay
+have the node address as their preferred source.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
@@ -23,6 +28,9 @@ PUBLISHED = 16
 
 OFFERED = 8
 """Endpoints that fit in an offer of a tunnel."""
+
+Source = Callable[[Address], Address | None]
+"""Says from which address of ours packets to another one would leave; None when there is no route."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,26 +156,46 @@ def tunnel_endpoints(
     return tuple(dict.fromkeys(candidates))[:OFFERED]
 
 
-def dial_order(underlay: Underlay, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
-    """Return those of a peer's ``endpoints`` that are worth a try from here, best first.
+def usable(underlay: Underlay, endpoints: Sequence[Endpoint], source: Source) -> tuple[Endpoint, ...]:
+    """Return those of ``endpoints``, which a peer has named, to which packets may be sent from here.
 
-    A peer cannot make us send packets to this host or into the overlay. Endpoints at our own outside
-    address come late, since the peer is behind the same router, and private addresses of elsewhere last:
-    a company may route them, and its nodes advertise them.
+    A peer cannot make us send them to this host, to many, or into an overlay.
     """
-    versions = {one.address.version for one in (*underlay.public(), *underlay.private())}
     own = {one.address for one in underlay.addresses}
-    chosen: list[tuple[int, Endpoint]] = []
+    overlay = {one.address for one in underlay.addresses if _is_overlay_like(one)}
+    chosen = []
     for endpoint in endpoints:
         address = _parse(endpoint.address)
         if address is None or address in own or address in underlay.network or _is_special(address):
             continue
+        leaves_from = source(address)
+        if leaves_from is not None and leaves_from not in underlay.network and leaves_from not in overlay:
+            chosen.append(endpoint)
+    return tuple(chosen)
+
+
+def dial_order(underlay: Underlay, endpoints: Sequence[Endpoint], source: Source) -> tuple[Endpoint, ...]:
+    """Return those of a peer's ``endpoints`` that are worth a try from here, best first.
+
+    Endpoints at our own outside address come late, since the peer is behind the same router, and private
+    addresses of elsewhere last: a company may route them, and its nodes advertise them.
+    """
+
+    def rank(endpoint: Endpoint) -> int:
+        address = ipaddress.ip_address(endpoint.address)
         if underlay.on_link(address):
-            chosen.append((0, endpoint))
-        elif address.version in versions:
-            rank = 2 if address == underlay.external else 1
-            chosen.append((rank if address.is_global else 3, endpoint))
-    return tuple(endpoint for _, endpoint in sorted(chosen, key=lambda item: item[0]))
+            return 0
+        if not address.is_global:
+            return 3
+        return 2 if address == underlay.external else 1
+
+    versions = {one.address.version for one in (*underlay.public(), *underlay.private())}
+    chosen = [
+        endpoint
+        for endpoint in usable(underlay, endpoints, source)
+        if rank(endpoint) == 0 or ipaddress.ip_address(endpoint.address).version in versions
+    ]
+    return tuple(sorted(chosen, key=rank))
 
 
 def _everywhere(

@@ -1,7 +1,7 @@
 """Rules of routers, configuration of gateways, names of labs, tables for people: all that is only text."""
 
 import io
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Network
 
 import pytest
 from rich.console import Console
@@ -21,7 +21,7 @@ def test_only_symmetric_routers_choose_random_ports(kind):
 
 
 def test_gateway_and_rules_agree_about_chains():
-    configuration = gateway.configuration("home", IPv4Interface("192.168.1.1/24"))
+    configuration = gateway.configuration("home", IPv4Network("192.168.1.0/24"))
     rules = nat.ruleset(RouterKind.UPNP)
     settings = dict(line.split("=", 1) for line in configuration.splitlines() if "=" in line)
     for key in ("upnp_forward_chain", "upnp_nat_chain", "upnp_nat_postrouting_chain"):
@@ -32,7 +32,7 @@ def test_gateway_and_rules_agree_about_chains():
 
 
 def test_gateways_differ_in_their_identity():
-    lan = IPv4Interface("192.168.1.1/24")
+    lan = IPv4Network("192.168.1.0/24")
     assert gateway.configuration("one", lan) != gateway.configuration("two", lan)
 
 

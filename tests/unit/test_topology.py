@@ -63,7 +63,7 @@ def test_topology_survives_the_way_to_disk():
     assert msgspec.json.decode(stored, type=Topology, dec_hook=convert_address) == parsed
 
 
-@pytest.mark.parametrize("name", ["demo", "nat-zoo"])
+@pytest.mark.parametrize("name", ["demo", "ipv6", "nat-zoo"])
 def test_shipped_topologies_are_good(name):
     assert topology.load(topology.find(name)).hosts
 
@@ -80,7 +80,7 @@ def test_demo_is_the_world_that_the_readme_promises():
 
 
 def test_unknown_topology_lists_what_there_is():
-    with pytest.raises(ConfigError, match="demo, nat-zoo"):
+    with pytest.raises(ConfigError, match="demo, ipv6, nat-zoo"):
         topology.find("dmeo")
 
 
@@ -161,6 +161,39 @@ def test_two_machines_with_one_address():
 def test_too_many_machines_for_a_prefix():
     text = GOOD.replace("20.1.1.0/24", "20.1.1.0/30") + '[hosts.second]\nnetwork = "alpha"\n'
     assert mistakes(text) == ["alpha: 20.1.1.0/30 has too few addresses for 2 machines"]
+
+
+IPV6 = GOOD + '[networks.gamma]\nipv6 = "2a00:1::/64"\n[hosts.six]\nnetwork = "gamma"\nipv6 = "2a00:1::9"\n'
+
+
+def test_networks_of_both_kinds():
+    parsed = parse(IPV6.replace('prefix = "20.1.1.0/24"', 'prefix = "20.1.1.0/24"\nipv6 = "2a00:2::/64"'))
+    assert parsed.networks["gamma"].prefix is None
+    assert parsed.situation("six") == "public IPv6 address"
+    assert parsed.situation("hub") == "public IPv4 and IPv6 addresses"
+    stored = msgspec.json.encode(parsed, enc_hook=str)
+    assert msgspec.json.decode(stored, type=Topology, dec_hook=convert_address) == parsed
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (('ipv6 = "2a00:1::/64"', "mtu = 1400"), "networks.gamma: needs a prefix, an ipv6 prefix, or both"),
+        (("2a00:1::/64", "fd00:1::/64"), "networks.gamma.ipv6: fd00:1::/64 is not globally routable"),
+        (("2a00:1::9", "2a00:2::9"), "hosts.six.ipv6: 2a00:2::9 is outside of 2a00:1::/64"),
+        (("2a00:1::9", "2a00:1::1"), "hosts.six.ipv6: 2a00:1::1 is outside of 2a00:1::/64, or its gateway"),
+        (('network = "gamma"', 'network = "alpha"'), "hosts.six.ipv6: alpha has no IPv6 prefix"),
+        (('ipv6 = "2a00:1::9"', 'address = "20.1.1.9"'), "hosts.six.address: the network has no IPv4 prefix"),
+        (('network = "carrier"', 'network = "gamma"'), "routers.home.network: gamma has no IPv4 prefix"),
+    ],
+)
+def test_each_mistake_about_ipv6_is_named(change, expected):
+    assert any(expected in mistake for mistake in mistakes(IPV6.replace(*change)))
+
+
+def test_the_internet_is_no_part_of_the_overlay():
+    text = IPV6 + '[mesh]\nnetwork = "2a00:1::/32"\n'
+    assert any("2a00:1::/64 overlaps that of the mesh" in mistake for mistake in mistakes(text))
 
 
 def test_settings_of_nodes_are_checked_as_a_node_would():

@@ -6,7 +6,8 @@ import pytest
 
 from re6st.messages import Endpoint, Transport
 from re6st.node.addresses import HostAddress, unstable_addresses
-from re6st.node.underlay import OFFERED, PUBLISHED, Underlay, assess, dial_order, tunnel_endpoints
+from re6st.node.underlay import OFFERED, PUBLISHED, Underlay, assess, tunnel_endpoints, usable
+from re6st.node.underlay import dial_order as order
 from re6st.status import Reachability
 from re6st.upnp.mappings import Mapping
 
@@ -42,6 +43,13 @@ def underlay(*addresses, advertised=(), external=None):
         tuple(ip_address(address) for address in advertised),
         external,
     )
+
+
+ROUTED = {4: ip_address("192.168.1.2"), 6: ip_address("2a00:1::abcd")}
+
+
+def dial_order(below, endpoints, source=lambda address: ROUTED[address.version]):
+    return order(below, endpoints, source)
 
 
 def mapping(transport=Transport.TCP, port=4226, external_port=4226):
@@ -184,6 +192,29 @@ class TestDialOrder:
     @pytest.mark.parametrize("host", NEVER_DIALLED)
     def test_never_dialled(self, host):
         assert dial_order(underlay(LAN, PUBLIC6), tcp(host)) == ()
+
+    def test_without_a_route_there_is_no_try(self):
+        assert dial_order(underlay(LAN, PUBLIC6), tcp("2a00:9::9", "20.9.9.9"), lambda _: None) == ()
+
+
+class TestUsable:
+    """What a peer offers for a tunnel."""
+
+    def test_keeps_the_order_of_the_listener(self):
+        offered = udp("20.2.1.2", "192.168.1.7", "2a00:9::9")
+        assert usable(underlay(LAN), offered, lambda address: ROUTED[address.version]) == offered
+
+    @pytest.mark.parametrize("host", NEVER_DIALLED)
+    def test_never_used(self, host):
+        assert usable(underlay(LAN, PUBLIC6), udp(host), lambda address: ROUTED[address.version]) == ()
+
+    @pytest.mark.parametrize("own", ["2600:42:0:1::1", "2a00:99::1"])
+    def test_what_would_leave_from_a_node_address_runs_through_an_overlay(self, own):
+        """The second one is the node address in another network on the same host."""
+        other = HostAddress("lo", ip_address("2a00:99::1"), 128)
+        below = underlay(PUBLIC6, other)
+        assert usable(below, udp("2a00:77::1"), lambda _: ip_address(own)) == ()
+        assert usable(below, udp("2a00:77::1"), lambda _: PUBLIC6.address) == udp("2a00:77::1")
 
 
 def test_flags_of_the_kernel():

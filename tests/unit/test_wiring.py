@@ -55,3 +55,20 @@ def test_addresses_never_collide(fixed, automatic):
     addresses = [attachment.address for attachment in wiring.attachments.values()]
     assert len(set(addresses)) == len(addresses) == len(hosts) + 1
     assert all(address.ip != wiring.segments["alpha"].gateway.ip for address in addresses)
+
+
+def test_hosts_have_an_address_of_each_kind_that_their_network_has():
+    wiring = wire(
+        build(
+            '[networks.both]\nprefix = "20.1.2.0/28"\nipv6 = "2a00:1::/64"\n'
+            '[networks.six]\nipv6 = "2a00:2::/64"\n'
+            '[hosts.one]\nnetwork = "both"\nipv6 = "2a00:1::2"\n[hosts.two]\nnetwork = "both"\n'
+            '[hosts.three]\nnetwork = "six"\n'
+        )
+    )
+    addresses = {name: list(map(str, one.addresses)) for name, one in wiring.attachments.items()}
+    assert addresses["one"] == ["20.1.2.2/28", "2a00:1::2/64"]
+    assert addresses["two"] == ["20.1.2.3/28", "2a00:1::3/64"]
+    assert addresses["three"] == ["2a00:2::2/64"]
+    assert str(wiring.attachments["three"].address) == "2a00:2::2/64"
+    assert list(map(str, wiring.segments["both"].gateways)) == ["20.1.2.1/28", "2a00:1::1/64"]
