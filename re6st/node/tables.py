@@ -32,16 +32,18 @@ def _duration(seconds: float) -> str:
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
+    """Print a table whose lines are never folded: each row stays one line, also for grep."""
     console = Console(markup=False, highlight=False)
     if not rows:
         console.print(empty)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in headers:
-        table.add_column(header, overflow="fold")
+        table.add_column(header, no_wrap=True, overflow="ignore")
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    width = max(console.width, console.measure(table, options=console.options.update(width=500)).maximum)
+    console.print(table, width=width, crop=False, soft_wrap=True)
 
 
 def print_status(status: NodeStatus) -> None:
@@ -78,17 +80,15 @@ def print_status(status: NodeStatus) -> None:
 def print_tunnels(tunnels: Sequence[TunnelStatus]) -> None:
     """Print all tunnels."""
     _table(
-        ("PEER", "PREFIX", "DIR", "STATE", "HOW", "INTERFACE", "REMOTE", "COST", "AGE", "IN", "OUT"),
+        ("PEER", "DIR", "STATE", "HOW", "INTERFACE", "REMOTE", "AGE", "IN", "OUT"),
         [
             (
                 tunnel.peer,
-                tunnel.prefix,
                 tunnel.direction,
                 tunnel.state,
                 tunnel.established,
                 tunnel.interface,
                 tunnel.remote or "-",
-                str(tunnel.cost or "-"),
                 _duration(tunnel.age),
                 _octets(tunnel.received),
                 _octets(tunnel.sent),
@@ -121,7 +121,7 @@ def print_peers(peers: Sequence[PeerStatus]) -> None:
 def print_routes(routes: Sequence[RouteStatus]) -> None:
     """Print the routes to other nodes."""
     _table(
-        ("PREFIX", "NODE", "METRIC", "INTERFACE", "NEXT HOP", "VIA", "USED"),
+        ("PREFIX", "NODE", "METRIC", "INTERFACE", "NEXT HOP", "USED"),
         [
             (
                 route.prefix,
@@ -129,7 +129,6 @@ def print_routes(routes: Sequence[RouteStatus]) -> None:
                 str(route.metric) if route.metric < 65535 else "unreachable",
                 route.interface,
                 route.next_hop or "-",
-                route.via,
                 "yes" if route.installed else "-",
             )
             for route in routes
