@@ -9,6 +9,9 @@ interface names and hold for every tunnel of the pool. The first rule that match
   whole, a default route or IPv4.
 - *install*: with the node address as preferred source, so that programs on this host talk from it.
 
+Metrics are not smoothed: they are sums of fixed costs, so there is no noise to wait out, while a new route
+would be held back for half a minute and more.
+
 Interfaces are added over the local socket, each with all its parameters: defaults of the file do not
 apply there, and babeld reads the parameters each time the link comes up.
 """
@@ -89,6 +92,7 @@ def render(configuration: BabelConfiguration) -> str:
     network, prefix = configuration.network, configuration.prefix
     lines = (
         "skip-kernel-setup true",
+        "smoothing-half-life 0",
         f"router-id {format_router_id(router_id(prefix))}",
         f"interface {PLACEHOLDER}",
         f"redistribute ip {prefix} eq {prefix.prefixlen} proto {ROUTE_PROTOCOL} allow",

@@ -24,6 +24,7 @@ CONFIGURATION = BabelConfiguration.from_parameters(IPv6Network("2001:db8:42:100:
 def test_configuration_file() -> None:
     assert render(CONFIGURATION).splitlines() == [
         "skip-kernel-setup true",
+        "smoothing-half-life 0",
         "router-id 20:01:0d:b8:00:42:01:00",
         "interface re6st-no-interface",
         "redistribute ip 2001:db8:42:100::/64 eq 64 proto 44 allow",
