@@ -48,6 +48,7 @@ from re6st.registry.metrics import CONTENT_TYPE, Metrics
 from re6st.registry.openapi import Parameter, Route, describe_api
 from re6st.registry.operator_http import OperatorApi, check_attempts
 from re6st.registry.operators import Scope
+from re6st.registry.page import Page
 from re6st.registry.service import ENROLMENT_SAMPLE, SAMPLE_LIMIT, Caller, Service
 from re6st.registry.usecases import Actor, ActorKind
 
@@ -167,6 +168,7 @@ class Api:
         application.on_shutdown.append(self._operators.stop)
         for route in self.routes():
             application.router.add_route(route.method, route.path, route.handler)
+        Page().add_to(application)
         return application
 
     async def description(self, _request: web.Request) -> web.Response:

@@ -1,0 +1,314 @@
+// The operators' page. The token stays in this tab (sessionStorage); everything shown is set as text, never as
+// markup, so that no name of a node can become code.
+"use strict";
+
+const API = "/v1/operator";
+const PAGE = 200;
+const byId = (id) => document.getElementById(id);
+let token = sessionStorage.getItem("token") || "";
+let overview = null;
+let current = "nodes";
+let stream = null;
+let drawn = 0;
+
+// -- talking to the registry
+
+class Problem extends Error {
+  constructor(status, detail) { super(detail); this.status = status; }
+}
+
+async function ask(method, path, body) {
+  const headers = { Authorization: `Bearer ${token}` };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (method === "POST") headers["Idempotency-Key"] = crypto.randomUUID();
+  let response;
+  try {
+    response = await fetch(API + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  } catch {
+    throw new Problem(0, "The registry cannot be reached.");
+  }
+  const text = await response.text();
+  const value = text ? JSON.parse(text) : null;
+  if (!response.ok) throw new Problem(response.status, (value && value.detail) || response.statusText);
+  return value;
+}
+
+async function follow() {
+  // Changes are told as server-sent events; read with fetch(), since EventSource sends no token.
+  const mine = new AbortController();
+  stream?.abort();
+  stream = mine;
+  while (stream === mine && token) {
+    try {
+      const response = await fetch(`${API}/events`, { headers: { Authorization: `Bearer ${token}` }, signal: mine.signal });
+      if (response.status === 401) return logout("The token is not valid any more.");
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        if (value.includes("data: ")) soon();
+      }
+    } catch { /* the connection broke: try again */ }
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+  }
+}
+
+let waiting = 0;
+function soon() {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => {
+    // Neither take away what somebody types, nor a link that is shown only once.
+    const typing = byId("view").contains(document.activeElement) && document.activeElement.tagName !== "BUTTON";
+    if (!typing && !byId("link")) show(current);
+  }, 300);
+}
+
+// -- building the page
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+function table(columns, rows) {
+  const head = make("tr", {}, ...columns.map((column) => make("th", { scope: "col" }, column)));
+  const body = rows.map((cells) => make("tr", {}, ...cells.map((cell, index) => {
+    const actions = Array.isArray(cell);
+    return make("td", { "data-label": columns[index], class: actions ? "actions" : null }, ...(actions ? cell : [cell]));
+  })));
+  return make("table", {}, make("thead", {}, head), make("tbody", {}, ...body));
+}
+
+const when = (seconds) => (seconds === undefined || seconds === null ? "–" : new Date(seconds * 1000).toLocaleString());
+
+function ago(seconds) {
+  if (seconds === undefined || seconds === null) return "never";
+  const passed = Math.max(0, overview.time - seconds);
+  for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]]) if (passed >= size) return `${Math.floor(passed / size)} ${unit} ago`;
+  return "just now";
+}
+
+function tell(text, bad = false) {
+  byId("message").textContent = text;
+  byId("message").classList.toggle("bad", bad);
+}
+
+function confirmed(question, label) {
+  const dialog = byId("confirmation");
+  byId("question").textContent = question;
+  byId("yes").textContent = label;
+  dialog.showModal();
+  byId("no").focus();
+  return new Promise((resolve) => {
+    byId("yes").onclick = () => { dialog.onclose = null; dialog.close(); resolve(true); };
+    byId("no").onclick = () => dialog.close();
+    dialog.onclose = () => resolve(false);
+  });
+}
+
+async function attempt(action, done) {
+  try {
+    const result = await action();
+    if (done) tell(done);
+    return result;
+  } catch (error) {
+    if (error.status === 401) logout("The token is not valid: ask for another one.");
+    else tell(error.message, true);
+    return undefined;
+  }
+}
+
+const may = (scope) => ["read", "write", "admin"].indexOf(overview.scope) >= ["read", "write", "admin"].indexOf(scope);
+
+function values(form) {
+  return Object.fromEntries([...new FormData(form)].map(([key, value]) => [key, value.trim()]).filter(([, value]) => value));
+}
+
+function submits(action) {
+  return (event) => { event.preventDefault(); action(event.target); };
+}
+
+// -- views: each returns its elements
+
+const filter = { search: "", state: "" };
+
+async function nodes() {
+  const place = make("div", { id: "nodes" });
+  const more = async (after) => {
+    const query = new URLSearchParams({ limit: PAGE });
+    for (const [key, value] of Object.entries(filter)) if (value) query.set(key, value);
+    if (after) query.set("after", after);
+    const page = await ask("GET", `/nodes?${query}`);
+    const rows = page.items.map(nodeRow);
+    const columns = ["Name", "Prefix", "State", "Last seen", "Certificate until", "Version", "Actions"];
+    place.querySelector("button.more")?.remove();
+    if (after) place.querySelector("tbody").append(...table(columns, rows).querySelector("tbody").children);
+    else place.replaceChildren(rows.length ? table(columns, rows) : make("p", { class: "quiet" }, "No node."));
+    if (page.next) place.append(make("button", { class: "more", onclick: () => attempt(() => more(page.next)) }, "More"));
+  };
+  await more();
+  const states = ["", "active", "suspended", "expired", "released"].map((state) =>
+    make("option", { value: state, selected: state === filter.state },
+      state ? `${state} (${overview.nodes[state]})` : "all states"));
+  let typing = 0;
+  const search = make("input", { type: "search", value: filter.search, placeholder: "name or prefix", oninput: (event) => {
+    filter.search = event.target.value.trim();
+    clearTimeout(typing);
+    typing = setTimeout(() => attempt(() => more()), 200);
+  } });
+  const select = make("select", { onchange: (event) => { filter.state = event.target.value; attempt(() => more()); } }, ...states);
+  return [make("form", { onsubmit: submits(() => {}) }, make("label", {}, "Search", search), make("label", {}, "State", select)), place];
+}
+
+function nodeRow(node) {
+  const path = `/nodes/${encodeURIComponent(node.prefix)}`;
+  const act = (label, method, place, done, question, body) => make("button", {
+    type: "button", class: question ? "danger" : null,
+    onclick: async () => {
+      if (question && !(await confirmed(question, label))) return;
+      await attempt(() => ask(method, path + place, body), done);
+      show(current);
+    },
+  }, label);
+  const actions = [];
+  if (may("write") && node.state !== "released") {
+    if (node.state === "suspended") actions.push(act("Resume", "DELETE", "/suspension", `${node.name} may take part again.`));
+    else actions.push(act("Suspend", "PUT", "/suspension", `${node.name} is suspended.`, `Keep ${node.name} out of the network until it is resumed?`));
+    actions.push(act("Revoke", "POST", "/revocation", `${node.name} is revoked.`, `Revoke ${node.name}? All its tunnels are cut, and ${node.prefix} is given back.`));
+  }
+  const seen = node.state === "released" ? "–" : ago(node.published) + (node.reachable === false ? ", behind NAT" : "");
+  return [node.name, make("span", { class: "code" }, node.prefix), make("span", { class: node.state }, node.state), seen,
+    when(node.expires), node.software || "–", actions];
+}
+
+async function links() {
+  const page = await ask("GET", "/tokens?limit=1000");
+  const rows = page.items.reverse().map((item) => [String(item.id), item.name || "any", `/${item.prefix_length}`,
+    make("span", { class: item.state }, item.state), `${item.uses} of ${item.maximum_uses}`, when(item.expires),
+    may("write") && item.state === "open" ? [make("button", { type: "button", class: "danger", onclick: async () => {
+      if (!(await confirmed(`Let nobody in with link ${item.id} any more?`, "Revoke"))) return;
+      await attempt(() => ask("DELETE", `/tokens/${item.id}`), `Link ${item.id} is revoked.`);
+      show(current);
+    } }, "Revoke")] : []]);
+  const result = make("div", { id: "result" });
+  const form = make("form", { id: "create", onsubmit: submits(async (target) => {
+    const wish = values(target);
+    const request = { lifetime: Number(wish.lifetime), uses: Number(wish.uses || 1), prefix_length: Number(wish.length || 64) };
+    if (wish.name) request.name = wish.name;
+    const made = await attempt(() => ask("POST", "/links", request), "Send this link to the owner of the machine; it is shown only now.");
+    if (!made) return;
+    const text = make("code", { id: "link" }, made.link);
+    result.replaceChildren(make("p", { class: "result" }, text), make("button", { type: "button",
+      onclick: () => attempt(() => navigator.clipboard.writeText(made.link), "Copied.") }, "Copy"));
+  }) },
+  make("label", {}, "Name", make("input", { name: "name", maxlength: 63, placeholder: "the node chooses", autocapitalize: "none" })),
+  make("label", {}, "Prefix length", make("input", { name: "length", type: "number", min: 33, max: 120, value: 64 })),
+  make("label", {}, "Nodes", make("input", { name: "uses", type: "number", min: 1, max: 10000, value: 1 })),
+  make("label", {}, "Valid for", make("select", { name: "lifetime" },
+    make("option", { value: 3600 }, "1 hour"), make("option", { value: 86400, selected: true }, "1 day"), make("option", { value: 604800 }, "1 week"))),
+  make("button", { type: "submit" }, "Create link"));
+  return [may("write") ? form : null, result,
+    rows.length ? table(["Link", "Name", "Prefix", "State", "Used", "Valid until", "Actions"], rows) : make("p", { class: "quiet" }, "No join link yet.")];
+}
+
+async function parameters() {
+  const [now, history] = await Promise.all([ask("GET", "/parameters"), ask("GET", "/parameters/history?limit=20")]);
+  const fixed = ["version", "network"];
+  const text = (value) => (Array.isArray(value) ? value.join(",") : String(value));
+  const defaults = { registry_urls: [], babel_port: 6696, hello_interval: 4, update_interval: 60, gossip_interval: 60 };
+  const all = { ...defaults, ...now };
+  const inputs = Object.keys(all).filter((key) => !fixed.includes(key)).map((key) =>
+    make("label", {}, key, make("input", { name: key, value: text(all[key]), readonly: !may("admin") })));
+  const form = make("form", { id: "parameters", onsubmit: submits(async (target) => {
+    const changes = Object.fromEntries([...new FormData(target)].filter(([key, value]) => value !== text(all[key])));
+    if (!Object.keys(changes).length) return tell("Nothing is changed.");
+    const preview = await attempt(() => ask("POST", "/parameters/preview", { changes }));
+    if (!preview) return;
+    const list = preview.differences.map((item) => `${item.key}: ${item.before || "(empty)"} → ${item.after || "(empty)"}`).join("; ");
+    if (!list) return tell("Nothing is changed.");
+    if (!(await confirmed(`Change for all nodes: ${list}?`, "Change"))) return;
+    if (await attempt(() => ask("PUT", "/parameters", { changes }), "The new parameters spread through the network.")) show(current);
+  }) }, ...inputs, may("admin") ? make("button", { type: "submit" }, "Preview and change") : null);
+  const rows = history.items.map((item) => [String(item.parameters.version), when(item.created),
+    may("admin") && item.parameters.version !== now.version ? [make("button", { type: "button", onclick: async () => {
+      if (!(await confirmed(`Put the values of version ${item.parameters.version} in force again?`, "Restore"))) return;
+      await attempt(() => ask("POST", "/parameters/undo", { version: item.parameters.version }), "The earlier values are in force again.");
+      show(current);
+    } }, "Restore")] : []]);
+  return [make("p", {}, `Version ${now.version}`), form, table(["Version", "Since", "Actions"], rows)];
+}
+
+async function audit() {
+  const columns = ["Time", "Who", "From", "Action", "Subject", "Details"];
+  const place = make("div");
+  const more = async (before) => {
+    const page = await ask("GET", `/audit?before=${before}&limit=${PAGE}`);
+    const rows = page.items.map((entry) => [when(entry.time), `${entry.actor_kind} ${entry.actor}`, entry.origin, entry.action, entry.subject,
+      make("code", {}, Object.entries(entry.details).map(([key, value]) => `${key}=${value}`).join(" "))]);
+    place.querySelector("button.more")?.remove();
+    if (place.querySelector("tbody")) place.querySelector("tbody").append(...table(columns, rows).querySelector("tbody").children);
+    else place.append(table(columns, rows));
+    if (page.next) place.append(make("button", { class: "more", onclick: () => attempt(() => more(page.next)) }, "More"));
+  };
+  await more(Number.MAX_SAFE_INTEGER);
+  return [place];
+}
+
+const views = { nodes, links, parameters, audit };
+
+async function show(view) {
+  current = view;
+  const mine = ++drawn;
+  await attempt(async () => {
+    overview = await ask("GET", "/overview");
+    const elements = await views[view]();
+    if (mine !== drawn) return;
+    byId("network").textContent = `${overview.network} · ${overview.nodes.active} active`;
+    byId("tabs").hidden = false;
+    for (const tab of document.querySelectorAll("[data-view]")) {
+      if (tab.dataset.view === view) tab.setAttribute("aria-current", "page");
+      else tab.removeAttribute("aria-current");
+    }
+    byId("view").replaceChildren(...elements.filter(Boolean));
+  });
+}
+
+// -- coming and going
+
+function login() {
+  const form = make("form", { id: "login", onsubmit: submits(async (target) => {
+    token = values(target).token || "";
+    tell("");
+    await show("nodes");
+    if (!overview || !token) return;
+    sessionStorage.setItem("token", token);
+    follow();
+  }) },
+  make("label", {}, "Operator token", make("input", { name: "token", type: "password", autocomplete: "off", required: true, autofocus: true })),
+  make("button", { type: "submit" }, "Log in"));
+  byId("view").replaceChildren(form, make("p", { class: "quiet" }, "On the registry's host: re6st-registry operator-token create NAME --scope write"));
+}
+
+function logout(reason = "") {
+  stream?.abort();
+  stream = null;
+  drawn++;
+  token = "";
+  overview = null;
+  sessionStorage.removeItem("token");
+  byId("tabs").hidden = true;
+  byId("network").textContent = "";
+  login();
+  tell(reason, Boolean(reason));
+}
+
+for (const tab of document.querySelectorAll("[data-view]")) tab.addEventListener("click", () => { tell(""); show(tab.dataset.view); });
+byId("logout").addEventListener("click", () => logout());
+if (token) show("nodes").then(() => { if (token) follow(); });
+else login();

@@ -1,0 +1,248 @@
+"""The operators' page in a real Chromium: what is seen, what can be done, dark and light, on a phone."""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from selenium import webdriver
+from selenium.common.exceptions import (
+    ElementNotInteractableException,
+    JavascriptException,
+    StaleElementReferenceException,
+)
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select, WebDriverWait
+from test_registry_real import Node, running
+
+from re6st.identity import REGISTRY_NAME, build_request, generate_key
+from re6st.registry.client import JoinLink, RegistryClient
+from re6st.registry.operators import Scope
+
+CODE_IN_A_NAME = "<img src=x onerror=alert(1)>"
+
+
+class Browser:
+    """Chromium, as a person uses it."""
+
+    def __init__(self, registry, profile):
+        certificate = x509.load_pem_x509_certificate(registry.state.server.read_bytes())
+        key = certificate.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        pin = base64.b64encode(hashlib.sha256(key).digest()).decode()
+        options = webdriver.ChromeOptions()
+        options.binary_location = "/usr/bin/chromium"
+        for argument in (
+            "--headless=new",
+            "--no-sandbox",  # root in a container has no user namespace to sandbox with
+            "--disable-dev-shm-usage",
+            "--disable-gpu",
+            f"--user-data-dir={profile}",
+            f"--host-resolver-rules=MAP {REGISTRY_NAME} 127.0.0.1, MAP * ~NOTFOUND",
+            f"--ignore-certificate-errors-spki-list={pin}",
+            "--window-size=1200,900",
+        ):
+            options.add_argument(argument)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        service = webdriver.ChromeService(executable_path="/usr/bin/chromedriver")
+        self.driver = webdriver.Chrome(options=options, service=service)
+        port = registry.server.addresses[0].port
+        self.url = f"https://{REGISTRY_NAME}:{port}/"
+
+    def all(self, selector):
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def wait(self, condition):
+        # The page draws itself anew when something happens: what was found may be gone.
+        ignored = [StaleElementReferenceException, ElementNotInteractableException]
+        return WebDriverWait(self.driver, 10, 0.05, ignored).until(lambda _: condition())
+
+    def find(self, selector):
+        return self.wait(lambda: next(iter(self.all(selector)), None))
+
+    def sees(self, text, selector="body"):
+        self.wait(lambda: any(text in element.text for element in self.all(selector)))
+
+    def sees_not(self, text, selector="body"):
+        self.wait(lambda: all(text not in element.text for element in self.all(selector)))
+
+    def click(self, label, within="body"):
+        def press():
+            for button in self.all(f"{within} button"):
+                if button.text == label and button.is_displayed():
+                    button.click()
+                    return True
+            return False
+
+        self.wait(press)
+
+    def fill(self, selector, text):
+        def write():
+            field = self.find(selector)
+            field.clear()
+            field.send_keys(text)
+            return True
+
+        self.wait(write)
+
+    def login(self, token):
+        self.fill("#login input", token)
+        self.click("Log in")
+
+    def errors(self):
+        return [entry for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.fixture
+async def registry(tmp_path):
+    async with running(tmp_path / "registry") as registry:
+        registry.service.change_parameters({"registry_urls": registry.url})
+        yield registry
+
+
+@pytest.fixture
+async def browser(registry, tmp_path):
+    browser = await asyncio.to_thread(Browser, registry, tmp_path / "profile")
+    yield browser
+    await asyncio.to_thread(browser.driver.quit)
+
+
+async def admit(registry, directory, link, name, **record):
+    key = generate_key()
+    client = RegistryClient([registry.url], [registry.authority.certificate])
+    enrolment = await client.enrol(JoinLink.parse(link).token, build_request(key, name))
+    node = Node(directory, registry, key, enrolment.certificate)
+    await node.client.publish(node.record(**record))
+
+
+async def test_an_operators_day(registry, browser, tmp_path):
+    admin = registry.service.create_operator_token("alice", Scope.ADMIN)
+    link = str(registry.link(uses=2))
+    await admit(registry, tmp_path / "1", link, "attic", software=CODE_IN_A_NAME)
+    await admit(registry, tmp_path / "2", link, "cellar")
+    run = asyncio.to_thread
+
+    def come_in():
+        browser.driver.get(browser.url)
+        browser.login("wrong")
+        browser.sees("The token is not valid")
+        assert not browser.all("#tabs:not([hidden])")
+        browser.errors()  # Chromium reports the refusal
+        browser.login(admin)
+        browser.sees("attic", "#nodes")
+        browser.sees(CODE_IN_A_NAME, "#nodes")
+        browser.sees("2001:db8:42::/48 · 2 active", "header")
+        browser.fill("input[type=search]", "CELL")
+        browser.sees_not("attic", "#nodes")
+        browser.sees("cellar", "#nodes")
+        browser.click("Join links")
+        browser.fill("#create input[name=name]", "garage")
+        browser.click("Create link")
+        return browser.find("#link").text
+
+    async with asyncio.timeout(60):
+        text = await run(come_in)
+        assert JoinLink.parse(text).fingerprint == registry.service.fingerprint
+        await run(browser.click, "Nodes")
+        await run(browser.fill, "input[type=search]", "tic")
+        await run(browser.sees, "attic", "#nodes")
+        await run(browser.click, "Audit log")
+        await run(browser.sees, "token alice")
+        # What happens is seen without doing anything.
+        await admit(registry, tmp_path / "3", text, "")
+        await run(browser.sees, "garage", "#view tbody")
+
+        def act():
+            browser.click("Nodes")
+            browser.fill("input[type=search]", " ")
+            Select(browser.find("select")).select_by_value("active")
+            browser.find("tbody tr:nth-child(3)")
+            browser.click("Revoke", "tbody tr:nth-child(2)")
+            browser.sees("Revoke cellar?", "#confirmation")
+            browser.click("Cancel", "#confirmation")
+            assert registry.service.member("cellar").node.released is None
+            browser.click("Revoke", "tbody tr:nth-child(2)")
+            browser.click("Revoke", "#confirmation")
+            browser.sees("cellar is revoked")
+            browser.sees_not("cellar", "#nodes")
+            assert registry.service.member("cellar").node.released is not None
+            browser.click("Parameters")
+            browser.fill("input[name=hello_interval]", "100")
+            browser.click("Preview and change")
+            browser.sees("hello_interval=100", "#message")
+            browser.fill("input[name=hello_interval]", "2")
+            browser.click("Preview and change")
+            browser.sees("hello_interval: 4.0 → 2.0", "#confirmation")
+            browser.click("Change", "#confirmation")
+            browser.sees("Version 3", "#view")
+            assert registry.service.current_parameters().hello_interval == 2.0
+            refusals = browser.errors()
+            assert all("400" in entry["message"] for entry in refusals), refusals
+
+        await run(act)
+
+
+async def test_it_fits_the_person(registry, browser, tmp_path):
+    await admit(registry, tmp_path / "1", str(registry.link()), "attic" + "-long" * 11)
+    reader = registry.service.create_operator_token("bob", Scope.READ)
+
+    def look():
+        browser.driver.get(browser.url)
+        browser.login(reader)
+        browser.sees("attic", "#nodes")
+        # Who may only look is offered nothing else.
+        assert "Revoke" not in browser.find("#nodes").text
+        ground = "return getComputedStyle(document.body).backgroundColor"
+        shown = {}
+        for scheme in ("light", "dark"):
+            media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+            browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+            shown[scheme] = browser.driver.execute_script(ground)
+        assert shown == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 23, 28)"}
+        screen = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+        browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        for tab in ("Join links", "Parameters", "Audit log", "Nodes"):
+            browser.click(tab)
+            browser.find("button[data-view][aria-current]")
+            browser.wait(
+                lambda: browser.driver.execute_script("return document.documentElement.scrollWidth") <= 360
+            )
+        assert not browser.find("thead").is_displayed()
+        # A new tab of the same browser is not logged in, a reload is.
+        browser.driver.refresh()
+        browser.sees("attic", "#nodes")
+        registry.service.revoke_operator_token("bob")
+        browser.sees("The token is not valid", "#message")
+        assert browser.driver.execute_script("return sessionStorage.length") == 0
+        assert browser.driver.execute_script("return document.cookie") == ""
+        with contextlib.suppress(StopIteration):
+            entry = next(entry for entry in browser.errors() if "401" not in entry["message"])
+            raise AssertionError(entry)
+
+    async with asyncio.timeout(60):
+        await asyncio.to_thread(look)
+
+
+async def test_nothing_from_outside_is_allowed(registry, browser):
+    def attack():
+        browser.driver.get(browser.url)
+        browser.find("#login")
+        script = (
+            "const script = document.createElement('script'); script.textContent = 'window.evil = 1';"
+            " document.head.append(script)"
+        )
+        with contextlib.suppress(JavascriptException):
+            browser.driver.execute_script(script)
+        assert browser.driver.execute_script("return window.evil") is None
+        done = browser.driver.execute_async_script(
+            "fetch('https://example.org/').then(() => arguments[0]('sent'), () => arguments[0]('refused'))"
+        )
+        assert done == "refused"
+        assert any("Content Security Policy" in entry["message"] for entry in browser.errors())
+
+    async with asyncio.timeout(40):
+        await asyncio.to_thread(attack)
