@@ -157,7 +157,7 @@ def restore(state: StateDirectory, file: Path, authority_key: Path | None) -> No
 
     problems = restore_backup(state, file.absolute(), local_actor(), authority_key)
     click.echo(f"Restored into {state.path}. What happened after the backup is unknown here:", err=True)
-    click.echo("nodes that joined since then must join again; revoke again what was revoked.", err=True)
+    click.echo("nodes that joined since are adopted when they come; revoke again what was revoked.", err=True)
     _report(problems)
 
 

@@ -36,6 +36,7 @@ from re6st.registry.operator_messages import (
     OperatorTokenRequest,
     Overview,
     ParameterDifference,
+    Parameters,
     ParametersChange,
     ParametersHistory,
     ParametersPreview,
@@ -255,9 +256,13 @@ def remove_reservation(service: Service, call: Call) -> None:
 # -- network parameters ---------------------------------------------------------------------------------
 
 
-def show_parameters(service: Service, _call: Call) -> NetworkParameters:
+def _full(parameters: NetworkParameters) -> Parameters:
+    return Parameters(**msgspec.structs.asdict(parameters))
+
+
+def show_parameters(service: Service, _call: Call) -> Parameters:
     """Show the network parameters in force."""
-    return service.current_parameters()
+    return _full(service.current_parameters())
 
 
 def preview_parameters(service: Service, call: Call) -> ParametersPreview:
@@ -272,28 +277,28 @@ def preview_parameters(service: Service, call: Call) -> ParametersPreview:
     )
 
 
-def set_parameters(service: Service, call: Call) -> NetworkParameters:
+def set_parameters(service: Service, call: Call) -> Parameters:
     """Change parameters for all nodes; with If-Match only those that the operator has seen."""
     message: ParametersChange = call.message
     before = service.current_parameters()
-    if call.if_match not in (None, "*", entity_tag(encode(before))):
+    if call.if_match not in (None, "*", entity_tag(encode(_full(before)))):
         raise RegistryRefusedError(
             f"version {before.version} of the parameters is in force meanwhile: look at it first",
             code="version-changed",
         )
-    return service.change_parameters(message.changes, expected_version=before.version)
+    return _full(service.change_parameters(message.changes, expected_version=before.version))
 
 
-def undo_parameters(service: Service, call: Call) -> NetworkParameters:
+def undo_parameters(service: Service, call: Call) -> Parameters:
     """Put the values of an earlier version in force again."""
     message: ParametersUndo = call.message
-    return service.undo_parameters(message.version)
+    return _full(service.undo_parameters(message.version))
 
 
 def parameters_history(service: Service, call: Call) -> ParametersHistory:
     """List the versions of the parameters, the newest first."""
     items = tuple(
-        HistoricParameters(parameters=item.parameters, created=item.created)
+        HistoricParameters(parameters=_full(item.parameters), created=item.created)
         for item in service.parameter_history()[: _limit(call)]
     )
     return ParametersHistory(items=items)

@@ -19,7 +19,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from re6st.errors import RegistryRefusedError
-from re6st.messages import NetworkParameters, decode, encode
+from re6st.messages import decode, encode
 from re6st.registry import operations
 from re6st.registry import operator_messages as messages
 from re6st.registry.limits import RateLimiter
@@ -112,13 +112,13 @@ class OperatorApi:
             self._route(
                 "DELETE", "/reservations/{name}", write, operations.remove_reservation, None, None, (_NAME,)
             ),
-            self._get("/parameters", operations.show_parameters, NetworkParameters),
+            self._get("/parameters", operations.show_parameters, messages.Parameters),
             self._route(
                 "PUT",
                 "/parameters",
                 admin,
                 operations.set_parameters,
-                NetworkParameters,
+                messages.Parameters,
                 change,
                 (_IF_MATCH,),
             ),
@@ -136,7 +136,7 @@ class OperatorApi:
                 "/parameters/undo",
                 admin,
                 operations.undo_parameters,
-                NetworkParameters,
+                messages.Parameters,
                 messages.ParametersUndo,
             ),
             self._get(

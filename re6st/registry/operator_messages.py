@@ -140,6 +140,10 @@ class ReservationList(Message, frozen=True, kw_only=True):
     items: tuple[KeptPrefix, ...]
 
 
+class Parameters(NetworkParameters, frozen=True, kw_only=True, omit_defaults=False):
+    """Network parameters with all their values, those included that are as by default."""
+
+
 class ParametersChange(Message, frozen=True, kw_only=True):
     """New values as an operator writes them; lists are separated by commas."""
 
@@ -174,7 +178,7 @@ class ParametersUndo(Message, frozen=True, kw_only=True):
 class HistoricParameters(Message, frozen=True, kw_only=True):
     """A version of the parameters."""
 
-    parameters: NetworkParameters
+    parameters: Parameters
     created: float | None = None
 
 

@@ -25,7 +25,6 @@ from re6st.messages import (
     MAXIMUM_BODY,
     Enrolment,
     EnrolmentRequest,
-    NetworkParameters,
     PeerSample,
     RenewalRequest,
     SignedPeerRecord,
@@ -34,11 +33,10 @@ from re6st.messages import (
 from re6st.registry.admissions import TokenRow, TokenUse
 from re6st.registry.allocator import allocate
 from re6st.registry.certification import CertificationRequest, open_request
-from re6st.registry.configuration import ParameterUseCases, put_parameters
 from re6st.registry.operators import OperatorUseCases
 from re6st.registry.records import draw_records, open_published, store_record
+from re6st.registry.recovery import RecoveryUseCases
 from re6st.registry.store import CertificateRow, NodeRow
-from re6st.registry.tokens import TokenUseCases
 
 ENROLMENT_SAMPLE = 16
 """Peer records that a new node gets."""
@@ -58,7 +56,7 @@ class Caller:
     certificate: NodeCertificate
 
 
-class Service(TokenUseCases, ParameterUseCases, OperatorUseCases):
+class Service(RecoveryUseCases, OperatorUseCases):
     """All use cases; those of nodes are here, those of operators in the modules it inherits from."""
 
     # -- certificates
@@ -227,7 +225,7 @@ class Service(TokenUseCases, ParameterUseCases, OperatorUseCases):
         Raises :class:`UntrustedError`, :class:`ExpiredError` or :class:`RevokedError`.
         """
         certificate = self._trust.verify(der, self._clock())
-        row = self._store.certificate(certificate.serial_hex)
+        row = self._store.certificate(certificate.serial_hex) or self._adopt(certificate)
         node = self._store.node(row.node) if row is not None else None
         if row is None or node is None or row.der != der:
             raise UntrustedError(f"the registry does not know this certificate of {certificate.name}")
@@ -269,20 +267,6 @@ class Service(TokenUseCases, ParameterUseCases, OperatorUseCases):
             node = self._member_again(caller)
             self._expel(node)
             self._log("node.left", node.name, prefix=node.prefix)
-
-    # -- backups
-
-    def note_backup(self, file: str, with_keys: bool) -> None:
-        """Write down that a backup is made."""
-        with self._store.transaction():
-            self._log("registry.backed-up", file, with_keys=with_keys)
-
-    def advance_documents(self, parameters: NetworkParameters, revocations_version: int) -> None:
-        """After a backup was restored: continue with these versions, which are newer than all known ones."""
-        with self._store.transaction():
-            put_parameters(self._store, self._authority, parameters, self._clock())
-            self._list_revocations(revocations_version)
-            self._log("registry.restored", "", parameters=parameters.version, revocations=revocations_version)
 
 
 def _used(token: TokenRow, used: float) -> RegistryRefusedError:

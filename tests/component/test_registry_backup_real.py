@@ -9,9 +9,10 @@ import pytest
 
 from re6st.errors import ConfigError, StorageError, UntrustedError
 from re6st.identity import CONTEXT_REVOCATIONS, build_request, generate_key, parse_node_certificate
-from re6st.messages import EnrolmentRequest, Revocations, decode
+from re6st.messages import EnrolmentRequest, RenewalRequest, Revocations, decode
 from re6st.registry.backup import VERSION_JUMP, back_up, check, restore
 from re6st.registry.database import APPLICATION_ID
+from re6st.registry.recovery import SETTING_RESTORED
 from re6st.registry.service import Service
 from re6st.registry.state import StateDirectory
 from re6st.registry.store import Store
@@ -28,9 +29,14 @@ def state(tmp_path):
     return state
 
 
+def enrol_with_key(service, name):
+    key = generate_key()
+    request = EnrolmentRequest(token=service.create_token(), request=build_request(key, name))
+    return key, parse_node_certificate(service.enrol(request).certificate)
+
+
 def enrol(service, name):
-    request = EnrolmentRequest(token=service.create_token(), request=build_request(generate_key(), name))
-    return parse_node_certificate(service.enrol(request).certificate)
+    return enrol_with_key(service, name)[1]
 
 
 def documents(service):
@@ -101,6 +107,42 @@ def test_a_backup_while_others_write(state, tmp_path):
         stopped.set()
         writer.join()
     assert made
+
+
+def test_nodes_that_joined_after_the_backup_are_adopted(state, tmp_path):
+    with state.service() as service:
+        attic_key, attic = enrol_with_key(service, "attic")
+        old = enrol(service, "old")
+        back_up(state, tmp_path / "backup", ALICE)
+        cellar = enrol(service, "cellar")
+        lost = enrol(service, "lost")
+        caller = service.authenticate(attic.der)
+        renewed = service.renew(caller, RenewalRequest(request=build_request(attic_key, "")))
+        renewed = parse_node_certificate(renewed.certificate)
+    restored = StateDirectory(tmp_path / "restored")
+    assert restore(restored, tmp_path / "backup", ALICE, state.authority_key) == []
+    with restored.service() as service:
+        assert service.authenticate(old.der).node.name == "old"
+        # Its prefix is known, the renewed certificate is not.
+        assert service.authenticate(renewed.der).node.prefix == attic.prefix
+        assert service.authenticate(cellar.der).node.prefix == cellar.prefix
+        assert service.authenticate(cellar.der).node.name == "cellar"
+        assert enrol(service, "new").prefix == lost.prefix  # nobody knew yet
+        with pytest.raises(UntrustedError, match=r"restored from a backup.*join again"):
+            service.authenticate(lost.der)
+        assert {member.node.name for member in service.members()} == {"attic", "old", "cellar", "new"}
+        assert [row.action for row in service.audit()].count("node.adopted") == 2
+        service.revoke("attic")
+        assert set(documents(service)[1].serials) == {attic.serial_hex, renewed.serial_hex}
+        # What the registry cannot have forgotten is not adopted.
+        with service._store.transaction():
+            service._store.set_setting(SETTING_RESTORED, str(service.now() + 86400))
+        ghost = service._authority.issue_node(
+            generate_key().public_key(), "ghost", IPv6Network("2001:db8:42:77::/64"), service.now()
+        )
+        with pytest.raises(UntrustedError, match="does not know this certificate"):
+            service.authenticate(ghost)
+    assert check(restored) == []
 
 
 def test_what_cannot_be_restored(state, tmp_path):

@@ -171,14 +171,15 @@ async def test_entity_tags(registry, asker):
     assert await ask("GET", "/parameters", status=304, If_None_Match=f'"other", {tag}') is None
     change = {"changes": {"hello_interval": "2"}}
     preview = await ask("POST", "/parameters/preview", change)
-    assert preview["differences"] == [{"key": "hello_interval", "before": "4.0", "after": "2.0"}]
+    old = str(before["hello_interval"])
+    assert preview["differences"] == [{"key": "hello_interval", "before": old, "after": "2.0"}]
     after = await ask("PUT", "/parameters", change, If_Match=tag)
     assert after["version"] == before["version"] + 1
     await ask.refused("version-changed", 412, "PUT", "/parameters", change, If_Match=tag)
     await ask("GET", "/parameters", If_None_Match=tag)
     detail = await ask.refused("invalid", 400, "PUT", "/parameters", {"changes": {"helo_interval": "2"}})
     assert "did you mean hello_interval?" in detail
-    assert (await ask("POST", "/parameters/undo", {}, 201)).get("hello_interval", 4.0) == 4.0
+    assert (await ask("POST", "/parameters/undo", {}, 201))["hello_interval"] == before["hello_interval"]
     history = (await ask("GET", "/parameters/history"))["items"]
     assert [item["parameters"]["version"] for item in history] == [4, 3, 2, 1]
 

@@ -221,12 +221,10 @@ async function parameters() {
   const [now, history] = await Promise.all([ask("GET", "/parameters"), ask("GET", "/parameters/history?limit=20")]);
   const fixed = ["version", "network"];
   const text = (value) => (Array.isArray(value) ? value.join(",") : String(value));
-  const defaults = { registry_urls: [], babel_port: 6696, hello_interval: 4, update_interval: 60, gossip_interval: 60 };
-  const all = { ...defaults, ...now };
-  const inputs = Object.keys(all).filter((key) => !fixed.includes(key)).map((key) =>
-    make("label", {}, key, make("input", { name: key, value: text(all[key]), readonly: !may("admin") })));
+  const inputs = Object.keys(now).filter((key) => !fixed.includes(key)).map((key) =>
+    make("label", {}, key, make("input", { name: key, value: text(now[key]), readonly: !may("admin") })));
   const form = make("form", { id: "parameters", onsubmit: submits(async (target) => {
-    const changes = Object.fromEntries([...new FormData(target)].filter(([key, value]) => value !== text(all[key])));
+    const changes = Object.fromEntries([...new FormData(target)].filter(([key, value]) => value !== text(now[key])));
     if (!Object.keys(changes).length) return tell("Nothing is changed.");
     const preview = await attempt(() => ask("POST", "/parameters/preview", { changes }));
     if (!preview) return;
