@@ -88,12 +88,18 @@ def join(instance: Instance, /, link: str, name: str, force: bool, **options: An
     import asyncio
 
     from re6st.node import setup
+    from re6st.node.credentials import CredentialFiles
     from re6st.node.enrolment import join as enrol
     from re6st.registry.client import JoinLink
 
     parsed = JoinLink.parse(link)
     values = setup.plan(instance.config, instance.network, instance.locations, parsed, options)
     config = setup.check(values, instance.config)
+    if CredentialFiles(config.state_directory).exist() and not force and not instance.config.exists():
+        # An earlier join was interrupted after its certificate was stored.
+        setup.write(instance.config, values)
+        click.echo(f"This node has joined before; its missing configuration {instance.config} is written.")
+        return
     joined = asyncio.run(_enrol_named(enrol, parsed, config.state_directory, name, force))
     setup.write(instance.config, values)
     certificate = joined.certificate

@@ -142,6 +142,14 @@ def test_joining_again_keeps_key_and_certificate(registry, joined):
     )
 
 
+def test_a_join_that_was_interrupted_late_is_completed(registry, joined):
+    before = joined.config.read_text()
+    joined.config.unlink()
+    result = joined.join(registry.link())
+    assert result.returncode == 0, result.stderr
+    assert joined.config.read_text() == before
+
+
 def test_force_replaces_them(registry, joined):
     before = (joined.state / "key.pem").read_bytes()
     result = joined.join(registry.link(), "--force", "--name", f"again{os.urandom(4).hex()}")
