@@ -51,7 +51,7 @@ class TunnelStatus(Struct, frozen=True, kw_only=True):
     remote: str
     """Underlay endpoint of the peer, empty while unknown."""
     established: str
-    """How it came about: ``direct`` or ``mapped``."""
+    """How it came about: ``direct``, ``mapped`` (a router forwards the listener's port), or over ``tcp``."""
     age: float
     """Seconds since it is up, 0 before."""
     received: int

@@ -28,8 +28,9 @@ from re6st.core.book import AddressBook
 from re6st.core.context import Context
 from re6st.core.effects import RefuseTunnel
 from re6st.core.events import TunnelRequested
+from re6st.core.transports import keeps
 from re6st.core.tunnels import Tunnel, TunnelTable
-from re6st.messages import RefusalReason
+from re6st.messages import RefusalReason, Transport
 from re6st.peers import Peer
 
 HINTS = 6
@@ -63,7 +64,10 @@ class Admission:
         if any(self._stands(tunnel, event) for tunnel in standing):
             self._refuse(event, RefusalReason.ALREADY_CONNECTED, "there is a tunnel already, or soon will be")
             return
+        transport = Transport.UDP if Transport.UDP in event.transports else Transport.TCP
         for tunnel in standing:
+            if keeps(tunnel, transport) and tunnel.boot_id == event.boot_id:
+                continue
             # A tunnel that is up is told about: the peer may know it under another boot id only.
             self._tunnels.end(tunnel, "the peer asks for a new one", notify=tunnel.up)
         if not self._room(event):
@@ -71,7 +75,7 @@ class Admission:
             self._refuse(event, RefusalReason.FULL, "all tunnels are taken")
             return
         mtu = min(event.mtu, self._context.settings.mtu)
-        self._tunnels.offer(event.request, event.peer, event.boot_id, mtu)
+        self._tunnels.offer(event.request, event.peer, event.boot_id, mtu, transport)
 
     def _obstacle(self, event: TunnelRequested) -> tuple[RefusalReason, str] | None:
         settings = self._context.settings
@@ -85,6 +89,8 @@ class Admission:
         if not set(event.drivers) & set(settings.drivers):
             detail = f"this node has the tunnel drivers {', '.join(settings.drivers)} only"
             return RefusalReason.INCOMPATIBLE, detail
+        if not event.transports:
+            return RefusalReason.INCOMPATIBLE, "tunnels are made over UDP or TCP"
         return None
 
     def _stands(self, tunnel: Tunnel, event: TunnelRequested) -> bool:

@@ -17,6 +17,7 @@ from ipaddress import IPv6Network
 from re6st.core.book import AddressBook, Entry
 from re6st.core.context import Context
 from re6st.core.deadlines import Timer
+from re6st.core.transports import Transports
 from re6st.core.tunnels import Tunnel, TunnelTable
 from re6st.messages import RefusalReason
 from re6st.peers import Peer
@@ -35,6 +36,9 @@ REDIAL_DELAY = 4.0
 DEATHS_FORGOTTEN_AFTER = 1800.0
 """Seconds after which a tunnel that fell silent does not count any more when the next one does."""
 
+OTHER_TRANSPORT_DELAY = 0.2
+"""Seconds, roughly, before a peer that cannot be reached over UDP is asked for TCP."""
+
 REFUSALS_UNTIL_LOCKED_OUT = 2
 """A node without any tunnel asks a peer that was full so many times to make room."""
 
@@ -52,10 +56,13 @@ SLOWEST_DIALS = 60.0
 class Dialling:
     """Keeps the number of outgoing tunnels at what is wanted."""
 
-    def __init__(self, context: Context, book: AddressBook, tunnels: TunnelTable) -> None:
+    def __init__(
+        self, context: Context, book: AddressBook, tunnels: TunnelTable, transports: Transports
+    ) -> None:
         self._context = context
         self._book = book
         self._tunnels = tunnels
+        self._transports = transports
         self._hints: deque[IPv6Network] = deque(maxlen=HINTS)
         self._misses = 0
         self._pause_until = float("-inf")
@@ -88,7 +95,9 @@ class Dialling:
             locked_out = self._tunnels.isolated and (
                 entry.refusals >= REFUSALS_UNTIL_LOCKED_OUT or self._misses >= MISSES_UNTIL_LOCKED_OUT
             )
-            if self._tunnels.request(entry.peer, replace=entry.replace, isolated=locked_out) is None:
+            transport = self._transports.choose(entry.peer)
+            request = self._tunnels.request
+            if request(entry.peer, replace=entry.replace, isolated=locked_out, transport=transport) is None:
                 return
 
     def _resting(self) -> bool:
@@ -143,6 +152,13 @@ class Dialling:
             delay = self._context.backoff(self._context.settings.failure_delay, entry.failures)
             entry.not_before = self._context.now + delay
         self._miss()
+
+    def not_connected(self, tunnel: Tunnel) -> None:
+        """An outgoing tunnel that was offered to us did not come up."""
+        if self._transports.failed(tunnel):
+            self.postpone(tunnel.peer, OTHER_TRANSPORT_DELAY)
+        elif not self._tunnels.connected(tunnel.peer.prefix):
+            self.failed(tunnel.peer)
 
     def lost(self, tunnel: Tunnel, since: float) -> None:
         """An outgoing tunnel that was up ``since`` has ended without our doing."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from re6st.core.events import Document, RegistryOperation
-from re6st.messages import RefusalReason, TunnelOffer
+from re6st.messages import RefusalReason, Transport, TunnelOffer
 from re6st.peers import Peer
 
 
@@ -25,6 +25,7 @@ class RequestTunnel:
     """Have the peer drop the tunnel that it may have to us."""
     isolated: bool = False
     """Tell the peer that we have no tunnel and find none, so that it makes room even when it is full."""
+    transport: Transport = Transport.UDP
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class OfferTunnel:
     port: int
     """Local port: the owner can forward the range of these by hand."""
     mtu: int
+    transport: Transport = Transport.UDP
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
-from re6st.messages import Endpoint, NetworkParameters, RefusalReason, TunnelOffer
+from re6st.messages import Endpoint, NetworkParameters, RefusalReason, Transport, TunnelOffer
 from re6st.peers import Peer
 
 
@@ -69,6 +69,11 @@ class OwnEndpointsChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkChanged:
+    """Addresses or the default route of this host have changed: it may be somewhere else."""
+
+
+@dataclass(frozen=True, slots=True)
 class OwnCertificateChanged:
     """The node's certificate was loaded or renewed."""
 
@@ -91,6 +96,8 @@ class TunnelRequested:
     replace: bool = False
     isolated: bool = False
     """The peer has no tunnel and finds none."""
+    transports: tuple[Transport, ...] = (Transport.UDP,)
+    """Over which it can connect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +240,7 @@ Event = (
     PeersLearned
     | ClockRead
     | OwnEndpointsChanged
+    | NetworkChanged
     | OwnCertificateChanged
     | TunnelRequested
     | TunnelOffered

@@ -20,6 +20,7 @@ from re6st.core.events import (
     Event,
     GossipAnswered,
     GossipFailed,
+    NetworkChanged,
     OwnCertificateChanged,
     OwnEndpointsChanged,
     ParametersAccepted,
@@ -45,6 +46,7 @@ from re6st.core.registration import WELL_FILLED, Registration
 from re6st.core.rotation import Rotation
 from re6st.core.settings import CoreSettings
 from re6st.core.snapshots import Counts, PeerSnapshot, TunnelSnapshot
+from re6st.core.transports import Transports, keeps
 from re6st.core.tunnels import Tunnel, TunnelTable
 from re6st.core.validity import Validity
 from re6st.messages import Endpoint, RefusalReason
@@ -72,7 +74,8 @@ class NodeCore:
         self._book = book = AddressBook(
             settings.prefix, settings.book_capacity, random, connected=tunnels.connected
         )
-        self._dialling = Dialling(context, book, tunnels)
+        self._transports = Transports(context, book, tunnels)
+        self._dialling = Dialling(context, book, tunnels, self._transports)
         self._admission = Admission(context, book, tunnels)
         self._rotation = Rotation(context, tunnels)
         self._gossip = Gossip(context, book, tunnels)
@@ -221,13 +224,17 @@ class NodeCore:
         if not tunnel.life.live:
             self._tunnels.press(tunnel)
             return
-        what = "has not answered" if tunnel.state is TunnelState.REQUESTED else "has not connected"
+        has_answered = tunnel.state is not TunnelState.REQUESTED
+        what = "has not connected" if has_answered else "has not answered"
         self._tunnels.end(tunnel, f"{tunnel.peer.name} {what} in time", notify=True)
-        if tunnel.outgoing:
+        if tunnel.outgoing and has_answered:
+            self._dialling.not_connected(tunnel)
+        elif tunnel.outgoing:
             self._dialling.failed(tunnel.peer)
 
     def _sweep(self) -> None:
         self._validity.sweep()
+        self._transports.sweep()
         self._registration.sweep()
         self._dialling.wake()
 
@@ -265,6 +272,8 @@ class NodeCore:
                 self._registration.failed(event.operation, final=event.final)
             case ClockRead() | OwnEndpointsChanged() | OwnCertificateChanged():
                 self._on_self(event)
+            case NetworkChanged():
+                self._transports.network_changed()
 
     def _on_peers(self, event: PeersLearned) -> None:
         saved = event.source is Source.BOOK
@@ -308,7 +317,7 @@ class NodeCore:
             self._dialling.failed(tunnel.peer)
             return
         for other in self._tunnels.live(tunnel.peer.prefix):
-            if other is not tunnel:
+            if other is not tunnel and not keeps(other, tunnel.transport):
                 self._tunnels.end(other, "replaced by a new one", notify=False)
         self._tunnels.accept(tunnel, event.offer, event.peer)
 
@@ -329,6 +338,8 @@ class NodeCore:
             logger.info("Tunnel %s to %s ended: %s", tunnel.direction.value, tunnel.peer.name, event.reason)
         if tunnel.outgoing and state is TunnelState.UP:
             self._dialling.lost(tunnel, since)
+        elif tunnel.outgoing and state is TunnelState.OPENING and isinstance(event, TunnelDown):
+            self._dialling.not_connected(tunnel)
         elif tunnel.outgoing and state is TunnelState.OPENING:
             self._dialling.failed(tunnel.peer)
         self._dialling.wake()
@@ -342,6 +353,7 @@ class NodeCore:
         self._dialling.died(tunnel.peer)
 
     def _on_up(self, tunnel: Tunnel) -> None:
+        self._transports.came_up(tunnel)
         if tunnel.outgoing:
             self._dialling.succeeded(tunnel.peer)
         self._gossip.tunnel_up()

@@ -58,6 +58,9 @@ class CoreSettings:
     patience: int = 40
     """Dials in a row without success, after which they are made ever more slowly (up to one a minute)."""
 
+    udp_retry: tuple[float, float] = (300.0, 3600.0)
+    """First and longest wait before UDP is tried again with a peer that only TCP has reached."""
+
     tunnel_refresh: float = 3600.0
     """Every so often the outgoing tunnel that carries least is replaced; varies by a fifth."""
     rotation_overlap: float = 20.0

@@ -24,7 +24,7 @@ from re6st.core.effects import (
     OfferTunnel,
     RequestTunnel,
 )
-from re6st.messages import TunnelOffer
+from re6st.messages import Transport, TunnelOffer
 from re6st.peers import Peer
 from re6st.tunnel.lifecycle import Action, Direction, Input, Lifecycle, TunnelState
 from re6st.tunnel.pool import PortPool, SlotPool
@@ -60,6 +60,7 @@ class Tunnel:
     slot: int
     cost: int = 0
     """Babel cost; 0 before it is up."""
+    transport: Transport = Transport.UDP
     port: int | None = None
     """Local port of a listener."""
     boot_id: str = ""
@@ -156,7 +157,13 @@ class TunnelTable:
     # -- beginnings -------------------------------------------------------------------------------------
 
     def request(
-        self, peer: Peer, *, replace: bool, replacing: bool = False, isolated: bool = False
+        self,
+        peer: Peer,
+        *,
+        replace: bool,
+        replacing: bool = False,
+        isolated: bool = False,
+        transport: Transport = Transport.UDP,
     ) -> Tunnel | None:
         """Ask ``peer`` for a tunnel. Return None when no slot is free."""
         slot = self._slots.take()
@@ -164,11 +171,14 @@ class TunnelTable:
             return None
         tunnel = self._add(peer, Direction.OUTGOING, slot)
         tunnel.replacing = replacing
+        tunnel.transport = transport
         self._context.schedule(self._context.settings.request_timeout, Timer.TUNNEL, tunnel.handle)
-        self._context.emit(RequestTunnel(tunnel.handle, peer, replace, isolated))
+        self._context.emit(RequestTunnel(tunnel.handle, peer, replace, isolated, transport))
         return tunnel
 
-    def offer(self, request: int, peer: Peer, boot_id: str, mtu: int) -> Tunnel | None:
+    def offer(
+        self, request: int, peer: Peer, boot_id: str, mtu: int, transport: Transport = Transport.UDP
+    ) -> Tunnel | None:
         """Listen for ``peer``, which asked with ``request``. Return None when no slot or port is free."""
         slot = self._slots.take() if self._ports.available else None
         port = self._ports.take() if slot is not None else None
@@ -176,10 +186,11 @@ class TunnelTable:
             return None
         tunnel = self._add(peer, Direction.INCOMING, slot)
         tunnel.port = port
+        tunnel.transport = transport
         tunnel.boot_id = boot_id
         self._bind_certificates(tunnel)
         self._context.schedule(self._context.settings.opening_timeout, Timer.TUNNEL, tunnel.handle)
-        self._context.emit(OfferTunnel(tunnel.handle, request, peer, slot, port, mtu))
+        self._context.emit(OfferTunnel(tunnel.handle, request, peer, slot, port, mtu, transport))
         return tunnel
 
     def _add(self, peer: Peer, direction: Direction, slot: int) -> Tunnel:

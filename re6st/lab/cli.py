@@ -180,6 +180,24 @@ def heal(name: str, first: str, second: str) -> None:
     Lab.attach(name).heal(first, second)
 
 
+@cli.command("block-udp")
+@name_option
+@click.argument("router")
+def block_udp(name: str, router: str) -> None:
+    """Have ROUTER lose all UDP that it should forward."""
+    requirements.check_root()
+    Lab.attach(name).block_udp(router)
+
+
+@cli.command("allow-udp")
+@name_option
+@click.argument("router")
+def allow_udp(name: str, router: str) -> None:
+    """Undo 'block-udp'."""
+    requirements.check_root()
+    Lab.attach(name).allow_udp(router)
+
+
 @cli.command()
 @name_option
 @click.argument("host")

@@ -115,6 +115,8 @@ class Lab:
             self._build_machines()
             for name, router in self.topology.routers.items():
                 nftables.load(self.namespace(name), nat.ruleset(router.kind))
+                if router.blocks_udp:
+                    self.block_udp(name)
                 if router.kind is RouterKind.UPNP:
                     self.gateways[name] = start_gateway(
                         self.namespace(name), name, router.lan, self.directory / name
@@ -241,6 +243,20 @@ class Lab:
     def heal_all(self) -> None:
         """Undo all cuts."""
         self._faults.heal_all()
+
+    def block_udp(self, router: str) -> None:
+        """Have ``router`` lose all UDP that it should forward, silently, from now on."""
+        nftables.load(self._router(router), nat.udp_ruleset(blocked=True))
+
+    def allow_udp(self, router: str) -> None:
+        """Undo :meth:`block_udp`, or ``blocks-udp`` of the topology."""
+        nftables.load(self._router(router), nat.udp_ruleset(blocked=False))
+
+    def _router(self, name: str) -> Namespace:
+        if name not in self.topology.routers:
+            known = ", ".join(self.topology.routers)
+            raise ConfigError(f"there is no router {name!r} in the lab; there are: {known}")
+        return self.namespace(name)
 
     def power_off(self, host: str) -> None:
         """Kill everything on a host at once, as a power failure would; its files stay."""

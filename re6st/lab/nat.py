@@ -53,6 +53,26 @@ table inet {table} {{
 """
 
 
+UDP_TABLE = "re6st_lab_udp"
+"""Name of the table, of family ``inet``, that blocks UDP."""
+
+UDP_RULES = """\
+table inet {table} {{
+    chain forward {{
+        type filter hook forward priority -10;
+        meta l4proto udp drop
+    }}
+}}
+"""
+
+
+def udp_ruleset(*, blocked: bool) -> str:
+    """Return the rules that make a router lose all UDP that it should forward, or that end this."""
+    # Declaring the table first lets the removal succeed when there is none.
+    fresh = f"table inet {UDP_TABLE} {{ }}\ndelete table inet {UDP_TABLE}\n"
+    return fresh + UDP_RULES.format(table=UDP_TABLE) if blocked else fresh
+
+
 def ruleset(kind: RouterKind) -> str:
     """Return the rules of a router of this kind."""
     return RULES.format(

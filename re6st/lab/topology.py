@@ -83,6 +83,8 @@ class RouterSpec(Struct, frozen=True, kw_only=True, rename="kebab"):
     kind: RouterKind = RouterKind.PLAIN
     lan: IPv4Network
     lan_mtu: Mtu = 1500
+    blocks_udp: bool = False
+    """It forwards no UDP, in neither direction (see :meth:`re6st.lab.lab.Lab.block_udp`)."""
     address: IPv4Address | None = None
     """Of its outside; the next free one by default."""
 

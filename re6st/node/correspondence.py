@@ -50,7 +50,6 @@ from re6st.messages import (
     RefusalReason,
     SignedDocument,
     SignedPeerRecord,
-    Transport,
     TunnelOffer,
     TunnelRefusal,
     TunnelRequest,
@@ -60,6 +59,7 @@ from re6st.node.documents import Documents
 from re6st.node.own_record import OwnRecord
 from re6st.node.tasks import Tasks
 from re6st.node.tunnels import Tunnel, TunnelOperator
+from re6st.node.underlay import Listener
 from re6st.node.verifier import Verifier
 from re6st.peers import Peer
 
@@ -91,9 +91,9 @@ class Underlay(Protocol):
     """What correspondence must know of the network below; see :mod:`re6st.node.reachability`."""
 
     async def listener_endpoints(
-        self, peer: Peer, port: int, local: str, remote: str
+        self, peer: Peer, listener: Listener, local: str, remote: str
     ) -> tuple[Endpoint, ...]:
-        """Return where ``peer``, which came from ``remote`` to ``local``, reaches our UDP ``port``."""
+        """Return where ``peer``, which came from ``remote`` to ``local``, reaches our ``listener``."""
 
     def dial_order(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
         """Return those of a peer's ``endpoints`` that can be tried from here, best first."""
@@ -161,7 +161,8 @@ class Correspondence:
                     peer=peer,
                     boot_id=request.boot_id,
                     protocol=request.protocol,
-                    drivers=request.drivers if Transport.UDP in request.transports else (),
+                    drivers=request.drivers,
+                    transports=request.transports,
                     mtu=min(request.mtu, self._config.tunnel_mtu),
                     replace=request.replace,
                     isolated=request.isolated,
@@ -208,11 +209,11 @@ class Correspondence:
     async def _offer(self, effect: OfferTunnel, tunnel: Tunnel) -> None:
         pending = self._pending.get(effect.request)
         try:
-            listening = await self.operator.listen(tunnel, effect.mtu)
+            listening = await self.operator.listen(tunnel, effect.mtu, effect.transport)
             endpoints: tuple[Endpoint, ...] = ()
             if pending is not None:
                 endpoints = await self._underlay.listener_endpoints(
-                    effect.peer, effect.port, pending.local, pending.remote
+                    effect.peer, Listener(effect.transport, effect.port), pending.local, pending.remote
                 )
             if not endpoints:
                 raise ProtocolError(f"no endpoint at which {effect.peer.name} could reach this node")
@@ -266,7 +267,7 @@ class Correspondence:
             boot_id=self._boot_id,
             record=self._own.signed,
             drivers=("openvpn",),
-            transports=(Transport.UDP,),
+            transports=(effect.transport,),
             mtu=self._config.tunnel_mtu,
             replace=effect.replace,
             isolated=effect.isolated,

@@ -44,6 +44,7 @@ from re6st.core.effects import (
 from re6st.core.events import (
     ClockRead,
     Event,
+    NetworkChanged,
     OwnCertificateChanged,
     OwnEndpointsChanged,
     ParametersAccepted,
@@ -112,7 +113,12 @@ class Daemon:
         self._host = Host(config, network, self._credentials.certificate.prefix, trust.network, self._kernel)
         seed = str(self._credentials.certificate.prefix)
         self._reachability = ReachabilityKeeper(
-            config, trust.network, seed, self._kernel, self._on_endpoints_changed
+            config,
+            trust.network,
+            seed,
+            self._kernel,
+            self._on_endpoints_changed,
+            lambda: self._report(NetworkChanged()),
         )
         self._client = ControlClient(self._verifier, config.control_port)
         self._make_adapters()

@@ -17,7 +17,7 @@ from re6st.errors import NetlinkError
 from re6st.messages import Endpoint, Transport
 from re6st.node.addresses import host_addresses, source_towards
 from re6st.node.netlink import Kernel
-from re6st.node.underlay import Situation, Underlay, assess, dial_order, tunnel_endpoints, usable
+from re6st.node.underlay import Listener, Situation, Underlay, assess, dial_order, tunnel_endpoints, usable
 from re6st.peers import Peer
 from re6st.status import MappingStatus
 from re6st.upnp.port_mapper import PortMapper
@@ -43,11 +43,16 @@ class ReachabilityKeeper:
         seed: str,
         kernel: Kernel,
         changed: Callable[[], None],
+        moved: Callable[[], None],
     ) -> None:
-        """Call ``changed`` when :attr:`situation` may have changed. ``seed`` tells this node from others."""
+        """Call ``changed`` when :attr:`situation` may have changed, ``moved`` when the host may be elsewhere.
+
+        ``seed`` tells this node from others.
+        """
         self._config = config
         self._kernel = kernel
         self._changed = changed
+        self._moved = moved
         advertised = [ipaddress.ip_address(address) for address in config.advertise]
         for address in advertised:
             if address in network:
@@ -94,15 +99,15 @@ class ReachabilityKeeper:
     # -- endpoints --------------------------------------------------------------------------------------
 
     async def listener_endpoints(
-        self, peer: Peer, port: int, local: str, remote: str
+        self, peer: Peer, listener: Listener, local: str, remote: str
     ) -> tuple[Endpoint, ...]:
-        """Return where ``peer``, which came from ``remote`` to ``local``, reaches our UDP ``port``."""
+        """Return where ``peer``, which came from ``remote`` to ``local``, reaches our ``listener``."""
         mapping = None
         if self._mapper is not None and self._is_mapping:
-            mapping = await self._mapper.map(Transport.UDP, port)
+            mapping = await self._mapper.map(listener.transport, listener.port)
         return tunnel_endpoints(
             self._underlay,
-            port,
+            listener,
             mapping,
             local=ipaddress.ip_address(local),
             remote=ipaddress.ip_address(remote),
@@ -110,9 +115,10 @@ class ReachabilityKeeper:
         )
 
     def release(self, port: int) -> None:
-        """The UDP ``port`` is no longer used."""
+        """The tunnel ``port`` is no longer used."""
         if self._mapper is not None:
             self._mapper.unmap(Transport.UDP, port)
+            self._mapper.unmap(Transport.TCP, port)
 
     def dial_order(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
         """Return those of a peer's ``endpoints`` that are worth a try from here, best first."""
@@ -133,6 +139,8 @@ class ReachabilityKeeper:
         if has_moved:
             logger.info("The addresses of this host have changed")
             self._changed()
+        if has_moved or is_route:
+            self._moved()
         await self._map_if_needed()
         if self._mapper is not None and self._is_mapping and (has_moved or is_route):
             self._mapper.network_changed()

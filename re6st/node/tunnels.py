@@ -19,7 +19,7 @@ from re6st.config import NodeConfig
 from re6st.core.effects import AttachTunnel, CloseTunnel, DetachTunnel, DialTunnel, OfferTunnel
 from re6st.core.events import Event, TrafficCounted, TunnelCancelled, TunnelDown, TunnelUp
 from re6st.errors import LocalProtocolError, Re6stError
-from re6st.messages import Endpoint
+from re6st.messages import Endpoint, Transport
 from re6st.node.tasks import Tasks
 from re6st.peers import Peer
 from re6st.status import TunnelStatus
@@ -86,6 +86,13 @@ class Tunnel:
     cost: int = 0
     state: str = "opening"
 
+    @property
+    def established(self) -> str:
+        """How it came about, see :class:`re6st.status.TunnelStatus`."""
+        if self.remote is not None and self.remote.transport is Transport.TCP:
+            return "tcp"
+        return "mapped" if self.mapped else "direct"
+
     def status(self, now: float) -> TunnelStatus:
         """Return what there is to tell."""
         return TunnelStatus(
@@ -97,7 +104,7 @@ class Tunnel:
             interface=self.interface,
             driver=self.driver,
             remote=str(self.remote) if self.remote else "",
-            established="mapped" if self.mapped else "direct",
+            established=self.established,
             age=now - self.up_since if self.up_since else 0.0,
             received=self.received,
             sent=self.sent,
@@ -165,7 +172,7 @@ class TunnelOperator:
         tunnel.port = effect.port
         return tunnel
 
-    async def listen(self, tunnel: Tunnel, mtu: int) -> Listening:
+    async def listen(self, tunnel: Tunnel, mtu: int, transport: Transport = Transport.UDP) -> Listening:
         """Make our end of a tunnel that a peer asked for. Raises :class:`Re6stError`."""
         async with tunnel.lock:
             try:
@@ -173,7 +180,7 @@ class TunnelOperator:
                     raise LocalProtocolError("it was closed before it began")
                 key = await self._driver.prepare()
                 link = await self._prepare_link(tunnel, key, mtu)
-                await self._driver.listen(link, tunnel.port)
+                await self._driver.listen(link, tunnel.port, transport)
             except Re6stError as error:
                 self._forget(tunnel, str(error))
                 raise

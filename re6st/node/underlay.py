@@ -79,6 +79,14 @@ class Underlay:
 
 
 @dataclass(frozen=True, slots=True)
+class Listener:
+    """A port at which a tunnel's dialer is awaited."""
+
+    transport: Transport
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """How this node can be reached from outside."""
 
@@ -127,28 +135,27 @@ def assess(underlay: Underlay, port: int, mapping: Mapping | None, no_mapping: s
 
 def tunnel_endpoints(
     underlay: Underlay,
-    port: int,
+    listener: Listener,
     mapping: Mapping | None,
     *,
     local: Address,
     remote: Address,
     dialer: Iterable[Address] = (),
 ) -> tuple[Endpoint, ...]:
-    """Return where a dialer reaches our UDP ``port``, best first; empty when it cannot.
+    """Return where a dialer reaches our ``listener``, best first; empty when it cannot.
 
     Its request came from ``remote`` to our address ``local``; it publishes the addresses ``dialer``.
     Where a private source reached a private address of ours, both are in one LAN, and that way is proven.
     The same outside address suggests it: the LAN is the last candidate then, since few routers lead a
     connection from inside to their own outside address back in.
     """
+    transport, port = listener.transport, listener.port
     lan = [
-        Endpoint(Transport.UDP, str(one.address), port)
-        for one in underlay.private()
-        if one.address.version == 4
+        Endpoint(transport, str(one.address), port) for one in underlay.private() if one.address.version == 4
     ]
     through_overlay = local in underlay.network or remote in underlay.network
-    proven = [] if through_overlay else [Endpoint(Transport.UDP, str(local), port)]
-    everywhere = list(_everywhere(underlay, Transport.UDP, port, mapping))
+    proven = [] if through_overlay else [Endpoint(transport, str(local), port)]
+    everywhere = list(_everywhere(underlay, transport, port, mapping))
     is_direct = local.is_global or not remote.is_global
     candidates = [*proven, *everywhere] if is_direct else everywhere
     if underlay.external is not None and underlay.external in (remote, *dialer):

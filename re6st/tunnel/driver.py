@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Protocol
 
-from re6st.messages import Endpoint
+from re6st.messages import Endpoint, Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,8 @@ class Driver(Protocol):
     async def prepare(self) -> str:
         """Return a fresh key for one tunnel."""
 
-    async def listen(self, link: Link, port: int) -> None:
-        """Wait for the peer on the local ``port`` (all addresses).
+    async def listen(self, link: Link, port: int, transport: Transport = Transport.UDP) -> None:
+        """Wait for the peer on the local ``port`` (all addresses) of ``transport``.
 
         Raises :class:`re6st.errors.ChildError`, for example when the port is taken. When it returns, the
         peer may connect. Later failures are reported as :class:`Closed`.

@@ -24,6 +24,7 @@ _BUFFER = 2 * 1024 * 1024
 _PING = 10
 _PING_EXIT = 40
 _HANDSHAKE = 10
+_HANDSHAKE_BEFORE_TCP = 6
 _HANDSHAKE_OF_MANY = 4
 _STATIC_KEY_OCTETS = 256
 
@@ -84,7 +85,10 @@ def dialer_argv(
         address = ipaddress.ip_address(endpoint.address)
     except ValueError as error:
         raise ConfigError(f"{endpoint}: tunnels need an IP address, not a name") from error
-    patience = _HANDSHAKE if last else _HANDSHAKE_OF_MANY
+    patience = _HANDSHAKE_OF_MANY
+    if last:
+        # TCP is what is tried when nothing comes through over UDP.
+        patience = _HANDSHAKE if endpoint.transport is Transport.TCP else _HANDSHAKE_BEFORE_TCP
     if endpoint.transport is Transport.UDP:
         protocol = ["--proto", f"udp{address.version}", "--explicit-exit-notify", "1"]
     else:

@@ -91,3 +91,11 @@ def test_matrix_is_shown_with_round_trips_and_losses():
     rows = [line.split() for line in console.export_text().splitlines() if line.strip()]
     assert ["1", "anna", "·", "1.5", "1.5"] in rows
     assert ["3", "clara", "lost", "1.5", "·"] in rows
+
+
+def test_udp_is_blocked_and_allowed_by_a_table_of_its_own():
+    blocked, allowed = nat.udp_ruleset(blocked=True), nat.udp_ruleset(blocked=False)
+    assert blocked.startswith(allowed)
+    assert f"delete table inet {nat.UDP_TABLE}" in allowed
+    assert "l4proto udp drop" in blocked
+    assert "l4proto" not in allowed

@@ -6,7 +6,7 @@ import pytest
 
 from re6st.messages import Endpoint, Transport
 from re6st.node.addresses import HostAddress, unstable_addresses
-from re6st.node.underlay import OFFERED, PUBLISHED, Underlay, assess, tunnel_endpoints, usable
+from re6st.node.underlay import OFFERED, PUBLISHED, Listener, Underlay, assess, tunnel_endpoints, usable
 from re6st.node.underlay import dial_order as order
 from re6st.status import Reachability
 from re6st.upnp.mappings import Mapping
@@ -120,10 +120,10 @@ class TestAssess:
 
 
 class TestTunnelEndpoints:
-    def offer(self, below, held=None, *, local, remote, dialer=()):
+    def offer(self, below, held=None, *, local, remote, dialer=(), transport=Transport.UDP):
         return tunnel_endpoints(
             below,
-            4227,
+            Listener(transport, 4227),
             held,
             local=ip_address(local),
             remote=ip_address(remote),
@@ -163,6 +163,12 @@ class TestTunnelEndpoints:
             below, held, local="2600:42:0:1::1", remote="2600:42:0:2::1", dialer=["20.2.1.2"]
         )
         assert overlay == udp("20.2.1.2", "192.168.1.2")
+
+    def test_over_tcp_at_the_mapping_of_tcp(self):
+        held = mapping(Transport.TCP, 4227, 40000)
+        below = underlay(LAN, external=EXTERNAL)
+        found = self.offer(below, held, local="192.168.1.2", remote="20.5.5.5", transport=Transport.TCP)
+        assert found == tcp("20.2.1.2", port=40000)
 
     def test_overlay_addresses_are_no_endpoints(self):
         assert self.offer(underlay(LAN), local="2600:42:0:1::1", remote="2600:42:0:2::1") == ()
