@@ -267,8 +267,9 @@ class Api:
         began = time.monotonic()
         response = await handler(request)
         resource = request.match_info.route.resource
-        route = resource.canonical if resource is not None else "unknown"
-        self._metrics.count(request.method, route, response.status, time.monotonic() - began)
+        # What strangers make up must not become the name of a time series.
+        method, route = (request.method, resource.canonical) if resource is not None else ("other", "unknown")
+        self._metrics.count(method, route, response.status, time.monotonic() - began)
         return response
 
 
@@ -328,3 +329,5 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+    # Instead of the versions of Python and aiohttp.
+    response.headers["Server"] = "re6st-registry"

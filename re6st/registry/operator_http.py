@@ -271,13 +271,14 @@ class OperatorApi:
 
     async def authenticate(self, request: web.Request, scope: Scope) -> Operator:
         """Return the operator who is asking. Raises :class:`RegistryRefusedError`."""
-        check_attempts(self._attempts, request)
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         token = token.strip() if scheme.lower() == "bearer" else ""
         try:
             operator: Operator = await self._run(self._service.authenticate_operator, token[:256], scope)
         except RegistryRefusedError as error:
+            # Only who is wrong is slowed down: a guesser must not lock out the operator behind the same NAT.
             if token and error.code == "operator-token-invalid":
+                check_attempts(self._attempts, request)
                 self._attempts.count(request.remote, time.monotonic())
             raise
         return operator

@@ -97,7 +97,7 @@ def test_a_backup_while_others_write(state, tmp_path):
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        for number in range(5):
+        for number in range(3):
             before = len(made)
             back_up(state, tmp_path / f"backup{number}", ALICE)
             with Store.open(tmp_path / f"backup{number}") as copy:

@@ -262,6 +262,8 @@ async def test_streams_do_not_hold_up_the_end(tmp_path, session):
 async def test_metrics(registry, asker, tmp_path):
     await join(registry, tmp_path / "1", "attic")
     ask = asker("read")
+    await ask("PROPFIND", "/nodes", status=405)
+    await ask("PROPFIND", "/nothing", status=404)
     async with ask.session.get(
         registry.url + "/metrics",
         headers={"Authorization": f"Bearer {ask.token}"},
@@ -277,6 +279,9 @@ async def test_metrics(registry, asker, tmp_path):
     }
     assert samples["re6st_registry_nodes", "active"] == 1
     assert samples["re6st_registry_requests_total", "POST", "/v1/enrolments", "201"] == 1
+    assert samples["re6st_registry_requests_total", "other", "unknown", "405"] == 1
+    assert samples["re6st_registry_requests_total", "other", "unknown", "404"] == 1
+    assert "PROPFIND" not in text
     assert samples["re6st_registry_parameters_version",] == 2
     assert samples["re6st_registry_database_bytes",] > 4096
     async with ask.session.get(
@@ -296,7 +301,10 @@ async def test_who_guesses_is_slowed_down(registry, asker, tmp_path):
     problem = await stranger("POST", "/v1/enrolments", body, 429)
     assert problem["type"] == "too-many-requests"
     assert int(stranger.headers["Retry-After"]) > 0
-    await asker("read").refused("too-many-requests", 429, "GET", "/nodes")
+    stranger.token = "x" * 43
+    await stranger.refused("too-many-requests", 429, "GET", "/nodes")
+    # Who has a token is not locked out by others behind the same address.
+    await asker("read")("GET", "/nodes")
 
 
 async def test_security_headers(registry, asker):
@@ -307,6 +315,7 @@ async def test_security_headers(registry, asker):
         assert ask.headers["X-Content-Type-Options"] == "nosniff"
         assert "default-src 'none'" in ask.headers["Content-Security-Policy"]
         assert ask.headers["Cache-Control"] == "no-store"
+        assert ask.headers["Server"] == "re6st-registry"
 
 
 # -- fuzzing --------------------------------------------------------------------------------------------
