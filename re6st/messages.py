@@ -69,8 +69,11 @@ class SignedDocument(Message, frozen=True, kw_only=True):
     signature: Annotated[bytes, Meta(max_length=128)]
 
 
-class NetworkParameters(Message, frozen=True, kw_only=True):
-    """Settings of the whole network, signed by the CA (context ``parameters``)."""
+class NetworkParameters(Message, frozen=True, kw_only=True, omit_defaults=False):
+    """Settings of the whole network, signed by the CA (context ``parameters``).
+
+    All values are written, so that a signed document means the same to software with other defaults.
+    """
 
     version: Version
     network: Text
