@@ -9,7 +9,7 @@ ARGS ?=
 # Fast tests first: what is broken shows early.
 TESTS := $(wildcard tests/unit tests/sim tests/component tests/lab)
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install install-development demo test check format bench clean
 
 help:
 	@echo "make demo    a mesh of nine nodes in a lab internet on this machine (ARGS=--once: take it down again)"
@@ -17,30 +17,42 @@ help:
 	@echo "make check   linters, type checker, import contracts"
 	@echo "make bench   measurements (ARGS: for example ARGS='join --json join.json')"
 	@echo "make format  format the sources"
-	@echo "make install what the above need: Debian packages and $(VENV)"
+	@echo "make install what demo and bench need: Debian packages and $(VENV); install-development: the rest"
 	@echo "make clean   remove what was generated, $(VENV) included"
 
 # Stamps tell what is done already, so that a repeated run costs nothing.
 PACKAGES_STAMP := build/packages.stamp
+TEST_PACKAGES_STAMP := build/test-packages.stamp
 VENV_STAMP := $(VENV)/installed.stamp
+DEVELOPMENT_STAMP := $(VENV)/development.stamp
 
 install: $(VENV_STAMP)
+
+install-development: $(DEVELOPMENT_STAMP)
 
 $(PACKAGES_STAMP): tools/install-packages
 	tools/install-packages
 	@mkdir -p $(@D) && touch $@
 
-$(VENV_STAMP): $(PACKAGES_STAMP) requirements.txt requirements-development.txt pyproject.toml tools/make-venv
-	tools/make-venv $(VENV) $(PYTHON)
+$(TEST_PACKAGES_STAMP): tools/install-packages
+	tools/install-packages --tests
+	@mkdir -p $(@D) && touch $@
+
+$(VENV_STAMP): $(PACKAGES_STAMP) requirements.txt pyproject.toml tools/make-venv
+	tools/make-venv $(VENV) $(PYTHON) requirements.txt
+	@touch $@
+
+$(DEVELOPMENT_STAMP): $(VENV_STAMP) $(TEST_PACKAGES_STAMP) requirements-development.txt
+	tools/make-venv $(VENV) $(PYTHON) requirements.txt requirements-development.txt
 	@touch $@
 
 demo: install
 	$(BIN)/re6st-lab demo $(ARGS)
 
-test: install
+test: install-development
 	$(BIN)/pytest $(TESTS) $(ARGS)
 
-check: install
+check: install-development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -50,7 +62,7 @@ check: install
 bench: install
 	$(BIN)/re6st-lab bench $(ARGS)
 
-format: install
+format: install-development
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
