@@ -17,6 +17,8 @@ class Timer(enum.Enum):
     """Per handle: the tunnel must have changed its state by now."""
     SLOT = "slot"
     """Per slot: it is taken for quiet now."""
+    ADMISSION = "admission"
+    """A request has waited too long for its answer."""
     DIAL = "dial"
     ROTATE = "rotate"
     GOSSIP = "gossip"

@@ -115,6 +115,7 @@ class NodeCore:
         """
         self._context.now = now
         self._stopping = True
+        self._admission.refuse_waiting("this node stops")
         for tunnel in self._tunnels:
             self._tunnels.end(tunnel, "this node stops", notify=True)
         self._store()
@@ -176,6 +177,7 @@ class NodeCore:
 
     def _conclude(self) -> list[Effect]:
         if not self._stopping:
+            self._admission.resume()
             self._dialling.pursue(self._rotation.wanted)
             if self._dialling.exhausted and self._tunnels.isolated:
                 self._registration.lonely()
@@ -196,6 +198,8 @@ class NodeCore:
                 self._on_tunnel_deadline(number)
             case Timer.SLOT:
                 self._tunnels.quiet(number)
+            case Timer.ADMISSION:
+                self._admission.resume()
             case Timer.DIAL:
                 self._dialling.wake()
             case Timer.ROTATE:
@@ -354,6 +358,7 @@ class NodeCore:
 
     def _on_up(self, tunnel: Tunnel) -> None:
         self._transports.came_up(tunnel)
+        self._admission.came_up(tunnel)
         if tunnel.outgoing:
             self._dialling.succeeded(tunnel.peer)
         self._gossip.tunnel_up()

@@ -123,6 +123,12 @@ class TunnelTable:
         """Return the tunnels to the owner of ``prefix`` that are up or may come up."""
         return [tunnel for tunnel in self._by_peer.get(prefix, ()) if tunnel.life.live]
 
+    def leaving(self, prefix: IPv6Network) -> list[Tunnel]:
+        """Return the tunnels dialled by the owner of ``prefix`` that were ended and still have their port."""
+        return [
+            tunnel for tunnel in self._by_peer.get(prefix, ()) if not tunnel.outgoing and not tunnel.life.live
+        ]
+
     def connected(self, prefix: IPv6Network) -> bool:
         """Whether there is a tunnel, or an attempt at one, to the owner of ``prefix``."""
         return any(tunnel.life.live for tunnel in self._by_peer.get(prefix, ()))

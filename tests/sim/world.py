@@ -319,11 +319,14 @@ class World:
             isolated=effect.isolated,
         )
 
+        def answered() -> None:
+            assert number not in self._requests, "an event TunnelRequested got no answer"
+
         def arrive() -> None:
             self._requests[number] = request
             self.report(listener, ev.PeersLearned((event.peer,), ev.Source.DIRECT))
             self.report(listener, event)
-            assert number not in self._requests, "an event TunnelRequested got no answer"
+            self.later(node.settings.request_timeout, self._if_running(listener, answered))
 
         self.later(self.delay(), self._if_running(listener, arrive))
 
