@@ -1,15 +1,19 @@
 """Carries out what the core wants done with tunnels: interface, driver, routing daemon, port mapping.
 
 Each tunnel has one lock, so that its effects are carried out one after the other and in the order in
-which the core asked; those of different tunnels run side by side.
+which the core asked; those of different tunnels run side by side. Each interface has another one, for its
+link: a tunnel whose driver has ended is forgotten while it is being attached, but its detachment still
+comes after that, and an attachment that comes too late does nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
@@ -150,6 +154,7 @@ class TunnelOperator:
         self._ended = ended
         self._cancel_at_peer = cancel_at_peer
         self._tunnels: dict[int, Tunnel] = {}
+        self._links: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         driver.set_listener(self._on_driver_event)
 
     def tunnels(self) -> list[Tunnel]:
@@ -209,10 +214,12 @@ class TunnelOperator:
             self._tasks.spawn(self._attach(tunnel), f"attach the tunnel to {tunnel.peer.name}")
 
     async def _attach(self, tunnel: Tunnel) -> None:
-        async with tunnel.lock:
+        async with tunnel.lock, self._links[tunnel.interface]:
             if tunnel.number in self._tunnels:
                 await self._routing.attach(tunnel.interface, tunnel.cost, tunnel.peer.prefix)
+            if tunnel.number in self._tunnels:
                 await self._interfaces.set_link(tunnel.interface, up=True)
+            if tunnel.number in self._tunnels:
                 self._watch.watch(tunnel.number, tunnel.interface)
                 self._set_state(tunnel, "up")
 
@@ -223,7 +230,7 @@ class TunnelOperator:
         self._tasks.spawn(self._detach(tunnel, interface), f"detach {interface}")
 
     async def _detach(self, tunnel: Tunnel | None, interface: str) -> None:
-        async with tunnel.lock if tunnel else asyncio.Lock():
+        async with tunnel.lock if tunnel else contextlib.nullcontext(), self._links[interface]:
             if tunnel is not None:
                 self._watch.forget(tunnel.number, interface)
             await self._interfaces.set_link(interface, up=False)

@@ -1,0 +1,89 @@
+"""Attaching and detaching a tunnel whose driver ends in the middle of it."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import IPv6Network
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from test_node_core import peer
+
+from re6st.core.effects import AttachTunnel, DetachTunnel, OfferTunnel
+from re6st.node.tunnels import TunnelOperator
+from re6st.tunnel.driver import Closed
+
+
+class Rig:
+    """A tunnel operator in whose surroundings each step waits until it is let go on."""
+
+    def __init__(self, hold: str) -> None:
+        self.hold = hold
+        self.held, self.go_on = asyncio.Event(), asyncio.Event()
+        self.links: dict[str, bool] = {}
+        self.watched: set[int] = set()
+        self.tasks: list[asyncio.Task[None]] = []
+        driver = SimpleNamespace(name="openvpn", set_listener=lambda report: setattr(self, "tell", report))
+        config = SimpleNamespace(interface=lambda slot: f"re6st{slot}")
+        self.tell: Any = None
+        self.operator = TunnelOperator(
+            *cast("tuple[Any, Any]", (config, driver)),
+            interfaces=self,
+            routing=cast("Any", SimpleNamespace(attach=self.attach, detach=lambda interface: None)),
+            watch=cast("Any", SimpleNamespace(watch=self.watch, forget=self.forget)),
+            tasks=cast("Any", SimpleNamespace(spawn=self.spawn)),
+            report=lambda event: None,
+            ended=lambda tunnel: None,
+            cancel_at_peer=lambda peer, name: None,
+        )
+
+    def spawn(self, work: Any, name: str) -> None:
+        self.tasks.append(asyncio.create_task(work, name=name))
+
+    def watch(self, tunnel: int, interface: str) -> None:
+        self.watched.add(tunnel)
+
+    def forget(self, tunnel: int, interface: str) -> None:
+        self.watched.discard(tunnel)
+
+    async def _pass(self, step: str) -> None:
+        if step == self.hold:
+            self.held.set()
+            await self.go_on.wait()
+
+    async def attach(self, interface: str, cost: int, peer: IPv6Network | None = None) -> None:
+        await self._pass("attach")
+
+    async def ensure_tun(self, name: str, *, mtu: int, alias: str) -> None:
+        self.links[name] = False
+
+    async def set_link(self, name: str, *, up: bool) -> None:
+        if up:
+            await self._pass("up")
+        self.links[name] = up
+
+
+@pytest.mark.parametrize("hold", ["attach", "up"])
+async def test_the_link_of_a_tunnel_that_ends_while_it_is_attached_is_down(hold: str) -> None:
+    rig = Rig(hold)
+    rig.operator.expect(OfferTunnel(1, 1, peer(7), 3, 4227, 1280))
+    rig.operator.attach(AttachTunnel(1, 3, peer(7), 70))
+    await rig.held.wait()
+    rig.tell(Closed(1, "ping timeout", crashed=False))
+    rig.operator.detach(DetachTunnel(1, 3))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    rig.go_on.set()
+    await asyncio.gather(*rig.tasks)
+    assert rig.links == {"re6st3": False}
+    assert not rig.watched
+
+
+async def test_a_tunnel_that_stays_is_up_and_watched() -> None:
+    rig = Rig("nothing")
+    rig.operator.expect(OfferTunnel(1, 1, peer(7), 3, 4227, 1280))
+    rig.operator.attach(AttachTunnel(1, 3, peer(7), 70))
+    await asyncio.gather(*rig.tasks)
+    assert rig.links == {"re6st3": True}
+    assert rig.watched == {1}
