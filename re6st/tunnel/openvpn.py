@@ -26,6 +26,7 @@ _PING_EXIT = 40
 _HANDSHAKE = 10
 _HANDSHAKE_BEFORE_TCP = 6
 _HANDSHAKE_OF_MANY = 4
+_HANDSHAKES = 14  # all together: less than a tunnel may take to open
 _STATIC_KEY_OCTETS = 256
 
 
@@ -74,10 +75,28 @@ def listener_argv(
     ]
 
 
+def share_patience(transports: Sequence[Transport]) -> list[int]:
+    """Return how many seconds to try each of several endpoints, in their order; 1 at least.
+
+    The sum is bounded by the time that a tunnel may take to open, for up to 14 endpoints, so that each is
+    tried. The last one has the time that the others leave.
+    """
+    patience: list[int] = []
+    for number, transport in enumerate(transports, 1):
+        left = _HANDSHAKES - sum(patience)
+        if number < len(transports):
+            most, share = _HANDSHAKE_OF_MANY, left // (len(transports) - number + 1)
+        else:
+            # TCP is what is tried when nothing comes through over UDP.
+            most, share = (_HANDSHAKE if transport is Transport.TCP else _HANDSHAKE_BEFORE_TCP), left
+        patience.append(max(1, min(most, share)))
+    return patience
+
+
 def dialer_argv(
-    link: Link, endpoint: Endpoint, credentials: Credentials, files: TunnelFiles, *, last: bool = True
+    link: Link, endpoint: Endpoint, credentials: Credentials, files: TunnelFiles, patience: int | None = None
 ) -> list[str]:
-    """Return how to run the end that connects to ``endpoint``, with less patience if it is not the last.
+    """Return how to run the end that connects to ``endpoint``, trying for ``patience`` seconds.
 
     Raises :class:`ConfigError` when its address is no IP address.
     """
@@ -85,10 +104,8 @@ def dialer_argv(
         address = ipaddress.ip_address(endpoint.address)
     except ValueError as error:
         raise ConfigError(f"{endpoint}: tunnels need an IP address, not a name") from error
-    patience = _HANDSHAKE_OF_MANY
-    if last:
-        # TCP is what is tried when nothing comes through over UDP.
-        patience = _HANDSHAKE if endpoint.transport is Transport.TCP else _HANDSHAKE_BEFORE_TCP
+    if patience is None:
+        (patience,) = share_patience([endpoint.transport])
     if endpoint.transport is Transport.UDP:
         protocol = ["--proto", f"udp{address.version}", "--explicit-exit-notify", "1"]
     else:

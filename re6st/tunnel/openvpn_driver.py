@@ -71,9 +71,9 @@ class OpenVpnDriver:
             raise ConfigError(f"{link.peer_name} has no endpoint to dial")
         files = self._files(link)
         attempts = []
-        for number, endpoint in enumerate(endpoints, 1):
-            last = number == len(endpoints)
-            argv = openvpn.dialer_argv(link, endpoint, self._credentials, files, last=last)
+        shares = openvpn.share_patience([endpoint.transport for endpoint in endpoints])
+        for endpoint, patience in zip(endpoints, shares, strict=True):
+            argv = openvpn.dialer_argv(link, endpoint, self._credentials, files, patience)
             attempts.append(Attempt(argv, endpoint.transport))
         await self._open(link, files, attempts)
 

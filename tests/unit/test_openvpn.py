@@ -78,6 +78,19 @@ def test_a_dialer_uses_the_family_and_transport_of_the_endpoint(endpoint: Endpoi
     assert ("--explicit-exit-notify" in argv) == (endpoint.transport is Transport.UDP)
 
 
+@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize("count", range(1, 9))
+def test_each_endpoint_is_tried_within_the_time_that_a_tunnel_may_take_to_open(
+    count: int, transport: Transport
+) -> None:
+    shares = openvpn.share_patience([transport] * count)
+    assert len(shares) == count
+    assert min(shares) >= 1
+    assert sum(shares) < 15
+    argv = openvpn.dialer_argv(LINK, Endpoint(transport, "192.0.2.1", 4227), CREDENTIALS, FILES, shares[0])
+    assert option(argv, "--hand-window") == option(argv, "--connect-timeout") == [str(shares[0])]
+
+
 @pytest.mark.parametrize("address", ["example.org", "--up", "1.2.3.4 5", ""])
 def test_only_addresses_are_dialled(address: str) -> None:
     with pytest.raises(ConfigError, match="need an IP address"):
