@@ -44,6 +44,8 @@ class RegistryOperation(enum.Enum):
     """Ask for random peer records."""
     RENEW = "renew"
     """Ask for a fresh certificate."""
+    VERSIONS = "tell its versions"
+    """Ask which versions of the signed documents are in force."""
 
 
 @dataclass(frozen=True, slots=True)

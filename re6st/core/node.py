@@ -80,7 +80,7 @@ class NodeCore:
         self._rotation = Rotation(context, tunnels)
         self._gossip = Gossip(context, book, tunnels)
         self._documents = Documents(context, self.peer)
-        self._registration = Registration(context)
+        self._registration = Registration(context, known_peers=lambda: len(book))
         self._validity = Validity(context, book, tunnels)
         self._own_endpoints: tuple[Endpoint, ...] = ()
         self._stopping = False

@@ -97,6 +97,11 @@ class CoreSettings:
     sample_delay: tuple[float, float] = (4.0, 43_200.0)
     """First and longest wait between samples otherwise; doubles in between."""
 
+    versions_interval: float = 12.0
+    """Between questions of any node of the network for the versions of signed documents."""
+    versions_bounds: tuple[float, float] = (60.0, 3600.0)
+    """Shortest and longest mean time between such questions of one node."""
+
     sweep_interval: float = 30.0
     """Certificates are compared with the wall clock so often."""
     certificate_margin: float = 3600.0

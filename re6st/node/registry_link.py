@@ -89,9 +89,11 @@ class RegistryLink:
                 case RegistryOperation.PUBLISH:
                     await self._client().publish(self._own.signed)
                 case RegistryOperation.SAMPLE:
-                    await self._sample()
+                    await self._sample(SAMPLE)
                 case RegistryOperation.RENEW:
                     await self._renew()
+                case RegistryOperation.VERSIONS:
+                    await self._sample(1)  # the smallest answer that tells them
         except Re6stError as error:
             self._note(str(error), reachable=isinstance(error, RegistryRefusedError))
             logger.warning("The registry did not %s: %s", operation.value, error)
@@ -101,8 +103,8 @@ class RegistryLink:
         self._note("reachable", reachable=True)
         self._report(RegistryAnswered(operation))
 
-    async def _sample(self) -> None:
-        answer = await self._client().sample(SAMPLE)
+    async def _sample(self, count: int) -> None:
+        answer = await self._client().sample(count)
         peers = self._verifier.open_all(answer.peers)
         if peers:
             self._report(PeersLearned(peers, Source.REGISTRY))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from world import Nat, World, mixed
+from world import Nat, SimNode, World, mixed
 
 from re6st.core.events import Document, OwnCertificateChanged, RegistryOperation, RevocationsAccepted
 from re6st.messages import NetworkParameters
@@ -182,6 +182,40 @@ def test_revocations_flood_the_network_and_cut_the_revoked_off() -> None:
     assert all(node.core.is_revoked(revoked.serial) for node in others)
     assert not any(revoked in link for link in world.links())
     assert all(node.core.peer(revoked.prefix) is None for node in others)
+
+
+def test_what_only_the_registry_knows_reaches_everybody_soon() -> None:
+    world = settled_world(100, 12)
+    times = []
+    for revoked in world.nodes[10:13]:
+        world.run(world.random.uniform(20, 100))
+        world.revoke(revoked)
+        others = [node for node in world.living if node is not revoked]
+
+        def informed(revoked: SimNode = revoked, others: list[SimNode] = others) -> float:
+            return sum(node.core.is_revoked(revoked.serial) for node in others) / len(others)
+
+        times.append(world.run_until(lambda informed=informed: informed() > 0, 60))
+        world.run_until(lambda informed=informed: informed() >= 0.99, 150)
+    assert sorted(times)[len(times) // 2] <= 30
+
+
+@pytest.mark.parametrize(("count", "least", "most"), [(3, 45, 75), (10, 65, 135)])
+def test_the_registry_is_asked_for_versions_about_as_often_by_networks_of_any_size(
+    count: int, least: int, most: int
+) -> None:
+    world = settled_world(count, 13, 0.0)
+    before = world.registry_calls[RegistryOperation.VERSIONS]
+    world.run(1200)
+    assert least <= world.registry_calls[RegistryOperation.VERSIONS] - before <= most
+
+
+def test_a_registry_that_is_down_is_not_asked_more_often_for_versions() -> None:
+    world = settled_world(10, 14, 0.0)
+    world.registry_up = False
+    world.registry_calls.clear()
+    world.run(1200)
+    assert world.registry_calls[RegistryOperation.VERSIONS] <= 1200 / 12 * 1.3
 
 
 def test_rotation_renews_tunnels_and_never_lets_go_first() -> None:

@@ -484,6 +484,8 @@ class World:
                     self.report(node, ev.PeersLearned(tuple(drawn), ev.Source.REGISTRY))
                 case ev.RegistryOperation.RENEW:
                     self.renew(node)
+                case ev.RegistryOperation.VERSIONS:
+                    pass  # each answer tells them
             for document, version in self.versions.items():
                 if version > node.versions[document]:
                     self.report(node, ev.VersionSeen(None, document, version))
