@@ -85,6 +85,8 @@ class Transports:
         memory.failures += 1
         self._postpone(memory)
         logger.info("No tunnel over UDP to %s, which answers over TCP", tunnel.peer.name)
+        if tunnel.replacing:
+            self.sweep()
         return not self._tunnels.connected(tunnel.peer.prefix)
 
     def came_up(self, tunnel: Tunnel) -> None:
@@ -124,14 +126,15 @@ class Transports:
                 return
 
     def _suspect(self, peer: Peer) -> None:
+        is_known = peer.prefix in self._memories
         memory = self._remember(peer)
-        if memory.failures:
+        if not is_known:
+            self._postpone(memory)
+        elif memory.failures:
             was_blocked = self.blocked
             self._suspects.add(peer.prefix)
             if self.blocked and not was_blocked:
                 logger.warning("UDP seems to be blocked here: tunnels are made over TCP, which is slower")
-        else:
-            self._postpone(memory)
 
     def _remember(self, peer: Peer) -> Memory:
         memory = self._memories.pop(peer.prefix, None) or Memory()

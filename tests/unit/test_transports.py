@@ -98,6 +98,18 @@ def test_a_retry_that_fails_changes_nothing_and_comes_later_next_time() -> None:
     assert bench.wait_for(fx.RequestTunnel, 3 * RETRY).transport is UDP
 
 
+def test_a_retry_that_fails_does_not_keep_the_others_from_theirs() -> None:
+    bench = Bench()
+    fall_back(bench, 1)
+    fall_back(bench, 2)
+    first = only(bench.report(ev.NetworkChanged()), fx.RequestTunnel)
+    bench.offer(first.tunnel, int(first.peer.name[1:]))
+    second = only(bench.report(ev.TunnelDown(first.tunnel, "no answer")), fx.RequestTunnel)
+    assert {first.peer.name, second.peer.name} == {"n1", "n2"}
+    bench.offer(second.tunnel, int(second.peer.name[1:]))
+    assert not every(bench.report(ev.TunnelDown(second.tunnel, "no answer")), fx.RequestTunnel)
+
+
 def test_udp_is_tried_at_once_in_another_place_one_peer_after_the_other() -> None:
     bench = Bench()
     fall_back(bench, 1)
@@ -107,6 +119,15 @@ def test_udp_is_tried_at_once_in_another_place_one_peer_after_the_other() -> Non
     second = only(succeed(bench, first, number), fx.RequestTunnel)
     assert {first.peer.name, second.peer.name} == {"n1", "n2"}
     assert first.transport is second.transport is UDP
+
+
+def test_a_tunnel_over_tcp_that_was_asked_for_in_the_place_before_is_tried_over_udp_soon() -> None:
+    bench = Bench()
+    fail(bench, only(bench.learn(peer(1)), fx.RequestTunnel), 1)
+    request = bench.wait_for(fx.RequestTunnel, 2)
+    bench.report(ev.NetworkChanged())
+    succeed(bench, request, 1)
+    assert bench.wait_for(fx.RequestTunnel, 60).transport is UDP
 
 
 def test_a_listener_keeps_its_tunnel_over_tcp_until_the_one_over_udp_is_up() -> None:
