@@ -194,6 +194,26 @@ class Gossip(Message, frozen=True, kw_only=True):
     revocations_version: Version = 0
 
 
+class ReachabilityRequest(Message, frozen=True, kw_only=True):
+    """``POST /v1/reachability``: try the endpoints of the caller's record."""
+
+    record: SignedPeerRecord
+    """The caller's own."""
+
+
+class EndpointResult(Message, frozen=True, kw_only=True):
+    """Whether the caller was found at one of its endpoints."""
+
+    endpoint: Endpoint
+    reached: bool
+
+
+class ReachabilityAnswer(Message, frozen=True, kw_only=True):
+    """What was tried; nothing, when no endpoint can be tried from here or there were too many requests."""
+
+    results: Annotated[tuple[EndpointResult, ...], Meta(max_length=16)] = ()
+
+
 # -- registry API ---------------------------------------------------------------------------------------
 
 

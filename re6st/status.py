@@ -1,8 +1,9 @@
 """What a running node tells about itself through its status socket.
 
 The daemon serves HTTP on a unix socket ``status.sock`` in its runtime directory: ``GET /v1/status``
-(:class:`NodeStatus`), ``/v1/peers`` (list of :class:`PeerStatus`), ``/v1/tunnels``, ``/v1/routes`` and
-``/metrics``. The command line and the lab read it with :func:`fetch`.
+(:class:`NodeStatus`), ``/v1/peers`` (list of :class:`PeerStatus`), ``/v1/tunnels``, ``/v1/routes``,
+``/v1/outside`` (:class:`OutsideStatus`; takes seconds, peers are asked) and ``/metrics``. The command line
+and the lab read it with :func:`fetch`.
 """
 
 from __future__ import annotations
@@ -102,6 +103,17 @@ class MappingStatus(Struct, frozen=True, kw_only=True):
     state: str
     reason: str
     """Why it is not there, empty if it is."""
+
+
+class OutsideStatus(Struct, frozen=True, kw_only=True):
+    """What a peer found when it tried to reach the node at its published endpoints."""
+
+    tester: str = ""
+    """Name of the peer, empty if nobody has tried."""
+    reached: list[str] = []
+    unreached: list[str] = []
+    reason: str = ""
+    """Why nobody has tried."""
 
 
 class NodeStatus(Struct, frozen=True, kw_only=True):

@@ -195,6 +195,29 @@ def routes(instance: Instance, as_json: bool) -> None:
 
 
 @main.command()
+@json_option
+@click.pass_context
+def doctor(context: click.Context, as_json: bool) -> None:
+    """Check in order what can go wrong, and say what to do; exit 1 if something has failed."""
+    from re6st.node.doctor import Verdict
+    from re6st.node.examination import examine
+
+    findings = []
+    for finding in examine(context.obj.load):
+        findings.append(finding)
+        if not as_json:
+            click.echo(f"{finding.verdict.value:8} {finding.check}: {finding.detail}")
+            if finding.remedy:
+                click.echo(f"{'':8}   -> {finding.remedy}")
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(findings), indent=2).decode())
+    if any(finding.verdict is Verdict.FAILED for finding in findings):
+        context.exit(FAILURE)
+
+
+@main.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="Remove the keys even if the registry cannot be told.")
 @click.pass_obj

@@ -23,6 +23,8 @@ from re6st.messages import (
     Endpoint,
     Gossip,
     Problem,
+    ReachabilityAnswer,
+    ReachabilityRequest,
     SignedDocument,
     Transport,
     TunnelOffer,
@@ -111,6 +113,17 @@ class ControlClient:
         where = endpoints or [self.overlay_endpoint(peer)]
         status, body = await self._first(peer, where, "POST", "/v1/gossip", encode(gossip))
         return _expect(peer, status, body, Gossip)
+
+    async def request_reachability(
+        self, peer: Peer, endpoints: Sequence[Endpoint], request: ReachabilityRequest
+    ) -> ReachabilityAnswer:
+        """Have ``peer`` try whether this node is reached. Raises as above."""
+        status, body = await self._first(peer, endpoints, "POST", "/v1/reachability", encode(request))
+        return _expect(peer, status, body, ReachabilityAnswer)
+
+    async def greet(self, peer: Peer, endpoint: Endpoint) -> None:
+        """See that ``peer`` itself serves the control API at ``endpoint``. Raises as above."""
+        await self._ask(peer, endpoint, "GET", f"/v1/{Document.PARAMETERS.value}", b"")
 
     async def fetch_document(self, peer: Peer, document: Document) -> SignedDocument:
         """Return the document that ``peer`` holds. Raises as above."""

@@ -3,6 +3,7 @@
     POST   /v1/tunnels          ask for a tunnel           TunnelRequest -> TunnelOffer, 409 TunnelRefusal
     DELETE /v1/tunnels/<name>   end one
     POST   /v1/gossip           exchange peer records      Gossip -> Gossip
+    POST   /v1/reachability     am I reached from there?   ReachabilityRequest -> ReachabilityAnswer
     GET    /v1/parameters       network parameters         -> SignedDocument
     GET    /v1/revocations      revocations                -> SignedDocument
 
@@ -31,6 +32,8 @@ from re6st.messages import (
     Gossip,
     Message,
     Problem,
+    ReachabilityAnswer,
+    ReachabilityRequest,
     SignedDocument,
     TunnelOffer,
     TunnelRefusal,
@@ -69,6 +72,11 @@ class ControlService(Protocol):
 
     def gossip_received(self, caller: NodeCertificate, gossip: Gossip) -> Gossip:
         """Take the caller's records and return some of ours."""
+
+    async def reachability_requested(
+        self, caller: NodeCertificate, request: ReachabilityRequest
+    ) -> ReachabilityAnswer:
+        """Say whether ``caller`` is reached at its endpoints."""
 
     def document(self, document: Document) -> SignedDocument | None:
         """Return the signed document we hold."""
@@ -112,6 +120,7 @@ class ControlServer:
                 web.post("/v1/tunnels", self._post_tunnel),
                 web.delete("/v1/tunnels/{name}", self._delete_tunnel),
                 web.post("/v1/gossip", self._post_gossip),
+                web.post("/v1/reachability", self._post_reachability),
                 web.get("/v1/parameters", self._get_parameters),
                 web.get("/v1/revocations", self._get_revocations),
             ]
@@ -166,6 +175,10 @@ class ControlServer:
 
     async def _post_gossip(self, request: web.Request) -> web.Response:
         return _answer(self._service.gossip_received(request[CALLER], decode(await request.read(), Gossip)))
+
+    async def _post_reachability(self, request: web.Request) -> web.Response:
+        message = decode(await request.read(), ReachabilityRequest)
+        return _answer(await self._service.reachability_requested(request[CALLER], message))
 
     async def _get_parameters(self, request: web.Request) -> web.Response:
         return self._document(Document.PARAMETERS)

@@ -47,6 +47,8 @@ from re6st.messages import (
     PROTOCOL_VERSION,
     Endpoint,
     Gossip,
+    ReachabilityAnswer,
+    ReachabilityRequest,
     RefusalReason,
     SignedDocument,
     SignedPeerRecord,
@@ -56,6 +58,7 @@ from re6st.messages import (
 )
 from re6st.node.control_client import ControlClient
 from re6st.node.documents import Documents
+from re6st.node.outside import OutsideTester
 from re6st.node.own_record import OwnRecord
 from re6st.node.tasks import Tasks
 from re6st.node.tunnels import Tunnel, TunnelOperator
@@ -118,6 +121,7 @@ class Correspondence:
         tasks: Tasks,
         report: Callable[[Event], None],
         sample: Callable[[int], tuple[Peer, ...]],
+        outside: OutsideTester,
     ) -> None:
         """Report to the core through ``report``; ``sample`` draws random peers from its address book."""
         self._config = config
@@ -130,6 +134,7 @@ class Correspondence:
         self._tasks = tasks
         self._report = report
         self._sample = sample
+        self._outside = outside
         self._pending: dict[int, Pending] = {}
         self._last_request = 0
         self._requests: set[int] = set()
@@ -182,6 +187,12 @@ class Correspondence:
         """Take the caller's records and return some of ours."""
         self._take_gossip(caller, gossip)
         return self._gossip(self._sample(SAMPLE))
+
+    async def reachability_requested(
+        self, caller: NodeCertificate, request: ReachabilityRequest
+    ) -> ReachabilityAnswer:
+        """Say whether ``caller`` is reached at its endpoints."""
+        return await self._outside.test(self._open_own(caller, request.record))
 
     def document(self, document: Document) -> SignedDocument | None:
         """Return the signed document we hold."""

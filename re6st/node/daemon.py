@@ -68,6 +68,7 @@ from re6st.node.host import Host
 from re6st.node.liveness_monitor import LivenessMonitor
 from re6st.node.netlink import Kernel
 from re6st.node.observation import Observation
+from re6st.node.outside import OutsideTester
 from re6st.node.own_record import OwnRecord
 from re6st.node.reachability import ReachabilityKeeper
 from re6st.node.registry_link import RegistryLink
@@ -76,6 +77,7 @@ from re6st.node.tasks import Tasks
 from re6st.node.tunnels import Tunnel, TunnelOperator
 from re6st.node.verifier import Verifier
 from re6st.notify import notify
+from re6st.peers import Peer
 from re6st.routing.babeld import Babeld
 from re6st.routing.configuration import BabelConfiguration
 from re6st.routing.table import Change, InterfaceQuiet
@@ -141,6 +143,7 @@ class Daemon:
         return NodeCore(settings, random.SystemRandom())
 
     def _make_adapters(self) -> None:
+        outside = OutsideTester(self._client, self._reachability, self._own, self._testers)
         self._correspondence = Correspondence(
             config=self._config,
             boot_id=self._boot_id,
@@ -152,6 +155,7 @@ class Daemon:
             tasks=self._tasks,
             report=self._report,
             sample=self._core.sample_peers,
+            outside=outside,
         )
         prefix = self._credentials.certificate.prefix
         self._babeld = Babeld(
@@ -199,8 +203,14 @@ class Daemon:
             babeld=self._babeld,
             reachability=self._reachability,
             registry=self._registry,
+            outside=outside,
         )
         self._status_server = StatusServer(observation, self._config.runtime_directory)
+
+    def _testers(self) -> list[Peer]:
+        """Return whom this node can ask to test it, neighbours first."""
+        known = sorted(self._core.peers(), key=lambda entry: (not entry.connected, entry.failures))
+        return [entry.peer for entry in known]
 
     # -- effects and events -----------------------------------------------------------------------------
 

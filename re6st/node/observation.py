@@ -11,11 +11,12 @@ import re6st
 from re6st.core import NodeCore
 from re6st.node.credentials import Credentials
 from re6st.node.documents import Documents
+from re6st.node.outside import OutsideTester
 from re6st.node.reachability import ReachabilityKeeper
 from re6st.node.registry_link import RegistryLink
 from re6st.node.tunnels import TunnelOperator
 from re6st.routing.babeld import Babeld
-from re6st.status import NodeStatus, PeerStatus, RouteStatus, TunnelStatus
+from re6st.status import NodeStatus, OutsideStatus, PeerStatus, RouteStatus, TunnelStatus
 
 
 class Observation:
@@ -31,6 +32,7 @@ class Observation:
         babeld: Babeld,
         reachability: ReachabilityKeeper,
         registry: RegistryLink,
+        outside: OutsideTester,
     ) -> None:
         self._core = core
         self._credentials = credentials
@@ -39,6 +41,7 @@ class Observation:
         self._babeld = babeld
         self._reachability = reachability
         self._registry = registry
+        self._outside = outside
         self._started = time.monotonic()
 
     def status(self) -> NodeStatus:
@@ -70,6 +73,10 @@ class Observation:
             certificate_expires=certificate.not_after,
             routing=self._babeld.state,
         )
+
+    async def outside_status(self) -> OutsideStatus:
+        """Have a peer test whether this node can be reached."""
+        return await self._outside.ask()
 
     def peer_statuses(self) -> list[PeerStatus]:
         """Return the address book, by name."""

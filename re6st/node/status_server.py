@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from re6st.errors import ConfigError
-from re6st.status import SOCKET_NAME, NodeStatus, PeerStatus, RouteStatus, TunnelStatus
+from re6st.status import SOCKET_NAME, NodeStatus, OutsideStatus, PeerStatus, RouteStatus, TunnelStatus
 
 
 class Observed(Protocol):
@@ -31,6 +31,9 @@ class Observed(Protocol):
 
     def route_statuses(self) -> list[RouteStatus]:
         """Return babel's routes to other nodes."""
+
+    async def outside_status(self) -> OutsideStatus:
+        """Have a peer test whether this node can be reached."""
 
 
 class StatusServer:
@@ -50,6 +53,7 @@ class StatusServer:
                 web.get("/v1/peers", _serve(self._observed.peer_statuses)),
                 web.get("/v1/tunnels", _serve(self._observed.tunnel_statuses)),
                 web.get("/v1/routes", _serve(self._observed.route_statuses)),
+                web.get("/v1/outside", self._outside),
                 web.get("/metrics", self._metrics),
             ]
         )
@@ -68,6 +72,10 @@ class StatusServer:
             await self._runner.cleanup()
             self._runner = None
         self._path.unlink(missing_ok=True)
+
+    async def _outside(self, _: web.Request) -> web.Response:
+        answer = await self._observed.outside_status()
+        return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
 
     async def _metrics(self, _: web.Request) -> web.Response:
         from re6st.node.metrics import render

@@ -18,6 +18,7 @@ from re6st.messages import (
     Gossip,
     NetworkParameters,
     PeerRecord,
+    ReachabilityAnswer,
     RefusalReason,
     Revocations,
     Transport,
@@ -87,6 +88,10 @@ class Service:
     def gossip_received(self, caller, gossip):
         self.calls.append((caller.name, len(gossip.records)))
         return Gossip(records=(self.record,), parameters_version=3)
+
+    async def reachability_requested(self, caller, request):
+        self.calls.append((caller.name, self.verifier.open(request.record).name))
+        return ReachabilityAnswer(results=())
 
     def document(self, document):
         return self.documents.get(document)

@@ -4,15 +4,26 @@ import os
 import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from re6st import status
-from re6st.lab import topology
+from re6st.lab import nftables, topology
 from re6st.lab.lab import Lab
+from re6st.node.doctor import Finding, Verdict
 from re6st.status import TunnelStatus
 
 FORMING = 90.0
 BLOCKED = {"guest", "homer"}
+
+WALL = """
+table inet wall {
+    chain input {
+        type filter hook input priority 0;
+        iifname "eth0" tcp dport 4226 drop
+    }
+}
+"""
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -61,6 +72,74 @@ def test_a_router_forwards_tcp_for_a_node_that_is_dialled_over_tcp(lab):
     assert to_homer.remote.startswith(f"tcp:{outside}:")
     mappings = lab.nodes["homer"].status().mappings
     assert {one.protocol for one in mappings if one.internal_port != 4226 and one.external_port} == {"tcp"}
+
+
+def doctor(lab: Lab, name: str) -> tuple[int, dict[str, Finding]]:
+    done = lab.nodes[name].run("doctor", "--json", check=False)
+    findings = msgspec.json.decode(done.stdout, type=list[Finding])
+    return done.returncode, {finding.check: finding for finding in findings}
+
+
+def examined(lab: Lab, name: str) -> tuple[int, dict[str, Finding]] | None:
+    """Return what the doctor says, once a peer has tested the node."""
+    status, found = doctor(lab, name)
+    return None if "not tested" in found["from outside"].detail else (status, found)
+
+
+def test_the_doctor_finds_a_node_on_a_public_address_healthy(lab):
+    status, found = until(lambda: examined(lab, "anna"))
+    assert [finding for finding in found.values() if finding.verdict is not Verdict.OK] == []
+    assert status == 0
+    assert f"tcp:{lab.hosts['anna'].address}:4226" in found["from outside"].detail
+    assert "registry is reached by" in found["registry's node"].detail
+    assert doctor(lab, "registry")[1]["registry's node"].detail == "this is it"
+
+
+def test_the_doctor_has_a_mapped_port_tested_by_a_peer_and_notices_that_udp_is_blocked(lab):
+    status, found = until(lambda: examined(lab, "homer"))
+    assert status == 0
+    assert found["port mapping"].verdict is Verdict.OK
+    outside = lab.wiring.attachments["home"].address.ip
+    assert f"reaches tcp:{outside}:" in found["from outside"].detail
+    assert found["tunnels"].verdict is Verdict.WARNING
+    assert "UDP does not get through" in found["tunnels"].detail
+
+
+def test_the_doctor_says_why_a_node_cannot_be_dialled(lab):
+    status, found = doctor(lab, "guest")
+    assert status == 0
+    assert found["address"].verdict is Verdict.WARNING
+    assert found["port mapping"].verdict is Verdict.WARNING
+    assert "publishes no endpoint" in found["from outside"].detail
+
+
+def test_the_doctor_finds_a_firewall(lab):
+    nftables.load(lab.hosts["anna"].namespace, WALL)
+    try:
+        # Peers do not test a node again and again: it may take a moment until one does.
+        status, found = until(lambda: examined(lab, "anna"))
+        assert status == 1
+        bad = {check for check, finding in found.items() if finding.verdict is Verdict.FAILED}
+        assert bad == {"from outside"}
+        assert "firewall" in found["from outside"].remedy
+    finally:
+        nftables.load(lab.hosts["anna"].namespace, "delete table inet wall")
+
+
+def test_the_doctor_speaks_to_people_and_notices_that_nothing_runs(lab):
+    node = lab.nodes["guest"]
+    node.stop()
+    try:
+        done = node.run("doctor", check=False)
+        lines = done.stdout.splitlines()
+        assert done.returncode == 1
+        assert [line.split()[0] for line in lines[:7]] == ["ok"] * 7
+        assert lines[-2].startswith("failed   daemon: ")
+        assert lines[-1].lstrip().startswith("-> start it")
+    finally:
+        node.start()
+    assert lab.wait_for_all_pairs(FORMING).complete
+    until(lambda: len(ways(lab, "guest")) == len(lab.nodes) - 1)
 
 
 def test_udp_is_used_again_when_it_works(lab):

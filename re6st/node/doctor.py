@@ -1,0 +1,223 @@
+"""What ``re6st-node doctor`` looks at, in which order, and what it makes of what was found (pure).
+
+Each check gives one finding. The order is that in which things depend on each other, so that the first
+finding that is not in order is the one to begin with. What there is to see is gathered by
+:mod:`re6st.node.examination`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Mapping, Sequence
+from ipaddress import IPv6Address
+
+from msgspec import Struct
+
+from re6st.status import (
+    MappingStatus,
+    NodeStatus,
+    OutsideStatus,
+    PeerStatus,
+    Reachability,
+    RouteStatus,
+    TunnelStatus,
+)
+
+CLOCK_WARNING = 30.0
+"""Seconds by which the clock may differ from the registry's."""
+
+CLOCK_FAILURE = 3600.0
+"""Seconds after which certificates begin to look invalid: they are antedated by so much."""
+
+EXPIRES_SOON = 7 * 86_400.0
+"""Seconds before its expiry at which a certificate ought to have been renewed long ago."""
+
+PERMANENT = 0x80
+"""Flag of an address that no router advertisement has made (``linux/if_addr.h``)."""
+
+
+class Verdict(enum.Enum):
+    """How a check went."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """The node works, though not as well as it could."""
+    FAILED = "failed"
+
+
+class Finding(Struct, frozen=True):
+    """The result of one check."""
+
+    check: str
+    verdict: Verdict
+    detail: str
+    """What was found."""
+    remedy: str = ""
+    """What to do about it."""
+
+
+def ok(check: str, detail: str) -> Finding:
+    """Return a finding that is in order."""
+    return Finding(check, Verdict.OK, detail)
+
+
+def warning(check: str, detail: str, remedy: str) -> Finding:
+    """Return a finding that could be better."""
+    return Finding(check, Verdict.WARNING, detail, remedy)
+
+
+def failed(check: str, detail: str, remedy: str) -> Finding:
+    """Return a finding that keeps the node from working."""
+    return Finding(check, Verdict.FAILED, detail, remedy)
+
+
+def certificate(expires: float, wall: float) -> Finding:
+    """Judge a valid certificate that ``expires`` (both: seconds since the epoch)."""
+    days = (expires - wall) / 86_400
+    if expires - wall < EXPIRES_SOON:
+        return warning(
+            "certificate",
+            f"expires in {days:.1f} days and was not renewed",
+            "see that the registry is reachable; the running node renews by itself",
+        )
+    return ok("certificate", f"valid for {days:.0f} days")
+
+
+def clock(difference: float) -> Finding:
+    """Judge how many seconds this host's clock is ahead of the registry's."""
+    direction = "ahead of" if difference > 0 else "behind"
+    detail = f"{abs(difference):.0f} s {direction} that of the registry"
+    remedy = "synchronise the clock: apt-get install systemd-timesyncd, or chrony"
+    if abs(difference) >= CLOCK_FAILURE:
+        return failed("clock", detail, remedy)
+    if abs(difference) >= CLOCK_WARNING:
+        return warning("clock", detail, remedy)
+    return ok("clock", f"agrees with that of the registry ({difference:+.0f} s)")
+
+
+def reachability(status: NodeStatus) -> Finding:
+    """Judge what the node thinks of its own place."""
+    if status.reachability is Reachability.NONE:
+        return warning(
+            "address",
+            f"others cannot dial this node: {status.reachability_reason}",
+            "nothing needs to be done, it dials others; better: enable UPnP on the router, or forward the"
+            " ports by hand and set advertise",
+        )
+    return ok("address", f"{status.reachability.value}: {status.reachability_reason}")
+
+
+def mapping(mappings: Sequence[MappingStatus], control_port: int) -> Finding:
+    """Judge what became of the control port on the home router."""
+    for one in mappings:
+        if one.protocol == "tcp" and one.internal_port == control_port:
+            if one.external_port:
+                return ok("port mapping", f"the home router forwards TCP port {one.external_port}")
+            return warning(
+                "port mapping",
+                f"TCP port {control_port} is not forwarded: {one.reason}",
+                "enable UPnP on the router, or forward the ports by hand and set advertise",
+            )
+    return ok("port mapping", "none is needed or wanted")
+
+
+def outside(status: OutsideStatus) -> Finding:
+    """Judge what a peer says of our endpoints."""
+    if status.reached:
+        detail = f"{status.tester} reaches {', '.join(status.reached)}"
+        if not status.unreached:
+            return ok("from outside", detail)
+        return warning(
+            "from outside",
+            f"{detail}, but not {', '.join(status.unreached)}",
+            "let TCP and UDP of the control and tunnel ports through the firewall for that address, too",
+        )
+    if status.unreached:
+        return failed(
+            "from outside",
+            f"{status.tester} reaches none of {', '.join(status.unreached)}",
+            "let the control port and the tunnel ports through the firewalls of this host and of its router",
+        )
+    return ok("from outside", f"not tested: {status.reason}")
+
+
+def forwarding(settings: Mapping[str, str]) -> Finding:
+    """Judge IPv6 forwarding; ``settings`` maps ``<interface>/<name>`` to values."""
+    if settings.get("all/forwarding") != "1":
+        return failed(
+            "forwarding",
+            "this host does not forward IPv6",
+            "something else has switched it off: look for net.ipv6.conf.all.forwarding in /etc/sysctl.d",
+        )
+    return ok("forwarding", "this host forwards IPv6")
+
+
+def advertisements(
+    settings: Mapping[str, str], addresses: Collection[tuple[str, IPv6Address, int]]
+) -> Finding:
+    """Judge whether the host keeps its own IPv6; ``addresses`` are interface, address and flags."""
+    dynamic = {name for name, address, flags in addresses if address.is_global and not flags & PERMANENT}
+    lost = sorted(name for name in dynamic if settings.get(f"{name}/accept_ra") == "1")
+    if lost:
+        names = ", ".join(lost)
+        return warning(
+            "router advertisements",
+            f"{names} has its address from a router and ignores the router from now on",
+            f"sysctl -w {' '.join(f'net.ipv6.conf.{name}.accept_ra=2' for name in lost)}",
+        )
+    return ok("router advertisements", "the host's own IPv6 is not touched")
+
+
+def tunnels(found: Sequence[TunnelStatus]) -> Finding:
+    """Judge the tunnels."""
+    up = [tunnel for tunnel in found if tunnel.state == "up"]
+    if not up:
+        return failed(
+            "tunnels",
+            "no tunnel is up",
+            "see the log of the node; outgoing TCP to the control ports of others, and UDP or TCP to their"
+            " tunnel ports, must be allowed",
+        )
+    over_tcp = sum(tunnel.established == "tcp" for tunnel in up)
+    if over_tcp == len(up):
+        return warning(
+            "tunnels",
+            f"{len(up)} up, all over TCP: UDP does not get through",
+            "allow outgoing UDP on the router or firewall",
+        )
+    return ok("tunnels", f"{len(up)} up, {over_tcp} of them over TCP")
+
+
+def routing(status: NodeStatus, found: Sequence[RouteStatus]) -> Finding:
+    """Judge the routing daemon: its state, its neighbours and what it has learnt."""
+    if status.routing != "running":
+        return failed("routing", f"babeld: {status.routing}", "see the log of the node")
+    neighbours = {route.next_hop or route.interface for route in found}
+    if not status.routes:
+        return failed(
+            "routing",
+            "babeld runs and has no route to any node",
+            "if tunnels are up, see that no firewall drops UDP port 6696 on them",
+        )
+    return ok("routing", f"babeld runs, {len(neighbours)} neighbours, {status.routes} routes")
+
+
+def registry_node(
+    addresses: Collection[str], own: NodeStatus, peers: Sequence[PeerStatus], routes: Sequence[RouteStatus]
+) -> Finding:
+    """Judge the route to the node on the registry's host, which has the underlay ``addresses``."""
+    check = "registry's node"
+
+    def lives_there(endpoints: Sequence[str]) -> bool:
+        hosts = {endpoint.partition(":")[2].rpartition(":")[0].strip("[]") for endpoint in endpoints}
+        return bool(hosts & set(addresses))
+
+    if lives_there(own.endpoints):
+        return ok(check, "this is it")
+    peer = next((one for one in peers if lives_there(one.endpoints)), None)
+    if peer is None:
+        return ok(check, "none is known, there need not be one")
+    route = next((one for one in routes if one.prefix == peer.prefix and one.installed), None)
+    if route is None:
+        return failed(check, f"no route to {peer.name}", "wait a minute; then see the log of the node")
+    return ok(check, f"{peer.name} is reached by {route.next_hop or route.interface}, metric {route.metric}")
