@@ -6,7 +6,7 @@
   yet; then ever more rarely. A node without any tunnel and with nobody left to dial asks more often.
 - *Renew* the certificate after two thirds of its life.
 - Ask for the *versions* of signed documents, because a revocation is known to the registry alone at first.
-  Whoever learns of it tells all others by gossip within seconds, so it suffices that *somebody* asks every
+  Whoever learns of it tells all others by gossip, so it suffices that *somebody* asks every
   :attr:`re6st.core.settings.CoreSettings.versions_interval` (12 s): each of N nodes asks every 12 N seconds
   on average, N being estimated by the peers in its book, at random times, so that the questions of all
   are spread evenly. Since each costs a TLS handshake, about 6 kB in all, no node asks more often than

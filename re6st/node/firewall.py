@@ -8,6 +8,7 @@ The host is a guest house. These packets are ours to judge, all others pass as i
   through this host, and no machine of the LAN reaches the network.
 - *packets from a tunnel to the host itself*, which has more addresses than that of the overlay: only to those
   of the overlay and of the link.
+- *IPv4 in a tunnel*: there is none in the overlay, so it is dropped in both directions.
 - *packets that pretend*: with a source in the network they come from a tunnel or from this host; with a
   source in the node prefix they come from where the route to that source leads, a container. Everywhere
   else they are dropped.
@@ -42,7 +43,7 @@ class FirewallConfiguration:
 
     @property
     def table(self) -> str:
-        """Name of the table, of family ``ip6``."""
+        """Name of the table, of family ``inet``."""
         return "re6st_" + re.sub(r"[^A-Za-z0-9_]", "_", self.name)
 
 
@@ -51,13 +52,14 @@ def render(configuration: FirewallConfiguration) -> str:
     network, prefix = configuration.network, configuration.prefix
     interfaces = ", ".join(f'"{name}"' for name in configuration.interfaces)
     return f"""{render_removal(configuration)}
-table ip6 {configuration.table} {{
+table inet {configuration.table} {{
     set tunnels {{
         type ifname
         elements = {{ {interfaces} }}
     }}
     chain prerouting {{
         type filter hook prerouting priority raw; policy accept;
+        iifname @tunnels meta nfproto ipv4 drop
         iifname @tunnels accept
         iifname "lo" accept
         ip6 saddr {prefix} fib saddr . iif oif exists accept
@@ -71,11 +73,16 @@ table ip6 {configuration.table} {{
     }}
     chain forward {{
         type filter hook forward priority filter; policy accept;
+        oifname @tunnels meta nfproto ipv4 drop
         iifname @tunnels oifname @tunnels ip6 saddr {network} ip6 daddr {network} accept
         iifname @tunnels oifname != @tunnels ip6 saddr {network} ip6 daddr {prefix} accept
         iifname != @tunnels oifname @tunnels ip6 saddr {prefix} ip6 daddr {network} accept
         iifname @tunnels reject with icmpv6 admin-prohibited
         oifname @tunnels reject with icmpv6 admin-prohibited
+    }}
+    chain output {{
+        type filter hook output priority filter; policy accept;
+        oifname @tunnels meta nfproto ipv4 drop
     }}
 }}
 """
@@ -84,7 +91,7 @@ table ip6 {configuration.table} {{
 def render_removal(configuration: FirewallConfiguration) -> str:
     """Return the input of ``nft -f`` that removes our table, whether it exists or not."""
     # Declaring it first makes the deletion succeed in any case, also with versions without "destroy".
-    return f"table ip6 {configuration.table}\ndelete table ip6 {configuration.table}\n"
+    return f"table inet {configuration.table}\ndelete table inet {configuration.table}\n"
 
 
 class Firewall:

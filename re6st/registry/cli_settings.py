@@ -43,7 +43,7 @@ def parameters_show(state: StateDirectory, as_json: bool) -> None:
 @click.option("--preview", is_flag=True, help="Check and show what would change, and change nothing.")
 @click.pass_obj
 def parameters_set(state: StateDirectory, assignments: Sequence[str], preview: bool) -> None:
-    """Set network parameters for all nodes; they take the new version over within seconds."""
+    """Set network parameters for all nodes; they take the new version over, usually within a minute."""
     changes: dict[str, str] = {}
     for assignment in assignments:
         key, separator, value = assignment.partition("=")

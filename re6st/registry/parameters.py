@@ -1,6 +1,6 @@
 """Network parameters on the operator's side: first values, changes, and what is sound.
 
-A mistake here reaches the whole network within seconds, so parameters are checked before they are signed.
+A mistake here reaches the whole network at once, so parameters are checked before they are signed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from re6st.registry.links import parse_registry_url
 BABEL_PORTS = range(16384, 32768)
 """UDP ports from which that of babel is chosen: below the ephemeral ones, above the registered services."""
 
-_FIXED = ("version", "network")
+_FIXED = ("version", "network", "babel_port")  # another port would split the network
 
 
 @dataclass(frozen=True, slots=True)

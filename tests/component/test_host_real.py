@@ -154,6 +154,26 @@ def test_members_do_not_reach_the_lan_and_the_lan_does_not_reach_members(house: 
     assert house.member.pings("2001:db8:1a:1::2", "-I", "2001:db8:42:2::1")
 
 
+def test_members_do_not_reach_the_host_or_its_lan_by_ipv4(house: House) -> None:
+    def reached(address: str) -> bool:
+        output = house.member.run("ping", "-4", "-c", "2", "-i", "0.2", "-W", "1", address, check=False)
+        return " bytes from " in output
+
+    house.start()
+    # The host is a router of its LAN, and knows a way back; the member sends IPv4 into the tunnel.
+    house.host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    house.host.run("ip", "address", "add", "192.168.7.1/24", "dev", "lan0")
+    house.lan.run("ip", "address", "add", "192.168.7.2/24", "dev", "eth0")
+    house.lan.run("ip", "route", "add", "10.66.0.0/24", "via", "192.168.7.1")
+    house.host.run("ip", "route", "add", "10.66.0.0/24", "dev", "re6st0")
+    house.member.run("ip", "address", "add", "10.66.0.1/24", "dev", "lo")
+    house.member.run("ip", "route", "add", "192.168.7.0/24", "dev", "re6st0", "src", "10.66.0.1")
+    assert not reached("192.168.7.1")
+    assert not reached("192.168.7.2")
+    house.host.call(house.firewall().remove())
+    assert reached("192.168.7.2"), "only the firewall was in the way"
+
+
 def test_other_forwarding_of_the_host_goes_on(house: House) -> None:
     house.host.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
     house.container.ip("address", "add", "2001:db8:1a:2::2/64", "dev", "eth0", "nodad")

@@ -40,7 +40,7 @@ def test_all_mistakes_at_once():
     for text in (
         "did you mean hello_interval?",
         "version: cannot be set",
-        "babel_port=x",
+        "babel_port: cannot be set",
         "hello_interval=1000",
     ):
         assert text in str(caught.value)
@@ -53,7 +53,7 @@ def test_all_mistakes_at_once():
         {"hello_interval": "20", "update_interval": "10"},
         {"hello_interval": "nan"},
         {"network": "2001:db8:43::/48"},
-        {"babel_port": "0"},
+        {"babel_port": "17000"},
     ],
 )
 def test_unsound_changes(changes):
