@@ -56,7 +56,7 @@ def test_arguments_name_files_of_the_runtime_directory() -> None:
 def test_interface_command() -> None:
     command = interface_command(CONFIGURATION, "re6st3", 123)
     assert command.startswith("interface re6st3 type wired ")
-    assert "rxcost 123 hello-interval 2.50 update-interval 60.00" in command
+    assert "rxcost 123 hello-interval 2.50 update-interval 40.00" in command
     assert "enable-timestamps false" in command
 
 

@@ -33,10 +33,11 @@ async def test_one_thread_in_order(worker):
 
 
 async def test_cancelled_caller_does_not_disturb_the_next(worker):
-    release = threading.Event()
-    task = asyncio.create_task(worker.call(lambda: release.wait(5)))
+    begun, release = threading.Event(), threading.Event()
+    task = asyncio.create_task(worker.call(lambda: begun.set() or release.wait(5)))
     waiting = asyncio.create_task(worker.call(lambda: pytest.fail("it was cancelled before its turn")))
-    await asyncio.sleep(0)
+    while not begun.is_set():
+        await asyncio.sleep(0)
     task.cancel()
     waiting.cancel()
     for one in (task, waiting):
