@@ -19,6 +19,7 @@ A verdict ``accept`` ends only our own table: other tables still have their say 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from dataclasses import dataclass
 from ipaddress import IPv6Network
@@ -44,7 +45,11 @@ class FirewallConfiguration:
     @property
     def table(self) -> str:
         """Name of the table, of family ``inet``."""
-        return "re6st_" + re.sub(r"[^A-Za-z0-9_]", "_", self.name)
+        name = re.sub(r"[^A-Za-z0-9_]", "_", self.name)
+        if name != self.name:
+            # Names that differ in the replaced characters only must not share a table.
+            name += "_" + hashlib.sha256(self.name.encode()).hexdigest()[:6]
+        return f"re6st_{name}"
 
 
 def render(configuration: FirewallConfiguration) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import socket
 import tomllib
@@ -43,13 +44,19 @@ def plan(
         if value is not None:
             values[option.replace("_", "-")] = str(value) if isinstance(value, Path) else value
     if network != "re6st":
-        values.setdefault("interface-prefix", f"{re.sub('[^A-Za-z0-9]', '', network)[:12]}-")
+        values.setdefault("interface-prefix", _interface_prefix(network))
     if "control-port" not in values and "tunnel-ports" not in values:
         control = _free_block(path)
         if control != _DEFAULT_CONTROL_PORT:
             values["control-port"] = control
             values["tunnel-ports"] = f"{control + 1}-{control + _TUNNEL_PORTS}"
     return values
+
+
+def _interface_prefix(network: str) -> str:
+    """Return what tunnel interfaces of ``network`` are called by, different for similar names."""
+    letters = re.sub("[^A-Za-z0-9]", "", network)[:7]
+    return f"{letters}{hashlib.sha256(network.encode()).hexdigest()[:4]}-"
 
 
 def _existing(path: Path) -> dict[str, Any]:

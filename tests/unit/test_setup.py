@@ -1,12 +1,14 @@
 """re6st.node.setup: the configuration that a join writes."""
 
 import tomllib
+from ipaddress import IPv6Network
 
 import pytest
 
 from re6st.config import default_locations, load
 from re6st.errors import ConfigError
 from re6st.node import setup
+from re6st.node.firewall import FirewallConfiguration
 from re6st.registry.client import JoinLink
 
 LINK = JoinLink.parse(f"https://11.0.1.2:8443/#ca={'a' * 64}&token={'t' * 32}")
@@ -55,3 +57,14 @@ def test_a_bad_option_is_a_mistake_of_the_configuration(tmp_path):
     with pytest.raises(ConfigError, match="tunnel-ports"):
         join(tmp_path, "re6st", tunnel_ports="nine")
     assert not (tmp_path / "re6st.toml").exists()
+
+
+def test_similar_names_get_different_interfaces_and_firewall_tables(tmp_path):
+    names = ("office-network-1", "office-network-2", "a-b", "a_b", "ab")
+    for name in names:
+        join(tmp_path, name)
+    configs = [load(tmp_path / f"{name}.toml", default_locations(name)) for name in names]
+    assert len({config.interface_prefix for config in configs}) == len(names)
+    prefix = IPv6Network("2001:db8:42:1::/64")
+    tables = {FirewallConfiguration(name, (), prefix.supernet(new_prefix=48), prefix).table for name in names}
+    assert len(tables) == len(names)
