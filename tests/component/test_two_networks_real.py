@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -79,8 +80,15 @@ def registry(*arguments):
 
 
 @pytest.fixture
-def hosts(tmp_path):
-    left, right = Host("left", tmp_path), Host("right", tmp_path)
+def directory():
+    """Return a directory of its own with a path that is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="two") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def hosts(directory):
+    left, right = Host("left", directory), Host("right", directory)
     for host in (left, right):
         subprocess.run(["ip", "netns", "add", host.namespace], check=True)
     try:
