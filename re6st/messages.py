@@ -84,7 +84,7 @@ class NetworkParameters(Message, frozen=True, kw_only=True, omit_defaults=False)
     """UDP port of babel inside the tunnels; one host may be a member of several networks."""
     hello_interval: Annotated[float, Meta(ge=0.2, le=60)] = 4.0
     """Seconds between babel hellos on a tunnel."""
-    update_interval: Annotated[float, Meta(ge=1, le=50)] = 40.0
+    update_interval: Annotated[float, Meta(ge=1, le=600)] = 40.0
     """Seconds between full babel updates on a tunnel. A route is held for 3.5 of them, which must be less
     than the 200 s after which babeld forgets how feasible a destination was: dead routes could come back.
     """

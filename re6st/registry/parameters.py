@@ -21,6 +21,9 @@ from re6st.registry.links import parse_registry_url
 BABEL_PORTS = range(16384, 32768)
 """UDP ports from which that of babel is chosen: below the ephemeral ones, above the registered services."""
 
+LONGEST_UPDATE_INTERVAL = 50.0
+"""Seconds: babeld holds routes 3.5 times as long, which must be less than 200 s."""
+
 _FIXED = ("version", "network", "babel_port")  # another port would split the network
 
 
@@ -114,5 +117,10 @@ def check_parameters(parameters: NetworkParameters, network: IPv6Network) -> Non
         raise ConfigError("network parameters: versions begin at 1")
     if parameters.update_interval < parameters.hello_interval:
         raise ConfigError("network parameters: update_interval must not be shorter than hello_interval")
+    if parameters.update_interval > LONGEST_UPDATE_INTERVAL:
+        raise ConfigError(
+            f"network parameters: update_interval must not exceed {LONGEST_UPDATE_INTERVAL:g} seconds,"
+            " or dead routes may come back as loops"
+        )
     for url in parameters.registry_urls:
         parse_registry_url(url)

@@ -114,7 +114,7 @@ def test_firewall_names_no_interface_of_another_network() -> None:
         "my-net", ("re6st0", "re6st1"), IPv6Network("2001:db8:42::/48"), IPv6Network("2001:db8:42:1::/64")
     )
     text = render(configuration)
-    assert configuration.table == "re6st_my_net"
+    assert configuration.table == "re6st_my_net_3c3daa"
     assert 'elements = { "re6st0", "re6st1" }' in text
     assert "re6st*" not in text
     assert text.startswith(render_removal(configuration))
