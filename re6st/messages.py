@@ -32,8 +32,13 @@ Name = Annotated[str, Meta(min_length=1, max_length=63, pattern=NAME_PATTERN)]
 Serial = Annotated[str, Meta(max_length=40, pattern="^[0-9a-f]+$")]
 Text = Annotated[str, Meta(max_length=256)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
-Version = Annotated[int, Meta(ge=0)]
+Version = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""What SQLite can hold: a signed integer of 64 bits."""
 Blob = Annotated[bytes, Meta(max_length=16 * 1024)]
+RecordPayload = Annotated[bytes, Meta(max_length=2 * 1024)]
+"""A full record has about 1.5 KiB: nobody can fill the memory of others by padding theirs."""
+RecordCertificate = Annotated[bytes, Meta(max_length=4 * 1024)]
+"""A certificate of the network has about 0.6 KiB."""
 
 
 class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -118,9 +123,9 @@ class PeerRecord(Message, frozen=True, kw_only=True):
 class SignedPeerRecord(Message, frozen=True, kw_only=True):
     """A peer record with all that is needed to verify it: anyone may pass it on."""
 
-    certificate: Blob
+    certificate: RecordCertificate
     """X.509 certificate of the node, DER."""
-    payload: Blob
+    payload: RecordPayload
     """JSON of :class:`PeerRecord`."""
     signature: Annotated[bytes, Meta(max_length=128)]
 

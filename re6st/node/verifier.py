@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from ipaddress import IPv6Network
 
 from re6st.errors import ExpiredError, IdentityError, ProtocolError, RevokedError
 from re6st.identity import NodeCertificate, TrustStore
@@ -14,7 +15,7 @@ from re6st.peers import Peer, open_record
 logger = logging.getLogger(__name__)
 
 REMEMBERED = 4096
-"""Records kept so that the same one, seen again and again in gossip, costs no signature check."""
+"""Peers of which the newest record is kept, so that seeing it again in gossip costs no signature check."""
 
 
 class Verifier:
@@ -27,7 +28,9 @@ class Verifier:
         self._trust = trust
         self._revoked = revoked
         self._wall = wall
-        self._opened: OrderedDict[SignedPeerRecord, Peer] = OrderedDict()
+        self._opened: dict[SignedPeerRecord, Peer] = {}
+        self._newest: OrderedDict[IPv6Network, SignedPeerRecord] = OrderedDict()
+        """Keys of ``_opened``, one for each prefix: whoever signs many records fills one place."""
         self.rejected = 0
         """Records dropped so far because they did not hold."""
 
@@ -39,14 +42,25 @@ class Verifier:
         peer = self._opened.get(signed)
         if peer is None:
             peer = open_record(signed, self._trust, self._wall())
-            self._opened[signed] = peer
-            if len(self._opened) > REMEMBERED:
-                self._opened.popitem(last=False)
+            self._remember(peer)
         elif peer.expires < self._wall():
             raise ExpiredError(f"the certificate of {peer.name} has expired")
         if peer.serial in self._revoked():
             raise RevokedError(f"the certificate of {peer.name} ({peer.prefix}) is revoked")
         return peer
+
+    def _remember(self, peer: Peer) -> None:
+        """Keep ``peer`` unless a newer record of the same prefix is known."""
+        known = self._newest.get(peer.prefix)
+        if known is not None:
+            if self._opened[known].sequence > peer.sequence:
+                return
+            del self._opened[known]
+        self._newest[peer.prefix] = peer.signed
+        self._opened[peer.signed] = peer
+        if len(self._newest) > REMEMBERED:
+            _, oldest = self._newest.popitem(last=False)
+            del self._opened[oldest]
 
     def open_all(self, records: Iterable[SignedPeerRecord]) -> tuple[Peer, ...]:
         """Return the peers of those ``records`` that hold; others are counted and dropped."""

@@ -40,6 +40,7 @@ def test_unknown_fields_are_ignored():
     [
         (b'"sequence":"7"', "sequence"),
         (b'"sequence":-1', "sequence"),
+        (b'"sequence":9223372036854775808', "sequence"),
         (b'"sequence":7,"name":"../../etc"', "name"),
         (b'"sequence":7,"name":""', "name"),
         (b'"sequence":7,"endpoints":[{"transport":"tcp","address":"11.0.1.2","port":70000}]', "endpoints"),
@@ -69,6 +70,20 @@ def test_too_many_records_are_refused():
     signed = SignedPeerRecord(certificate=b"c", payload=b"p", signature=b"s")
     with pytest.raises(RemoteProtocolError, match="records"):
         decode(encode(Gossip(records=(signed,) * 65)), Gossip)
+
+
+@pytest.mark.parametrize(("field", "size"), [("payload", 2049), ("certificate", 4097), ("signature", 129)])
+def test_padded_records_are_refused(field, size):
+    fields = {"certificate": b"c" * 4096, "payload": b"p" * 2048, "signature": b"s" * 128}
+    largest = SignedPeerRecord(**fields)
+    assert decode(encode(largest), SignedPeerRecord) == largest
+    with pytest.raises(RemoteProtocolError, match=field):
+        decode(encode(SignedPeerRecord(**fields | {field: b"x" * size})), SignedPeerRecord)
+
+
+def test_a_version_that_a_database_cannot_hold_is_refused():
+    with pytest.raises(RemoteProtocolError, match="version"):
+        decode(b'{"version":9223372036854775808,"network":"2001:db8:42::/48"}', NetworkParameters)
 
 
 def test_secrets_are_not_printed():
