@@ -84,6 +84,7 @@ class Child:
         self,
         spec: ChildSpec,
         directory: Path,
+        boot_id: str,
         on_exit: Callable[[ChildExit], None],
         on_gone: Callable[[str], None],
     ) -> None:
@@ -91,6 +92,7 @@ class Child:
         self.pid: int | None = None
         """Of the running process, else None."""
         self._directory = directory
+        self._boot_id = boot_id
         self._on_exit = on_exit
         self._on_gone = on_gone
         self._machine = ChildMachine(spec.name, spec.restart)
@@ -172,6 +174,16 @@ class Child:
         self._perform(self._machine.handle_timer(now))
 
     def _spawn(self) -> None:
+        """Start the process. Raises :class:`ChildError` or what else ``before_start`` and the record raise.
+
+        No :class:`OSError` leaves: in a timer nobody would catch it, and the machine wait for ever.
+        """
+        try:
+            self._prepare_and_spawn()
+        except OSError as error:
+            raise ChildError(f"cannot start {self.spec.name}: {error}") from error
+
+    def _prepare_and_spawn(self) -> None:
         """Start the process: record, log file, process, record with its pid."""
         if self.spec.before_start is not None:
             self.spec.before_start()
@@ -180,7 +192,7 @@ class Child:
             kind=self.spec.kind,
             program=self.spec.argv[0],
             token=secrets.token_hex(16),
-            boot_id=process.boot_id(),
+            boot_id=self._boot_id,
             data=dict(self.spec.data),
         )
         record.write(self._directory, intended)
@@ -246,7 +258,14 @@ class Child:
     def _on_pidfd(self) -> None:
         """The process has ended."""
         status = self._reap()
-        self._end(status, output.tail(self.log_path))
+        self._end(status, self._last_lines())
+
+    def _last_lines(self) -> tuple[str, ...]:
+        """Return the end of its output, or why that cannot be read: its exit counts all the same."""
+        try:
+            return output.tail(self.log_path)
+        except OSError as error:
+            return (f"(its output cannot be read: {error})",)
 
     def _reap(self) -> int | None:
         """Take note of the end of the process and forget it; return its status."""

@@ -35,6 +35,11 @@ class Supervisor:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot make {directory} for records of child processes: {error}") from error
+        try:
+            # Read once: a restart must not depend on a file descriptor being free for it.
+            self._boot_id = process.boot_id()
+        except OSError as error:
+            raise StorageError(f"cannot read which run of the kernel this is: {error}") from error
         self._directory = directory
         self._children: dict[str, Child] = {}
         self._cutter: asyncio.TimerHandle | None = None
@@ -55,7 +60,7 @@ class Supervisor:
         """
         if spec.name in self._children:
             raise ChildError(f"{spec.name} runs already")
-        child = Child(spec, self._directory, on_exit, self._forget)
+        child = Child(spec, self._directory, self._boot_id, on_exit, self._forget)
         self._children[spec.name] = child
         child.start()
         if self._cutter is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -131,6 +133,55 @@ async def test_what_cannot_be_started_is_a_clear_error(
         await supervisor.start(ChildSpec(name="none", kind="test", argv=[str(script)]), exits.append)
     assert exits == []
     assert supervisor.children() == []
+
+
+@pytest.fixture
+def no_descriptors() -> Iterator[Callable[[bool], None]]:
+    """Switch on and off that this process can open nothing (EMFILE)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def switch(on: bool) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3 if on else soft, hard))
+
+    yield switch
+    switch(False)
+
+
+async def test_a_restart_without_free_descriptors_is_tried_again(
+    supervisor: Supervisor, exits: list[ChildExit], no_descriptors: Callable[[bool], None]
+) -> None:
+    policy = RestartPolicy(first=0.02, cap=0.05)
+    argv = ["sh", "-c", "echo up; exec sleep 100"]
+    child = await supervisor.start(
+        ChildSpec(name="job", kind="test", argv=argv, restart=policy), exits.append
+    )
+    await until(lambda: supervisor.last_output("job") == ("up",))
+    assert child.pid is not None
+    no_descriptors(True)
+    os.kill(child.pid, signal.SIGKILL)
+    await until(lambda: len(exits) >= 3)
+    no_descriptors(False)
+    assert exits[0].status == -signal.SIGKILL
+    assert all("Too many open files" in exit_.output[0] for exit_ in exits[:3])
+    assert all(exit_.restart_in is not None for exit_ in exits)
+    await until(lambda: child.pid is not None and child.state is ChildState.RUNNING)
+
+
+async def test_an_error_of_the_system_before_a_restart_does_not_end_the_restarts(
+    supervisor: Supervisor, exits: list[ChildExit]
+) -> None:
+    faults = iter([None, OSError(errno.EIO, "input/output error"), None])
+
+    def prepare() -> None:
+        if (fault := next(faults, None)) is not None:
+            raise fault
+
+    policy = RestartPolicy(first=0.02)
+    spec = ChildSpec(name="job", kind="test", argv=["false"], restart=policy, before_start=prepare)
+    await supervisor.start(spec, exits.append)
+    await until(lambda: len(exits) >= 3)
+    assert [exit_.status for exit_ in exits[:3]] == [1, None, 1]
+    assert "cannot start job: [Errno 5] input/output error" in exits[1].output[0]
 
 
 async def test_two_children_cannot_have_one_name(supervisor: Supervisor, exits: list[ChildExit]) -> None:
