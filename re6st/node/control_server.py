@@ -26,6 +26,7 @@ from aiohttp import web
 
 from re6st.core.events import Document
 from re6st.errors import ConfigError, IdentityError, ProtocolError, Re6stError
+from re6st.gate import BACKLOG, Gate, Limits
 from re6st.identity import NodeCertificate
 from re6st.messages import (
     MAXIMUM_BODY,
@@ -47,8 +48,8 @@ logger = logging.getLogger(__name__)
 REQUEST_TIMEOUT = 10.0
 """Seconds within which a request must have been read and answered."""
 
-BACKLOG = 64
-"""Connections that may wait to be accepted."""
+LIMITS = Limits(total=256, for_each_address=32)
+"""Connections at a time: a node has few neighbours, and each asks seldom."""
 
 CALLER = web.RequestKey("caller", NodeCertificate)
 """Who sent a request."""
@@ -104,6 +105,7 @@ class ControlServer:
         self._service = service
         self._port = port
         self._socket: socket.socket | None = None
+        self._gate: Gate | None = None
         self._runner: web.AppRunner | None = None
 
     def bind(self) -> socket.socket:
@@ -127,10 +129,17 @@ class ControlServer:
         )
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.SockSite(self._runner, listening, ssl_context=context, backlog=BACKLOG).start()
+        if self._runner.server is None:
+            raise RuntimeError("the server was not set up")
+        self._gate = Gate(self._runner.server, context, LIMITS)
+        self._gate.open(listening)
+        self._socket = None
 
     async def stop(self) -> None:
         """Stop listening and drop all connections."""
+        if self._gate is not None:
+            await self._gate.close()
+            self._gate = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

@@ -8,7 +8,8 @@ the address that was seen longest ago is forgotten first, which gives it at most
 from __future__ import annotations
 
 from collections import OrderedDict
-from ipaddress import IPv6Address, IPv6Network, ip_address
+
+from re6st.gate import source_group
 
 MAXIMUM_ADDRESSES = 10_000
 
@@ -25,12 +26,12 @@ class RateLimiter:
 
     def delay(self, address: str | None, now: float) -> float:
         """Return after how many seconds ``address`` may try again, 0 for at once; ``now`` is monotonic."""
-        left = self._left(_group(address), now)
+        left = self._left(source_group(address), now)
         return 0.0 if left >= 1 else (1 - left) / self._rate
 
     def count(self, address: str | None, now: float) -> None:
         """Count an attempt of ``address``."""
-        group = _group(address)
+        group = source_group(address)
         self._buckets[group] = (max(0.0, self._left(group, now) - 1), now)
         self._buckets.move_to_end(group)
         if len(self._buckets) > self._maximum:
@@ -39,15 +40,3 @@ class RateLimiter:
     def _left(self, group: str, now: float) -> float:
         left, since = self._buckets.get(group, (self._burst, now))
         return min(self._burst, left + (now - since) * self._rate)
-
-
-def _group(address: str | None) -> str:
-    try:
-        parsed = ip_address((address or "").partition("%")[0])
-    except ValueError:
-        return ""
-    if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(IPv6Network((parsed, 64), strict=False))
-    return str(parsed)

@@ -18,6 +18,7 @@ from pathlib import Path
 from aiohttp import web
 
 from re6st.errors import ConfigError
+from re6st.gate import Gate, Limits
 from re6st.identity import REGISTRY_NAME
 from re6st.registry.authority import Authority
 from re6st.registry.http import Api
@@ -33,6 +34,10 @@ SHUTDOWN_TIME = 5.0
 
 RENEWAL_CHECK = 3600.0
 """Seconds between looks at the server's own certificate, and at nodes whose time is over."""
+
+
+LIMITS = Limits(total=1024, for_each_address=64)
+"""Connections at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class RegistryServer:
             keepalive_timeout=15.0,
         )
         self._public = public
+        self._gate: Gate | None = None
         self._renewal: asyncio.Task[None] | None = None
         self.addresses: tuple[ListenAddress, ...] = ()
         """Where the server listens, with the real port where 0 was asked for."""
@@ -100,8 +106,11 @@ class RegistryServer:
             sockets = [opened.enter_context(_listen(address)) for address in listen]
             opened.pop_all()
         await self._runner.setup()
+        if self._runner.server is None:
+            raise RuntimeError("the server was not set up")
+        self._gate = Gate(self._runner.server, shown, LIMITS)
         for listener in sockets:
-            await web.SockSite(self._runner, listener, ssl_context=shown).start()
+            self._gate.open(listener)
         self.addresses = tuple(ListenAddress(*listener.getsockname()[:2]) for listener in sockets)
         self._renewal = asyncio.create_task(self._keep_house(own))
 
@@ -111,6 +120,8 @@ class RegistryServer:
             self._renewal.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._renewal
+        if self._gate is not None:
+            await self._gate.close()
         await self._runner.cleanup()
         self._worker.shutdown()
 
