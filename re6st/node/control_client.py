@@ -2,7 +2,8 @@
 
 Whom one talks to is decided by certificate: the TLS handshake fails unless the peer's certificate is of
 this network and for the expected node address, whatever address was dialled. So an endpoint that leads
-to someone else only costs a failed attempt.
+to someone else only costs a failed attempt. Which endpoints of a record may be dialled at all is decided
+by the caller (:func:`re6st.node.underlay.dial_order`): an attempt is a packet where a stranger wants it.
 """
 
 from __future__ import annotations
@@ -100,10 +101,10 @@ class ControlClient:
             return decode(body, TunnelRefusal)
         return _expect(peer, status, body, TunnelOffer)
 
-    async def cancel_tunnel(self, peer: Peer, name: str) -> None:
-        """Tell ``peer`` over the overlay, or directly, that the tunnel ``name`` ends. Raises as above."""
-        endpoints = [self.overlay_endpoint(peer), *peer.endpoints]
-        await self._first(peer, endpoints, "DELETE", f"/v1/tunnels/{name}", b"")
+    async def cancel_tunnel(self, peer: Peer, name: str, endpoints: Sequence[Endpoint] = ()) -> None:
+        """Tell ``peer``, over the overlay or at ``endpoints``, that a tunnel ends. Raises as above."""
+        where = [self.overlay_endpoint(peer), *endpoints]
+        await self._first(peer, where, "DELETE", f"/v1/tunnels/{name}", b"")
 
     async def exchange_gossip(self, peer: Peer, gossip: Gossip, endpoints: Sequence[Endpoint] = ()) -> Gossip:
         """Give ``gossip`` to ``peer``, over the overlay unless ``endpoints`` are given; return what it gave.

@@ -329,7 +329,8 @@ class Correspondence:
                 while True:
                     with contextlib.suppress(ProtocolError, TimeoutError):
                         async with asyncio.timeout(CANCEL_ATTEMPT):
-                            await self._client.cancel_tunnel(peer, name)
+                            endpoints = self._underlay.dial_order(peer.endpoints)
+                            await self._client.cancel_tunnel(peer, name, endpoints)
                             return
                     await asyncio.sleep(CANCEL_PAUSE)
 

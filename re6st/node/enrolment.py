@@ -36,12 +36,15 @@ from re6st.identity import (
     load_key,
 )
 from re6st.messages import Enrolment, Gossip
+from re6st.node.addresses import host_addresses, source_towards
 from re6st.node.cache import Cache
 from re6st.node.control_client import ControlClient
 from re6st.node.credentials import CredentialFiles, Credentials, same_key
 from re6st.node.documents import Documents
 from re6st.node.own_record import OwnRecord
+from re6st.node.underlay import Underlay, dial_order
 from re6st.node.verifier import Verifier
+from re6st.peers import Peer
 from re6st.registry.client import ClientCertificate, JoinLink, RegistryClient, fetch_authority
 
 CACHE_NAME = "cache.sqlite"
@@ -144,32 +147,39 @@ async def leave(
 
     Raises :class:`RegistryError` when the registry does not hear of it.
     """
-    told = await _say_farewell(credentials, cache, documents, control_port)
+    told = await say_farewell(credentials, cache, documents, control_port)
     await registry_client(credentials, urls).leave()
     return told
 
 
-async def _say_farewell(
+async def say_farewell(
     credentials: Credentials, cache: Cache, documents: Documents, control_port: int
 ) -> int:
+    """Tell some peers on the underlay that this node leaves; return how many were told."""
     verifier = Verifier(credentials.trust, lambda: documents.revoked, time.time)
     own = credentials.certificate.prefix
-    peers = [peer for peer in verifier.open_all(cache.records()) if peer.reachable and peer.prefix != own]
+    underlay = Underlay(credentials.trust.network, host_addresses())
+    endpoints = {
+        peer: dial_order(underlay, peer.endpoints, source_towards)
+        for peer in verifier.open_all(cache.records())
+        if peer.reachable and peer.prefix != own
+    }
+    peers = [peer for peer, known in endpoints.items() if known]
     gossip = Gossip(records=(OwnRecord(credentials, cache, control_port, time.time).farewell(),))
     client = ControlClient(verifier, control_port)
     await client.start(credentials.client_context())
 
-    async def tell(index: int) -> bool:
+    async def tell(peer: Peer) -> bool:
         try:
             async with asyncio.timeout(5):
-                await client.exchange_gossip(peers[index], gossip, peers[index].endpoints)
+                await client.exchange_gossip(peer, gossip, endpoints[peer])
         except (ProtocolError, IdentityError, TimeoutError):
             return False
         return True
 
-    chosen = random.sample(range(len(peers)), min(FAREWELLS, len(peers)))
+    chosen = random.sample(peers, min(FAREWELLS, len(peers)))
     try:
-        return sum(await asyncio.gather(*(tell(index) for index in chosen)))
+        return sum(await asyncio.gather(*(tell(peer) for peer in chosen)))
     finally:
         await client.stop()
 

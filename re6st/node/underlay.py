@@ -184,25 +184,33 @@ def usable(underlay: Underlay, endpoints: Sequence[Endpoint], source: Source) ->
 def dial_order(underlay: Underlay, endpoints: Sequence[Endpoint], source: Source) -> tuple[Endpoint, ...]:
     """Return those of a peer's ``endpoints`` that are worth a try from here, best first.
 
-    Endpoints at our own outside address come late, since the peer is behind the same router, and private
+    A member may publish whatever it likes, so its private address in a network to which this host is
+    attached is more likely a stranger of our LAN than the peer. It is tried, first, if the peer is behind
+    the same outside address as we are, and otherwise only if the peer has no public endpoint to be tried.
+    Endpoints at our own outside address come late, since few routers lead there from inside, and private
     addresses of elsewhere last: a company may route them, and its nodes advertise them.
     """
+    addresses = {endpoint: _parse(endpoint.address) for endpoint in endpoints}
+    shares_router = underlay.external is not None and underlay.external in addresses.values()
 
     def rank(endpoint: Endpoint) -> int:
         address = ipaddress.ip_address(endpoint.address)
         if underlay.on_link(address):
-            return 0
+            return 0 if shares_router or address.is_global else 4
         if not address.is_global:
             return 3
         return 2 if address == underlay.external else 1
 
     versions = {one.address.version for one in (*underlay.public(), *underlay.private())}
-    chosen = [
-        endpoint
+    ranks = {
+        endpoint: rank(endpoint)
         for endpoint in usable(underlay, endpoints, source)
-        if rank(endpoint) == 0 or ipaddress.ip_address(endpoint.address).version in versions
-    ]
-    return tuple(sorted(chosen, key=rank))
+        if underlay.on_link(ipaddress.ip_address(endpoint.address))
+        or ipaddress.ip_address(endpoint.address).version in versions
+    }
+    has_public = any(ipaddress.ip_address(endpoint.address).is_global for endpoint in ranks)
+    chosen = [endpoint for endpoint, value in ranks.items() if value != 4 or not has_public]
+    return tuple(sorted(chosen, key=lambda endpoint: ranks[endpoint]))
 
 
 def _everywhere(

@@ -26,10 +26,12 @@ from re6st.messages import (
     TunnelRequest,
     encode,
 )
+from re6st.node.cache import Cache
 from re6st.node.control_client import ControlClient, PeerUnreachableError
 from re6st.node.control_server import ControlServer
 from re6st.node.credentials import CredentialFiles, load_credentials
 from re6st.node.documents import Documents
+from re6st.node.enrolment import say_farewell
 from re6st.node.verifier import Verifier
 from re6st.peers import open_record, seal_record
 from re6st.registry.authority import Authority, build_authority
@@ -181,11 +183,27 @@ async def test_gossip_cancelling_and_documents(world, dialer, client):
         world.peer, Gossip(records=(record_of(dialer),) * 2), [world.endpoint]
     )
     assert answer.parameters_version == 3
-    await client.cancel_tunnel(world.peer, "abcd")
+    await client.cancel_tunnel(world.peer, "abcd", [world.endpoint])
     assert ("node2", 2) in world.service.calls
     assert ("node2", "abcd") in world.service.calls
     assert (await world.raw(dialer, "GET", "/v1/parameters", b""))[0] == 200
     assert (await world.raw(dialer, "GET", "/v1/revocations", b""))[0] == 404
+
+
+async def test_cancelling_dials_no_endpoint_but_those_that_were_chosen(world, client):
+    assert world.peer.endpoints == (world.endpoint,)
+    with pytest.raises(PeerUnreachableError):
+        await client.cancel_tunnel(world.peer, "abcd")
+    assert world.service.calls == []
+
+
+async def test_a_farewell_goes_nowhere_but_to_the_underlay(world, dialer, tmp_path):
+    cache = Cache(tmp_path / "cache.sqlite")
+    cache.store([(world.peer.prefix, world.peer.signed)], ())
+    documents = Documents(tmp_path, dialer.trust)
+    assert await say_farewell(dialer, cache, documents, 4226) == 0
+    cache.close()
+    assert world.service.calls == []
 
 
 async def test_a_dead_endpoint_does_not_hide_a_good_one(world, dialer, client):

@@ -192,6 +192,19 @@ class TestDialOrder:
             "192.168.1.7", "20.9.9.9", "20.2.1.2"
         )
 
+    @pytest.mark.parametrize("external", [None, EXTERNAL])
+    def test_our_lan_is_not_tried_for_a_peer_of_elsewhere(self, external):
+        endpoints = udp("192.168.1.7", "20.9.9.9")
+        assert dial_order(underlay(LAN, external=external), endpoints) == udp("20.9.9.9")
+
+    def test_our_lan_is_tried_where_the_peer_has_nothing_better(self):
+        assert dial_order(underlay(LAN), udp("192.168.1.7")) == udp("192.168.1.7")
+        endpoints = udp("192.168.1.7", "10.7.7.7", "127.0.0.1", "2a00:9::9")
+        assert dial_order(underlay(LAN), endpoints) == udp("10.7.7.7", "192.168.1.7")
+
+    def test_public_addresses_of_our_own_subnet_come_first(self):
+        assert dial_order(underlay(PUBLIC), udp("20.9.9.9", "20.1.2.7")) == udp("20.1.2.7", "20.9.9.9")
+
     def test_private_addresses_of_elsewhere_come_last(self):
         assert dial_order(underlay(LAN), udp("10.7.7.7", "20.9.9.9")) == udp("20.9.9.9", "10.7.7.7")
 
