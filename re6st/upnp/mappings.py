@@ -14,7 +14,7 @@ out reports the result before asking for the next one.
 
 The external port is the internal one if it is free. Otherwise come a few that depend on the node only, so
 that they are the same after a restart, and then random ones. A router that reboots forgets its mappings
-and may get another outside address: both are seen by the checks.
+and may get another outside address: both are seen by the checks. Removals wait for the end of a search.
 
 Codes are those of the WANIPConnection service (UPnP Forum, WANIPConnection:2, 2.5). Time is monotonic
 seconds, given by the caller.
@@ -209,7 +209,7 @@ class MappingPlan:
         """Have the mapping of ``internal_port`` removed."""
         wish = self._wishes.pop((transport, internal_port), None)
         if wish is not None and wish.state is WishState.MAPPED:
-            self._removals.append(Remove(transport, internal_port, wish.external_port))
+            self._remove_soon(Remove(transport, internal_port, wish.external_port))
 
     def unwant_all(self) -> None:
         """Have all mappings removed."""
@@ -227,8 +227,7 @@ class MappingPlan:
     def next_action(self, now: float) -> Action | None:
         """Return what is to be done now; report its result before asking again."""
         if self._gateway in (GatewayState.SEARCHING, GatewayState.ABSENT):
-            self._removals.clear()
-            return Discover() if self._wishes and now >= self._next_discovery else None
+            return Discover() if self._has_work() and now >= self._next_discovery else None
         if self._removals:
             return self._removals[0]
         if self._gateway is GatewayState.READY:
@@ -240,16 +239,30 @@ class MappingPlan:
             return Check(self._held())
         return None
 
+    def next_removal(self) -> Remove | None:
+        """Return a mapping to be removed at the router known last, also while it is being searched.
+
+        For the end of the node, which has no time for a search; report the result before asking again.
+        """
+        return self._removals[0] if self._removals else None
+
     def deadline(self) -> float | None:
         """Return when :meth:`next_action` should be asked next; None: not before something is wanted."""
         if self._gateway in (GatewayState.SEARCHING, GatewayState.ABSENT):
-            return self._next_discovery if self._wishes else None
+            return self._next_discovery if self._has_work() else None
         if self._removals:
             return float("-inf")
         if not self._wishes:
             return None
         dues = [wish.due for wish in self._wishes.values() if self._gateway is GatewayState.READY]
         return min([self._next_check, *dues])
+
+    def _has_work(self) -> bool:
+        return bool(self._wishes or self._removals)
+
+    def _remove_soon(self, removal: Remove) -> None:
+        if removal not in self._removals:
+            self._removals.append(removal)
 
     def _held(self) -> tuple[Add, ...]:
         return tuple(
@@ -272,8 +285,9 @@ class MappingPlan:
         """Take note that no router answers."""
         self._next_discovery = now + self._retry_delay(self._discoveries_failed)
         self._discoveries_failed += 1
-        if self._held() and self._discoveries_failed < SEARCHES_UNTIL_GONE:
+        if (self._held() or self._removals) and self._discoveries_failed < SEARCHES_UNTIL_GONE:
             return
+        self._removals.clear()
         self._address = None
         self._set_gateway(GatewayState.ABSENT, reason)
         self._lose_all(reason, now)
@@ -282,7 +296,6 @@ class MappingPlan:
         """Take note that the router did not answer a request: search again, it may have moved."""
         self._next_discovery = now + (self._retry_delay(self._silences - 1) if self._silences else 0.0)
         self._silences += 1
-        self._removals.clear()
         self._set_gateway(GatewayState.SEARCHING, reason)
 
     def added(self, action: Add, now: float) -> None:
@@ -290,7 +303,7 @@ class MappingPlan:
         self._silences = 0
         wish = self._wishes.get((action.transport, action.internal_port))
         if wish is None:
-            self._removals.append(Remove(action.transport, action.internal_port, action.external_port))
+            self._remove_soon(Remove(action.transport, action.internal_port, action.external_port))
             return
         if wish.state is not WishState.MAPPED:
             logger.info(

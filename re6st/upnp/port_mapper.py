@@ -172,8 +172,8 @@ class PortMapper:
 
     async def _remove_all(self) -> None:
         self._plan.unwant_all()
-        while isinstance(action := self._plan.next_action(self._now()), Remove):
-            await self._carry_out(action)
+        while (removal := self._plan.next_removal()) is not None:
+            await self._remove(removal)
 
     async def _run(self) -> None:
         while not self._stopping:

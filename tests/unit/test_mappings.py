@@ -311,6 +311,66 @@ def test_mapping_unwanted_while_it_is_being_made(world):
     assert world.router.held == {}
 
 
+def test_removal_waits_for_the_search_after_a_change_of_the_network(world):
+    world.want()
+    world.want(Transport.UDP, 4227)
+    world.settle()
+    world.plan.network_changed(world.now)
+    world.plan.unwant(Transport.UDP, 4227)
+    world.settle()
+    assert list(world.router.held) == [(Transport.TCP, 4226, 4226)]
+
+
+def test_the_last_removal_is_worth_a_search(world):
+    world.want()
+    world.settle()
+    world.plan.network_changed(world.now)
+    world.plan.unwant(Transport.TCP, 4226)
+    assert world.plan.deadline() == world.now
+    world.settle()
+    assert world.router.held == {}
+    assert world.plan.deadline() is None
+
+
+def test_removal_survives_a_lost_search_and_a_silent_router(world):
+    world.want()
+    world.want(Transport.UDP, 4227)
+    world.settle()
+    world.now += 61
+    check = world.plan.next_action(world.now)
+    assert isinstance(check, Check)
+    world.plan.unwant(Transport.UDP, 4227)
+    world.plan.silent("silence", world.now)
+    world.plan.missing("a datagram was lost", world.now)
+    world.run(20)
+    assert list(world.router.held) == [(Transport.TCP, 4226, 4226)]
+
+
+def test_removals_are_given_up_when_the_router_is_gone(world):
+    world.want()
+    world.settle()
+    world.router.present = False
+    world.plan.network_changed(world.now)
+    world.plan.unwant_all()
+    world.run(60)
+    assert world.plan.gateway is GatewayState.ABSENT
+    assert world.plan.next_removal() is None
+    assert world.plan.deadline() is None
+
+
+def test_stopping_just_after_a_change_of_the_network_removes_at_the_router_known_last(world):
+    world.want()
+    world.want(Transport.UDP, 4227)
+    world.settle()
+    world.plan.network_changed(world.now)
+    world.plan.unwant_all()
+    searches = sum(isinstance(action, Discover) for _, action in world.router.log)
+    while (removal := world.plan.next_removal()) is not None:
+        world.router.carry_out(world.plan, removal, world.now)
+    assert world.router.held == {}
+    assert sum(isinstance(action, Discover) for _, action in world.router.log) == searches
+
+
 def test_changed_network_is_looked_at_once(world):
     world.router.present = False
     world.want()
