@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import msgspec
@@ -18,6 +19,7 @@ from re6st.files import write_atomically
 from re6st.lab import record, requirements, topology
 from re6st.lab.daemons import Node, describe
 from re6st.lab.lab import Lab, take_down
+from re6st.lab.namespace import Namespace
 
 
 class LabGroup(click.Group):
@@ -30,6 +32,12 @@ class LabGroup(click.Group):
             return super().invoke(context)
         except Re6stError as error:
             raise click.ClickException(str(error)) from error
+
+
+class NoSuchProgramError(click.ClickException):
+    """What is to be run does not exist; the exit status is that of a shell."""
+
+    exit_code = 127
 
 
 def _check_name(_: click.Context, __: click.Parameter, name: str) -> str:
@@ -130,7 +138,13 @@ def status(name: str, as_json: bool) -> None:
 
 @cli.command()
 @name_option
-@click.option("--timeout", default=3.0, show_default=True, help="Seconds that each pair has to answer.")
+@click.option(
+    "--timeout",
+    default=3.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Seconds that each pair has to answer.",
+)
 def ping(name: str, timeout: float) -> None:
     """Ping between all pairs of nodes over the mesh; exit 1 unless all answer."""
     from re6st.lab import output
@@ -151,7 +165,25 @@ def ping(name: str, timeout: float) -> None:
 def execute(name: str, host: str, command: Sequence[str]) -> None:
     """Run COMMAND on HOST (a host, a router or 'internet'): re6st-lab exec HOST -- COMMAND..."""
     requirements.check_root()
-    namespace = Lab.attach(name).namespace(host)
+    _replace_by(Lab.attach(name).namespace(host), command)
+
+
+@cli.command("node", context_settings={"ignore_unknown_options": True})
+@name_option
+@click.argument("host")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run_node(name: str, host: str, command: Sequence[str]) -> None:
+    """Run re6st-node with the configuration of HOST: re6st-lab node HOST status."""
+    node = _node(name, host)
+    _replace_by(node.host.namespace, node.command(*command))
+
+
+def _replace_by(namespace: Namespace, command: Sequence[str]) -> NoReturn:
+    """Become ``command`` in ``namespace``."""
+    if shutil.which(command[0]) is None:
+        raise NoSuchProgramError(
+            f"there is no program {command[0]!r} on this machine, or it cannot be executed"
+        )
     # Through ip, which mounts a /sys that fits the namespace: a person may look there.
     words = ["ip", "netns", "exec", namespace.name, *command]
     try:

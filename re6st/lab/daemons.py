@@ -156,6 +156,10 @@ class Node:
         """What the daemon says."""
         return self.host.directory / "node.log"
 
+    def command(self, *words: str) -> list[str]:
+        """Return the command line of re6st-node with this node's configuration, followed by ``words``."""
+        return [*self._command, *words]
+
     def join(self, link: str, name: str | None = None) -> None:
         """Enrol by a join link, as ``name`` or by the host's name.
 

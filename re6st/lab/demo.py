@@ -22,6 +22,7 @@ The lab stays up until Ctrl-C. Meanwhile, as root in another terminal:
   {command} status{option}                        what the nodes say of themselves
   {command} ping{option}                          the ping matrix again
   {command} exec{option} {first} -- ping {target}   any command on a host; try also: bash
+  {command} node{option} {first} routes               what one node says: status, peers, tunnels, routes
   {command} cut{option} {first} {second}                 lose every packet between two hosts, silently
   {command} heal{option} {first} {second}                undo it
   {command} stop{option} {first}                      end a node's daemon ('start' brings it back)

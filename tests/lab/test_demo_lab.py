@@ -10,6 +10,7 @@ registry   anna   boris   clara
                             dora    emil    frida        gustav       hanna
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -156,3 +157,7 @@ def test_other_invocations_find_the_lab(demo_lab):
     target = demo_lab.nodes["hanna"].address()
     done = call("exec", *option, "dora", "--", "ping", "-n", "-c1", "-W3", target)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert call("exec", *option, "dora", "--", "sh", "-c", "exit 3").returncode == 3
+    done = call("node", *option, "dora", "status", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["name"] == "dora"

@@ -1,3 +1,5 @@
+"""re6st.supervisor.backoff: how long restarts wait."""
+
 from __future__ import annotations
 
 from hypothesis import given

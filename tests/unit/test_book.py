@@ -1,3 +1,5 @@
+"""re6st.core.book: which peers are remembered and passed on."""
+
 from __future__ import annotations
 
 import random

@@ -1,3 +1,5 @@
+"""re6st.core.deadlines: what is due, in order and once."""
+
 from __future__ import annotations
 
 from hypothesis import given

@@ -1,3 +1,5 @@
+"""re6st.lab.faults: the firewall rules that break a lab."""
+
 import pytest
 
 from re6st.errors import ConfigError

@@ -1,3 +1,5 @@
+"""re6st.node.firewall and re6st.node.sysctl: rules and settings of the host."""
+
 import json
 from ipaddress import IPv6Network
 from pathlib import Path

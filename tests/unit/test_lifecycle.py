@@ -1,3 +1,5 @@
+"""re6st.tunnel.lifecycle: the states of a tunnel."""
+
 from __future__ import annotations
 
 import pytest

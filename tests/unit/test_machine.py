@@ -1,3 +1,5 @@
+"""re6st.supervisor.machine: the states of a child process."""
+
 from __future__ import annotations
 
 from hypothesis import given

@@ -1,3 +1,5 @@
+"""re6st.tunnel.management: what OpenVPN says and is told at its management interface."""
+
 from __future__ import annotations
 
 import itertools

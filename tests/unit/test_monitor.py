@@ -1,3 +1,5 @@
+"""re6st.routing.monitor: what babeld says, line by line."""
+
 import itertools
 from ipaddress import IPv6Network
 

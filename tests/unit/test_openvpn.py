@@ -1,3 +1,5 @@
+"""re6st.tunnel.openvpn: command lines and files for OpenVPN."""
+
 from __future__ import annotations
 
 import re

@@ -1,3 +1,5 @@
+"""re6st.tunnel.pool: slots and ports, taken and given back."""
+
 from __future__ import annotations
 
 from hypothesis import strategies as st

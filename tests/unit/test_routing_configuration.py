@@ -1,3 +1,5 @@
+"""re6st.routing.configuration and first_exchange: what babeld is configured with and sends first."""
+
 import struct
 from ipaddress import IPv6Network
 from pathlib import Path

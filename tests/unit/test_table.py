@@ -1,3 +1,5 @@
+"""re6st.routing.table: neighbours and routes as babeld reports them."""
+
 from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 

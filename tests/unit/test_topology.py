@@ -1,3 +1,5 @@
+"""re6st.lab.topology: what a topology file may say."""
+
 import tomllib
 from ipaddress import IPv4Address, IPv4Network
 

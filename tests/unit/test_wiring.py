@@ -1,3 +1,5 @@
+"""re6st.lab.wiring: addresses and links that follow from a topology."""
+
 import tomllib
 
 from hypothesis import given
