@@ -161,10 +161,6 @@ class TunnelOperator:
         """Return all tunnels there are."""
         return list(self._tunnels.values())
 
-    def by_interface(self, interface: str) -> Tunnel | None:
-        """Return the tunnel that uses ``interface`` now."""
-        return next((t for t in self._tunnels.values() if t.interface == interface), None)
-
     def find(self, peer: IPv6Network, name: str) -> Tunnel | None:
         """Return the tunnel to ``peer`` that both ends call ``name``."""
         return next((t for t in self._tunnels.values() if t.name == name and t.peer.prefix == peer), None)
