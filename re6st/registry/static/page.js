@@ -56,11 +56,15 @@ async function follow() {
 let waiting = 0;
 function soon() {
   clearTimeout(waiting);
-  waiting = setTimeout(() => {
-    // Neither take away what somebody types, nor a link that is shown only once.
-    const typing = byId("view").contains(document.activeElement) && document.activeElement.tagName !== "BUTTON";
-    if (!typing && !byId("link")) show(current);
-  }, 300);
+  waiting = setTimeout(() => { if (!busy()) show(current, true); }, 300);
+}
+
+function busy() {
+  // Neither take away what somebody typed or types, nor a link that is shown only once.
+  const view = byId("view");
+  if (byId("link")) return true;
+  if (view.contains(document.activeElement) && document.activeElement.tagName !== "BUTTON") return true;
+  return [...view.querySelectorAll("input:not([type=search])")].some((field) => field.value !== field.defaultValue);
 }
 
 // -- building the page
@@ -260,13 +264,13 @@ async function audit() {
 
 const views = { nodes, links, parameters, audit };
 
-async function show(view) {
+async function show(view, unasked = false) {
   current = view;
   const mine = ++drawn;
   await attempt(async () => {
     overview = await ask("GET", "/overview");
     const elements = await views[view]();
-    if (mine !== drawn) return;
+    if (mine !== drawn || (unasked && busy())) return;
     byId("network").textContent = `${overview.network} · ${overview.nodes.active} active`;
     byId("tabs").hidden = false;
     for (const tab of document.querySelectorAll("[data-view]")) {
