@@ -59,6 +59,8 @@ class NodeConfig(Struct, frozen=True, kw_only=True, rename="kebab"):
     """Ask the home router for port mappings."""
     advertise: tuple[str, ...] = ()
     """Public addresses at which the ports above can be reached, when the owner forwards them by hand."""
+    report_state: bool = True
+    """Tell the registry's operators how this node is: reachability, tunnels, clock, versions."""
     log_level: Annotated[str, Meta(pattern="^(error|warning|info|debug)$")] = "info"
 
     @property

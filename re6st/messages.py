@@ -258,6 +258,54 @@ class PeerSample(Message, frozen=True, kw_only=True):
     revocations_version: Version = 0
 
 
+Seconds = Annotated[float, Meta(ge=0, le=1e12)]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Word = Annotated[str, Meta(max_length=32)]
+
+
+class TunnelReport(Message, frozen=True, kw_only=True):
+    """A tunnel that is up, as one of its ends tells the registry."""
+
+    peer: Text
+    """Node prefix at the other end."""
+    outgoing: bool
+    """The node that tells has dialled."""
+    established: Word
+    """See :class:`re6st.status.TunnelStatus`."""
+    age: Seconds
+    """Since it is up."""
+    round_trip: Seconds | None = None
+    """Smoothed round-trip time, if it was measured."""
+
+
+class NodeReport(Message, frozen=True, kw_only=True):
+    """``PUT /v1/nodes/self/report``: how a node is, for the operators of its registry."""
+
+    time: Seconds
+    """Of the node's clock, since the epoch."""
+    uptime: Seconds
+    """Of its daemon."""
+    software: Word
+    reachability: Word
+    """See :class:`re6st.status.Reachability`."""
+    reason: Text = ""
+    """Why it can, or cannot, be reached from outside."""
+    routes: Count
+    """Nodes to which it has a route."""
+    peers: Count
+    """Nodes that it knows."""
+    parameters_version: Version
+    revocations_version: Version
+    tunnels: Annotated[tuple[TunnelReport, ...], Meta(max_length=64)] = ()
+
+
+class DocumentVersions(Message, frozen=True, kw_only=True):
+    """Which versions of the signed documents are in force."""
+
+    parameters_version: Version
+    revocations_version: Version
+
+
 class Problem(Message, frozen=True, kw_only=True):
     """An error answer (RFC 9457)."""
 

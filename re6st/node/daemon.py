@@ -193,9 +193,10 @@ class Daemon:
             report=self._report,
             accept=self._correspondence.accept,
             renewed=self._on_renewed,
+            describe=lambda: self._observation.report() if self._config.report_state else None,
         )
         self._control_server = ControlServer(self._correspondence, self._config.control_port)
-        observation = Observation(
+        self._observation = Observation(
             core=self._core,
             credentials=lambda: self._credentials,
             documents=self._documents,
@@ -204,8 +205,9 @@ class Daemon:
             reachability=self._reachability,
             registry=self._registry,
             outside=outside,
+            monitor=self._monitor,
         )
-        self._status_server = StatusServer(observation, self._config.runtime_directory)
+        self._status_server = StatusServer(self._observation, self._config.runtime_directory)
 
     def _testers(self) -> list[Peer]:
         """Return whom this node can ask to test it, neighbours first."""

@@ -95,6 +95,11 @@ class LivenessMonitor:
         watched = self._watched.get(interface)
         return watched.detector if watched is not None else None
 
+    def round_trip(self, interface: str) -> float | None:
+        """Return the smoothed round-trip time of a tunnel in seconds, None if it was not measured."""
+        detector = self.detector(interface)
+        return detector.round_trip.smoothed if detector is not None else None
+
     # -- the rhythm -------------------------------------------------------------------------------------
 
     async def _run(self) -> None:

@@ -9,14 +9,19 @@ from ipaddress import IPv6Network
 
 import re6st
 from re6st.core import NodeCore
+from re6st.messages import NodeReport, TunnelReport
 from re6st.node.credentials import Credentials
 from re6st.node.documents import Documents
+from re6st.node.liveness_monitor import LivenessMonitor
 from re6st.node.outside import OutsideTester
 from re6st.node.reachability import ReachabilityKeeper
 from re6st.node.registry_link import RegistryLink
 from re6st.node.tunnels import TunnelOperator
 from re6st.routing.babeld import Babeld
 from re6st.status import NodeStatus, OutsideStatus, PeerStatus, RouteStatus, TunnelStatus
+
+REPORTED_TUNNELS = 64
+"""As many as a report may hold; a node has at most half of that."""
 
 
 class Observation:
@@ -33,6 +38,7 @@ class Observation:
         reachability: ReachabilityKeeper,
         registry: RegistryLink,
         outside: OutsideTester,
+        monitor: LivenessMonitor,
     ) -> None:
         self._core = core
         self._credentials = credentials
@@ -42,6 +48,7 @@ class Observation:
         self._reachability = reachability
         self._registry = registry
         self._outside = outside
+        self._monitor = monitor
         self._started = time.monotonic()
 
     def status(self) -> NodeStatus:
@@ -72,6 +79,33 @@ class Observation:
             revocations_version=self._documents.revocations.version,
             certificate_expires=certificate.not_after,
             routing=self._babeld.state,
+        )
+
+    def report(self) -> NodeReport:
+        """Return what the registry's operators may know of this node."""
+        status = self.status()
+        now = time.monotonic()
+        return NodeReport(
+            time=time.time(),
+            uptime=status.uptime,
+            software=status.software[:32],
+            reachability=status.reachability.value,
+            reason=status.reachability_reason[:256],
+            routes=status.routes,
+            peers=status.peers,
+            parameters_version=status.parameters_version,
+            revocations_version=status.revocations_version,
+            tunnels=tuple(
+                TunnelReport(
+                    peer=str(tunnel.peer.prefix),
+                    outgoing=not tunnel.incoming,
+                    established=tunnel.established,
+                    age=round(now - tunnel.up_since),
+                    round_trip=self._monitor.round_trip(tunnel.interface),
+                )
+                for tunnel in self._operator.tunnels()
+                if tunnel.state == "up"
+            )[:REPORTED_TUNNELS],
         )
 
     async def outside_status(self) -> OutsideStatus:

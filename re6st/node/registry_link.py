@@ -20,7 +20,7 @@ from re6st.core.events import (
 )
 from re6st.errors import IdentityError, ProtocolError, Re6stError, RegistryRefusedError
 from re6st.identity import build_request
-from re6st.messages import SignedDocument
+from re6st.messages import NodeReport, SignedDocument
 from re6st.node.credentials import Credentials
 from re6st.node.documents import Documents
 from re6st.node.enrolment import registry_client
@@ -50,9 +50,10 @@ class RegistryLink:
         report: Callable[[Event], None],
         accept: Callable[[Document, SignedDocument], bool],
         renewed: Callable[[bytes], None],
+        describe: Callable[[], NodeReport | None],
     ) -> None:
         """Try ``urls`` first, then those of the network parameters. Give new documents to ``accept``
-        and a new certificate (DER) to ``renewed``.
+        and a new certificate (DER) to ``renewed``; ``describe`` says what to tell about this node.
         """
         self._urls = urls
         self._credentials = credentials
@@ -63,6 +64,7 @@ class RegistryLink:
         self._report = report
         self._accept = accept
         self._renewed = renewed
+        self._describe = describe
         self.state = "not asked yet"
         """How the last contact went, for people."""
         self.reachable = False
@@ -93,7 +95,7 @@ class RegistryLink:
                 case RegistryOperation.RENEW:
                     await self._renew()
                 case RegistryOperation.VERSIONS:
-                    await self._sample(1)  # the smallest answer that tells them
+                    await self._versions()
         except Re6stError as error:
             self._note(str(error), reachable=isinstance(error, RegistryRefusedError))
             logger.warning("The registry did not %s: %s", operation.value, error)
@@ -108,9 +110,27 @@ class RegistryLink:
         peers = self._verifier.open_all(answer.peers)
         if peers:
             self._report(PeersLearned(peers, Source.REGISTRY))
+        self._compare(answer.parameters_version, answer.revocations_version)
+
+    async def _versions(self) -> None:
+        """Ask which documents are in force, and use the occasion to tell how this node is."""
+        report = self._describe()
+        if report is None:
+            await self._sample(1)  # the smallest answer that tells them
+            return
+        try:
+            versions = await self._client().report(report)
+        except RegistryRefusedError as error:
+            if error.code != "http":
+                raise
+            await self._sample(1)  # a registry that does not know reports
+            return
+        self._compare(versions.parameters_version, versions.revocations_version)
+
+    def _compare(self, parameters: int, revocations: int) -> None:
         for document, version in (
-            (Document.PARAMETERS, answer.parameters_version),
-            (Document.REVOCATIONS, answer.revocations_version),
+            (Document.PARAMETERS, parameters),
+            (Document.REVOCATIONS, revocations),
         ):
             if version > self._documents.version(document):
                 self._report(VersionSeen(None, document, version))

@@ -31,9 +31,11 @@ from re6st.errors import (
 )
 from re6st.identity import TrustStore, fingerprint, load_certificate, pem_to_der
 from re6st.messages import (
+    DocumentVersions,
     Enrolment,
     EnrolmentRequest,
     MessageType,
+    NodeReport,
     PeerSample,
     RenewalRequest,
     SignedDocument,
@@ -161,6 +163,10 @@ class RegistryClient:
     async def sample(self, count: int = SAMPLE_SIZE) -> PeerSample:
         """Return up to ``count`` (1 to 64) random peer records. They are not verified yet."""
         return await self._ask("GET", f"/v1/peers/sample?count={count}", PeerSample)
+
+    async def report(self, report: NodeReport) -> DocumentVersions:
+        """Tell how we are, and return which documents are in force."""
+        return await self._ask("PUT", "/v1/nodes/self/report", DocumentVersions, report)
 
     async def parameters(self) -> SignedDocument:
         """Return the network parameters, not verified yet."""

@@ -32,9 +32,11 @@ from re6st.errors import (
 )
 from re6st.messages import (
     MAXIMUM_BODY,
+    DocumentVersions,
     Enrolment,
     EnrolmentRequest,
     MessageType,
+    NodeReport,
     PeerSample,
     Problem,
     RenewalRequest,
@@ -155,6 +157,14 @@ class Api:
             ),
             Route("PUT", "/v1/peers/self", self.publish, request=SignedPeerRecord, status=204, node=True),
             Route("GET", "/v1/peers/sample", self.sample, answer=PeerSample, node=True, parameters=(COUNT,)),
+            Route(
+                "PUT",
+                "/v1/nodes/self/report",
+                self.report,
+                request=NodeReport,
+                answer=DocumentVersions,
+                node=True,
+            ),
             Route("DELETE", "/v1/nodes/self", self.leave, status=204, node=True),
             *self._operators.routes(),
         )
@@ -230,6 +240,12 @@ class Api:
         if not (text.isascii() and text.isdecimal() and len(text) < 4):
             raise RegistryRefusedError("count must be a number", code="malformed")
         return _json(await self._run(self._service.sample, caller, int(text)))
+
+    async def report(self, request: web.Request) -> web.Response:
+        """Take note of how the caller is, and tell which documents are in force."""
+        caller = await self._caller(request)
+        report = await _message(request, NodeReport)
+        return _json(await self._run(self._service.report, caller.node, report))
 
     async def leave(self, request: web.Request) -> web.Response:
         """Let the caller leave for good."""

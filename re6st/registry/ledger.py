@@ -104,9 +104,11 @@ class Ledger(Database):
             (version, payload, now),
         )
 
-    def parameter_history(self) -> list[ParametersRow]:
-        """Return all versions, the newest first."""
-        rows = self.execute("SELECT version, payload, created FROM parameter_history ORDER BY version DESC")
+    def parameter_history(self, limit: int = -1) -> list[ParametersRow]:
+        """Return all versions, or up to ``limit``, the newest first."""
+        rows = self.execute(
+            "SELECT version, payload, created FROM parameter_history ORDER BY version DESC LIMIT ?", (limit,)
+        )
         return [ParametersRow(*row) for row in rows]
 
     # -- operators

@@ -19,8 +19,10 @@ from re6st.errors import RegistryRefusedError
 from re6st.messages import NetworkParameters, encode
 from re6st.prefix import parse_prefix
 from re6st.registry.admissions import Reservation
+from re6st.registry.diagnosis import SILENCE, last_contact
 from re6st.registry.ledger import AuditRow
 from re6st.registry.links import JoinLink
+from re6st.registry.mesh import draw_mesh
 from re6st.registry.operator_messages import (
     AuditEntry,
     AuditPage,
@@ -28,9 +30,11 @@ from re6st.registry.operator_messages import (
     KeptPrefix,
     Link,
     LinkRequest,
+    Mesh,
     Node,
     NodePage,
     NodeState,
+    NodeTrouble,
     OperatorToken,
     OperatorTokenList,
     OperatorTokenRequest,
@@ -49,13 +53,17 @@ from re6st.registry.operator_messages import (
     TokenState,
 )
 from re6st.registry.operators import Operator, Scope
+from re6st.registry.qr import qr_code
+from re6st.registry.reporting import Condition
 from re6st.registry.service import Service
-from re6st.registry.store import Member
 
 PAGE_LIMIT = 1000
 """Items that one may ask for at once."""
 
 DEFAULT_LIMIT = 100
+
+MESH_LIMIT = 1000
+"""Nodes that one picture of the mesh shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +119,22 @@ def overview(service: Service, call: Call) -> Overview:
 
 
 def list_nodes(service: Service, call: Call) -> NodePage:
-    """List nodes by prefix, former ones included; ``search`` is a part of name or prefix."""
+    """List nodes by prefix, former ones included; ``search`` is a part of name or prefix.
+
+    With ``unwell`` only those that somebody should look after.
+    """
     limit = _limit(call)
     state = call.query.get("state")
     if state is not None and state not in [item.value for item in NodeState]:
         raise RegistryRefusedError("state must be active, suspended, expired or released", code="malformed")
-    members = service.members_page(
-        limit + 1, state=state, search=call.query.get("search", "")[:64], after=_node_cursor(call)
-    )
-    last = members[limit - 1].node if len(members) > limit else None
+    search, after = call.query.get("search", "")[:64], _node_cursor(call)
+    if call.query.get("unwell", "") not in ("", "0"):
+        found = service.unwell(limit + 1, state=state, search=search, after=after)
+    else:
+        found = service.conditions(service.members_page(limit + 1, state=state, search=search, after=after))
+    last = found[limit - 1].member.node if len(found) > limit else None
     return NodePage(
-        items=tuple(_node(service, member) for member in members[:limit]),
+        items=tuple(_node(service, condition) for condition in found[:limit]),
         next=f"{last.prefix.network_address.packed.hex()}-{last.identifier}" if last is not None else None,
     )
 
@@ -136,8 +149,10 @@ def _node_cursor(call: Call) -> tuple[bytes, int] | None:
     return bytes.fromhex(match[1]), int(match[2])
 
 
-def _node(service: Service, member: Member) -> Node:
+def _node(service: Service, condition: Condition) -> Node:
+    member, row = condition.member, condition.report
     node = member.node
+    report = row.report if row is not None else None
     return Node(
         name=node.name,
         prefix=str(node.prefix),
@@ -151,41 +166,58 @@ def _node(service: Service, member: Member) -> Node:
         expires=member.expires,
         published=member.published,
         reachable=member.reachable,
-        software=member.software,
+        software=report.software if report is not None else member.software,
+        seen=last_contact(member, row),
+        tunnels=len(report.tunnels) if report is not None else None,
+        parameters_version=report.parameters_version if report is not None else None,
+        clock_offset=round(report.time - row.received, 1) if report is not None and row is not None else None,
+        troubles=tuple(
+            NodeTrouble(kind=trouble.kind, severity=trouble.severity, text=trouble.text)
+            for trouble in condition.troubles
+        ),
     )
+
+
+def _selected(service: Service, selector: str) -> Node:
+    return _node(service, service.conditions([service.member(selector)])[0])
 
 
 def show_node(service: Service, call: Call) -> Node:
     """Show the node with this name or prefix (with its ``/`` as ``%2F``)."""
-    return _node(service, service.member(call.path["node"]))
+    return _selected(service, call.path["node"])
 
 
 def rename_node(service: Service, call: Call) -> Node:
     """Give a node another name."""
     message: Renaming = call.message
     service.rename(call.path["node"], message.name)
-    return _node(service, service.member(message.name))
+    return _selected(service, message.name)
 
 
 def suspend_node(service: Service, call: Call) -> Node:
     """Keep a node out of the network until it is resumed."""
-    return _node(service, service.member(service.suspend(call.path["node"]).name))
+    return _selected(service, service.suspend(call.path["node"]).name)
 
 
 def resume_node(service: Service, call: Call) -> Node:
     """Let a suspended node take part again."""
-    return _node(service, service.member(service.resume(call.path["node"]).name))
+    return _selected(service, service.resume(call.path["node"]).name)
 
 
 def revoke_node(service: Service, call: Call) -> Node:
     """Withdraw a node's certificates and put its prefix into quarantine."""
     row = service.revoke(call.path["node"])
-    return _node(service, service.member(str(row.prefix)))
+    return _selected(service, str(row.prefix))
 
 
 def delete_node(service: Service, call: Call) -> None:
     """Forget a node, revoking it first."""
     service.delete(call.path["node"])
+
+
+def show_mesh(service: Service, _call: Call) -> Mesh:
+    """Show the nodes that reported lately, and their tunnels."""
+    return draw_mesh(service.mesh(MESH_LIMIT + 1, SILENCE), MESH_LIMIT)
 
 
 # -- admission ------------------------------------------------------------------------------------------
@@ -204,7 +236,8 @@ def create_link(service: Service, call: Call) -> Link:
     else:
         token = service.create_token(message.name, message.prefix_length, message.lifetime, message.uses)
     row = service.find_token(token)
-    return Link(id=row.identifier, link=str(JoinLink(place, service.fingerprint, token)), expires=row.expires)
+    link = str(JoinLink(place, service.fingerprint, token))
+    return Link(id=row.identifier, link=link, expires=row.expires, qr_code=qr_code(link))
 
 
 def list_tokens(service: Service, call: Call) -> TokenPage:

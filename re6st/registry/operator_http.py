@@ -52,6 +52,7 @@ _KEY = Parameter(
     "Idempotency-Key", {"type": "string", "pattern": "^[!-~]{1,128}$", "maxLength": 128}, "header"
 )
 _STATE = Parameter("state", {"type": "string", "enum": [state.value for state in messages.NodeState]})
+_UNWELL = Parameter("unwell", {"type": "string", "enum": ["0", "1"]})
 
 Result = TypeVar("Result")
 Run = Callable[..., Awaitable[Any]]
@@ -81,8 +82,9 @@ class OperatorApi:
                 "/nodes",
                 operations.list_nodes,
                 messages.NodePage,
-                (_LIMIT, Parameter("after"), _STATE, Parameter("search")),
+                (_LIMIT, Parameter("after"), _STATE, Parameter("search"), _UNWELL),
             ),
+            self._get("/mesh", operations.show_mesh, messages.Mesh),
             self._get("/nodes/{node}", operations.show_node, node, (_NODE,)),
             self._route(
                 "PUT", "/nodes/{node}/name", write, operations.rename_node, node, messages.Renaming, (_NODE,)

@@ -10,6 +10,7 @@ from msgspec import Meta
 from re6st.messages import Message, Name, NetworkParameters, Text
 from re6st.prefix import DEFAULT_NODE_LENGTH, LONGEST_NODE_LENGTH
 from re6st.registry.authority import DAY
+from re6st.registry.diagnosis import Kind, Severity
 from re6st.registry.operators import Scope
 from re6st.registry.tokens import MAXIMUM_USES
 
@@ -27,6 +28,15 @@ class NodeState(enum.Enum):
     SUSPENDED = "suspended"
     EXPIRED = "expired"
     RELEASED = "released"
+
+
+class NodeTrouble(Message, frozen=True, kw_only=True):
+    """Something that is wrong with a node."""
+
+    kind: Kind
+    severity: Severity
+    text: str
+    """What it is and what to do, for people."""
 
 
 class Node(Message, frozen=True, kw_only=True):
@@ -49,6 +59,51 @@ class Node(Message, frozen=True, kw_only=True):
     reachable: bool | None = None
     """Whether it can be dialled from outside, as it says."""
     software: str | None = None
+    seen: float | None = None
+    """When it was heard of last."""
+    tunnels: int | None = None
+    """How many are up, as it reported last."""
+    parameters_version: int | None = None
+    """Which version of the network parameters it uses."""
+    clock_offset: float | None = None
+    """Seconds by which its clock was ahead of the registry's."""
+    troubles: tuple[NodeTrouble, ...] = ()
+    """What is wrong with it, the worst first."""
+
+
+class MeshNode(Message, frozen=True, kw_only=True):
+    """A node of the mesh."""
+
+    name: str
+    prefix: str
+    seen: float
+    severity: Severity | None = None
+    """Of its worst trouble."""
+    reachability: str
+
+
+class MeshTunnel(Message, frozen=True, kw_only=True):
+    """A tunnel between two nodes of the mesh."""
+
+    dialer: str
+    """Prefix."""
+    listener: str
+    established: str
+    age: float
+    """Seconds, as reported by the end that was heard of last."""
+    round_trip: float | None = None
+    """Seconds."""
+    confirmed: bool
+    """Both ends reported it."""
+
+
+class Mesh(Message, frozen=True, kw_only=True):
+    """The nodes that reported within the last hours, and their tunnels."""
+
+    nodes: tuple[MeshNode, ...]
+    tunnels: tuple[MeshTunnel, ...]
+    complete: bool
+    """There are not more nodes than these."""
 
 
 class NodePage(Message, frozen=True, kw_only=True):
@@ -86,6 +141,8 @@ class Link(Message, frozen=True, kw_only=True):
     """Of its token."""
     link: str
     expires: float
+    qr_code: tuple[str, ...] = ()
+    """The link as a QR code (ISO/IEC 18004): rows of ``0`` and ``1`` (dark), without the quiet zone."""
 
 
 class TokenState(enum.Enum):

@@ -14,6 +14,7 @@ from re6st.messages import SignedDocument, SignedPeerRecord
 from re6st.prefix import node_address
 from re6st.registry.admissions import Admissions
 from re6st.registry.allocator import Lease
+from re6st.registry.reports import Reports
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ _STATES = {
 """Conditions of :meth:`Member.state`, with the present time for each question mark."""
 
 
-class Store(Admissions):
+class Store(Admissions, Reports):
     """The tables. Belongs to one thread at a time."""
 
     # -- settings and documents
@@ -197,6 +198,7 @@ class Store(Admissions):
         )
         self.withdraw_certificates(identifier, now)
         self.drop_record(identifier)
+        self.drop_report(identifier)
 
     def restore_node(self, identifier: int, name: str) -> None:
         """Make a former member a member again; its prefix must be free."""
@@ -247,11 +249,21 @@ class Store(Admissions):
         if after is not None:
             clauses.append("(prefix_first, id) > (?, ?)")
             values += after
+        return self._overview(
+            f"WHERE {' AND '.join(clauses)} ORDER BY prefix_first, id LIMIT ?", *values, limit
+        )
+
+    def members_numbered(self, identifiers: Sequence[int]) -> list[Member]:
+        """Return the members with these row numbers, by prefix; not those who left."""
+        marks = ",".join("?" * len(identifiers))
+        clause = f"WHERE released IS NULL AND id IN ({marks}) ORDER BY prefix_first, id"
+        return self._overview(clause, *identifiers)
+
+    def _overview(self, clause: str, *values: object) -> list[Member]:
         rows = self.execute(
             "SELECT id, name, prefix_first, prefix_length, created, released, suspended, serial, expires,"  # noqa: S608 - constants
-            f" published, reachable, software FROM overview WHERE {' AND '.join(clauses)}"
-            " ORDER BY prefix_first, id LIMIT ?",
-            (*values, limit),
+            f" published, reachable, software FROM overview {clause}",
+            values,
         )
         return [
             Member(
