@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import time
 
 import pytest
 from cryptography import x509
@@ -18,7 +19,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 from test_registry_real import Node, running
 
+import re6st
 from re6st.identity import REGISTRY_NAME, build_request, generate_key
+from re6st.messages import NodeReport, TunnelReport
 from re6st.registry.client import JoinLink, RegistryClient
 from re6st.registry.operators import Scope
 
@@ -142,6 +145,7 @@ async def test_an_operators_day(registry, browser, tmp_path):
         browser.click("Join links")
         browser.fill("#create input[name=name]", "garage")
         browser.click("Create link")
+        assert browser.find("#qr").size["width"] > 100
         return browser.find("#link").text
 
     async with asyncio.timeout(60):
@@ -187,6 +191,62 @@ async def test_an_operators_day(registry, browser, tmp_path):
         await run(act)
 
 
+async def test_who_is_unwell_and_why(registry, browser, tmp_path):
+    admin = registry.service.create_operator_token("alice", Scope.ADMIN)
+    link = str(registry.link(uses=3))
+    callers = {}
+    for name in ("attic", "cellar", "garage"):
+        await admit(registry, tmp_path / name, link, name)
+        node = registry.service.member(name).node
+        callers[name] = node
+
+    def report(name, peers, **changes):
+        values = {
+            "time": time.time(),
+            "uptime": 500,
+            "software": f"re6st {re6st.__version__}",
+            "reachability": "public",
+            "routes": 2,
+            "peers": 2,
+            "parameters_version": registry.service.current_parameters().version,
+            "revocations_version": 1,
+        }
+        tunnels = tuple(
+            TunnelReport(peer=str(callers[peer].prefix), outgoing=True, established="direct", age=9)
+            for peer in peers
+        )
+        registry.service.report(callers[name], NodeReport(**values | changes, tunnels=tunnels))
+
+    report("attic", ["cellar", "garage"])
+    report("cellar", ["garage"], time=time.time() - 3600, reachability="outgoing only", reason="no UPnP")
+    report("garage", ["attic"], software="re6st 0.0.1")
+
+    def look():
+        browser.driver.get(browser.url)
+        browser.login(admin)
+        browser.sees("its clock is 60 minutes behind", "#nodes .bad")
+        browser.sees("re6st 0.0.1, the registry", "#nodes .warning")
+        browser.sees("others cannot dial it: no UPnP", "#nodes .note")
+        Select(browser.find("select")).select_by_visible_text("with trouble")
+        browser.sees_not("attic", "#nodes")
+        browser.sees("garage", "#nodes")
+        browser.click("Map")
+        browser.sees("3 nodes, 4 tunnels, 2 nodes with trouble")
+        assert len(browser.all("#map line")) == 4
+        assert [node.get_attribute("class") for node in browser.all("#map g")] == [
+            "node well",
+            "node bad",
+            "node warning",
+        ]
+        browser.find("#map g.bad circle").click()
+        browser.sees("cellar", "#nodes")
+        browser.sees_not("garage", "#nodes")
+        assert browser.errors() == []
+
+    async with asyncio.timeout(60):
+        await asyncio.to_thread(look)
+
+
 async def test_it_fits_the_person(registry, browser, tmp_path):
     await admit(registry, tmp_path / "1", str(registry.link()), "attic" + "-long" * 11)
     reader = registry.service.create_operator_token("bob", Scope.READ)
@@ -206,7 +266,7 @@ async def test_it_fits_the_person(registry, browser, tmp_path):
         assert shown == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 23, 28)"}
         screen = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
         browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        for tab in ("Join links", "Parameters", "Audit log", "Nodes"):
+        for tab in ("Map", "Join links", "Parameters", "Audit log", "Nodes"):
             browser.click(tab)
             browser.find("button[data-view][aria-current]")
             browser.wait(

@@ -140,26 +140,28 @@ function submits(action) {
 
 // -- views: each returns its elements
 
-const filter = { search: "", state: "" };
+const filter = { search: "", state: "" };  // a state, or "unwell"
 
 async function nodes() {
   const place = make("div", { id: "nodes" });
   const more = async (after) => {
     const query = new URLSearchParams({ limit: PAGE });
-    for (const [key, value] of Object.entries(filter)) if (value) query.set(key, value);
+    if (filter.search) query.set("search", filter.search);
+    if (filter.state === "unwell") query.set("unwell", "1");
+    else if (filter.state) query.set("state", filter.state);
     if (after) query.set("after", after);
     const page = await ask("GET", `/nodes?${query}`);
     const rows = page.items.map(nodeRow);
-    const columns = ["Name", "Prefix", "State", "Last seen", "Certificate until", "Version", "Actions"];
+    const columns = ["Name", "Prefix", "State", "Last seen", "Tunnels", "Certificate until", "Version", "Actions"];
     place.querySelector("button.more")?.remove();
     if (after) place.querySelector("tbody").append(...table(columns, rows).querySelector("tbody").children);
     else place.replaceChildren(rows.length ? table(columns, rows) : make("p", { class: "quiet" }, "No node."));
     if (page.next) place.append(make("button", { class: "more", onclick: () => attempt(() => more(page.next)) }, "More"));
   };
   await more();
-  const states = ["", "active", "suspended", "expired", "released"].map((state) =>
+  const states = ["", "unwell", "active", "suspended", "expired", "released"].map((state) =>
     make("option", { value: state, selected: state === filter.state },
-      state ? `${state} (${overview.nodes[state]})` : "all states"));
+      state === "unwell" ? "with trouble" : state ? `${state} (${overview.nodes[state]})` : "all states"));
   let typing = 0;
   const search = make("input", { type: "search", value: filter.search, placeholder: "name or prefix", oninput: (event) => {
     filter.search = event.target.value.trim();
@@ -186,9 +188,38 @@ function nodeRow(node) {
     else actions.push(act("Suspend", "PUT", "/suspension", `${node.name} is suspended.`, `Keep ${node.name} out of the network until it is resumed?`));
     actions.push(act("Revoke", "POST", "/revocation", `${node.name} is revoked.`, `Revoke ${node.name}? All its tunnels are cut, and ${node.prefix} is given back.`));
   }
-  const seen = node.state === "released" ? "–" : ago(node.published) + (node.reachable === false ? ", behind NAT" : "");
-  return [node.name, make("span", { class: "code" }, node.prefix), make("span", { class: node.state }, node.state), seen,
-    when(node.expires), node.software || "–", actions];
+  const troubles = (node.troubles || []).map((trouble) => make("li", { class: trouble.severity }, trouble.text));
+  const state = make("div", {}, make("span", { class: node.state }, node.state),
+    troubles.length ? make("ul", { class: "troubles" }, ...troubles) : null);
+  return [node.name, make("span", { class: "code" }, node.prefix), state, node.state === "released" ? "–" : ago(node.seen),
+    node.tunnels === undefined ? "–" : String(node.tunnels), when(node.expires), node.software || "–", actions];
+}
+
+async function map() {
+  const mesh = await ask("GET", "/mesh");
+  if (!mesh.nodes.length) return [make("p", { class: "quiet" }, "No node has reported within the last hours.")];
+  const choose = (node) => { filter.search = node.name; filter.state = ""; show("nodes"); };
+  const ill = mesh.nodes.filter((node) => ["warning", "bad"].includes(node.severity)).length;
+  const summary = `${mesh.nodes.length}${mesh.complete ? "" : " (not all)"} nodes, ${mesh.tunnels.length} tunnels` +
+    (ill ? `, ${ill} nodes with trouble` : "");
+  const key = [["well", "well"], ["note", "cannot be dialled"], ["warning", "warning"], ["bad", "trouble"]].map(([kind, text]) =>
+    make("span", { class: `key ${kind}` }, text));
+  return [make("p", { class: "legend" }, summary, ...key), Mesh.draw(mesh, choose),
+    make("p", { class: "quiet" }, "As the nodes reported last. Thick lines are fast tunnels, dashed ones were reported by one end only.")];
+}
+
+function qrCode(rows) {
+  const quiet = 4;  // modules around the code, ISO/IEC 18004
+  const size = rows.length + 2 * quiet;
+  const path = rows.flatMap((row, y) => [...row].map((module, x) => (module === "1" ? `M${x + quiet} ${y + quiet}h1v1h-1z` : ""))).join("");
+  const element = (tag, attributes) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    return made;
+  };
+  const code = element("svg", { id: "qr", viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": "The link as a QR code" });
+  code.append(element("rect", { width: size, height: size, fill: "#fff" }), element("path", { d: path, fill: "#000" }));
+  return code;
 }
 
 async function links() {
@@ -209,7 +240,7 @@ async function links() {
     if (!made) return;
     const text = make("code", { id: "link" }, made.link);
     result.replaceChildren(make("p", { class: "result" }, text), make("button", { type: "button",
-      onclick: () => attempt(() => navigator.clipboard.writeText(made.link), "Copied.") }, "Copy"));
+      onclick: () => attempt(() => navigator.clipboard.writeText(made.link), "Copied.") }, "Copy"), qrCode(made.qr_code || []));
   }) },
   make("label", {}, "Name", make("input", { name: "name", maxlength: 63, placeholder: "the node chooses", autocapitalize: "none" })),
   make("label", {}, "Prefix length", make("input", { name: "length", type: "number", min: 33, max: 120, value: 64 })),
@@ -262,7 +293,7 @@ async function audit() {
   return [place];
 }
 
-const views = { nodes, links, parameters, audit };
+const views = { nodes, map, links, parameters, audit };
 
 async function show(view, unasked = false) {
   current = view;
