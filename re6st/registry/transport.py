@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from re6st.errors import (
@@ -34,15 +35,24 @@ _EXPIRED, _NOT_YET_VALID = 10, 9
 
 
 async def request(
-    url: RegistryUrl, context: ssl.SSLContext, method: str, path: str, body: bytes, time_limit: float
+    url: RegistryUrl,
+    context: ssl.SSLContext,
+    method: str,
+    path: str,
+    body: bytes,
+    time_limit: float,
+    headers: Mapping[str, str] | None = None,
 ) -> bytes:
     """Return the body of the answer to one request to one URL.
 
-    ``context`` decides whom to trust; ``time_limit`` is in seconds, from the connection to the last octet.
+    ``context`` decides whom to trust; ``time_limit`` is in seconds, from the connection to the last octet;
+    ``path`` is escaped already.
+
     Raises :class:`RegistryUnavailableError`, :class:`RegistryRefusedError`, :class:`UntrustedError`,
     :class:`ExpiredError` or :class:`RevokedError`.
     """
     import aiohttp
+    from yarl import URL
 
     verified = context.verify_mode is not ssl.CERT_NONE
     try:
@@ -53,9 +63,9 @@ async def request(
             ) as session,
             session.request(
                 method,
-                url.base + path,
+                URL(url.base + path, encoded=True),
                 data=body or None,
-                headers={"Content-Type": "application/json"} if body else None,
+                headers={"Content-Type": "application/json"} | dict(headers or {}) if body else headers,
                 ssl=context,
                 server_hostname=REGISTRY_NAME if verified and not url.public else None,
                 allow_redirects=False,

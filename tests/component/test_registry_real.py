@@ -74,12 +74,13 @@ class Registry:
 
 
 @contextlib.asynccontextmanager
-async def running(path, network=NETWORK, public=None, address="127.0.0.1"):
+async def running(path, network=NETWORK, public=None, address="127.0.0.1", port=0):
     state = StateDirectory(path)
-    state.create(network)
+    if not state.database.exists():
+        state.create(network)
     with state.service() as served, state.service() as operator:
         server = RegistryServer(state, state.authority(), served, public)
-        await server.start([ListenAddress(address, 0)])
+        await server.start([ListenAddress(address, port)])
         try:
             yield Registry(state, operator, server)
         finally:

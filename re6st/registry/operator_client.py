@@ -1,0 +1,295 @@
+"""The operator API for Python programs: what a cloud system needs to let machines in and out.
+
+    registry = await OperatorClient.find("https://registry.example.org:8443", token, fingerprint)
+    link = await registry.create_link(LinkRequest(name="vm1", lifetime=600))
+    ...
+    print((await registry.node("vm1")).prefix)
+
+The registry is trusted because of its CA certificate, found by the fingerprint that stands in every join link.
+What changes something can be repeated without doing it twice: requests that create carry an idempotency key and
+are sent again when the answer was lost. All methods may raise :class:`RegistryUnavailableError` (try again
+later), :class:`RegistryRefusedError` (``code`` tells why) and :class:`UntrustedError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Self
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from msgspec import Struct
+
+from re6st.errors import (
+    RegistryRefusedError,
+    RegistryUnavailableError,
+    RemoteProtocolError,
+    connection_failure,
+)
+from re6st.identity import REGISTRY_NAME
+from re6st.messages import MessageType, decode, encode
+from re6st.registry.client import REQUEST_TIMEOUT, fetch_authority
+from re6st.registry.links import JoinLink, RegistryUrl, parse_registry_url
+from re6st.registry.operator_messages import (
+    AuditEntry,
+    AuditPage,
+    KeptPrefix,
+    Link,
+    LinkRequest,
+    Mesh,
+    Node,
+    NodePage,
+    NodeState,
+    Overview,
+    Parameters,
+    ParametersChange,
+    ParametersPreview,
+    ParametersUndo,
+    Renaming,
+    ReservationRequest,
+)
+from re6st.registry.transport import request as send
+
+PREFIX = "/v1/operator"
+
+PAGE = 200
+"""Items that are asked for at once."""
+
+ATTEMPTS = 3
+"""How often a request is sent whose answer does not come."""
+
+RETRY_DELAY = 0.5
+"""Seconds before the second attempt; twice as long before each further one."""
+
+EVENT_PATIENCE = 60.0
+"""Seconds of silence after which a stream of changes is thought to be dead; it says something every 15 s."""
+
+LONGEST_EVENT = 256 * 1024
+"""Octets of one event."""
+
+
+class OperatorClient:
+    """The operator API of one registry. Holds no connection between two calls."""
+
+    def __init__(
+        self, url: RegistryUrl | str, token: str, authority: bytes, *, time_limit: float = REQUEST_TIMEOUT
+    ) -> None:
+        """Ask at ``url`` with an operator's ``token``; ``authority`` is the CA certificate (DER).
+
+        ``time_limit`` is in seconds, for each attempt. Raises :class:`ConfigError` for a malformed URL.
+        """
+        self.url = parse_registry_url(url) if isinstance(url, str) else url
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._time_limit = time_limit
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
+        if self.url.public:
+            self._context.load_default_certs()
+        else:
+            self._context.load_verify_locations(cadata=authority)
+
+    @classmethod
+    async def find(cls, url: RegistryUrl | str, token: str, fingerprint: str) -> Self:
+        """Return a client of the registry at ``url`` whose CA certificate has this SHA-256 fingerprint.
+
+        The token is not sent before the fingerprint was compared.
+        """
+        place = parse_registry_url(url) if isinstance(url, str) else url
+        authority = await fetch_authority(JoinLink(place, fingerprint.lower(), ""))
+        return cls(place, token, authority)
+
+    async def overview(self) -> Overview:
+        """Return who we are, and how the network is."""
+        return await self._get("/overview", Overview)
+
+    # -- nodes
+
+    async def nodes(
+        self, *, state: NodeState | None = None, search: str = "", unwell: bool = False
+    ) -> AsyncIterator[Node]:
+        """Iterate over nodes by prefix; ``search`` is a part of name or prefix.
+
+        ``unwell`` gives only those that somebody should look after.
+        """
+        query = {"limit": str(PAGE)}
+        if state is not None:
+            query["state"] = state.value
+        if search:
+            query["search"] = search
+        if unwell:
+            query["unwell"] = "1"
+        while True:
+            page = await self._get(f"/nodes?{urlencode(query)}", NodePage)
+            for node in page.items:
+                yield node
+            if page.next is None:
+                return
+            query["after"] = page.next
+
+    async def node(self, selector: str) -> Node:
+        """Return the node with this name or prefix."""
+        return await self._get(_node(selector), Node)
+
+    async def rename(self, selector: str, name: str) -> Node:
+        """Give a node another name."""
+        return await self._ask("PUT", _node(selector) + "/name", Node, Renaming(name=name))
+
+    async def suspend(self, selector: str) -> Node:
+        """Keep a node out of the network until it is resumed."""
+        return await self._ask("PUT", _node(selector) + "/suspension", Node)
+
+    async def resume(self, selector: str) -> Node:
+        """Let a suspended node take part again."""
+        return await self._ask("DELETE", _node(selector) + "/suspension", Node)
+
+    async def revoke(self, selector: str) -> Node:
+        """Withdraw a node's certificates and put its prefix into quarantine."""
+        return await self._ask("POST", _node(selector) + "/revocation", Node)
+
+    async def delete(self, selector: str) -> None:
+        """Forget a node, revoking it first."""
+        await self._send("DELETE", _node(selector))
+
+    async def mesh(self) -> Mesh:
+        """Return the nodes that reported lately, and their tunnels."""
+        return await self._get("/mesh", Mesh)
+
+    # -- admission
+
+    async def create_link(self, request: LinkRequest) -> Link:
+        """Return a new join link."""
+        return await self._ask("POST", "/links", Link, request)
+
+    async def revoke_link(self, identifier: int) -> None:
+        """Let nobody in with this link (:attr:`Link.id`) any more."""
+        await self._send("DELETE", f"/tokens/{identifier}")
+
+    async def reserve(self, request: ReservationRequest) -> KeptPrefix:
+        """Keep a prefix for a name."""
+        return await self._ask("POST", "/reservations", KeptPrefix, request)
+
+    async def unreserve(self, name: str) -> None:
+        """Keep no prefix for this name any more."""
+        await self._send("DELETE", f"/reservations/{quote(name, safe='')}")
+
+    # -- network parameters
+
+    async def parameters(self) -> Parameters:
+        """Return the network parameters in force."""
+        return await self._get("/parameters", Parameters)
+
+    async def preview(self, changes: Mapping[str, str]) -> ParametersPreview:
+        """Return what a change of network parameters would do; nothing is changed."""
+        message = ParametersChange(changes=dict(changes))
+        return await self._ask("POST", "/parameters/preview", ParametersPreview, message)
+
+    async def change_parameters(self, changes: Mapping[str, str]) -> Parameters:
+        """Change network parameters for all nodes."""
+        return await self._ask("PUT", "/parameters", Parameters, ParametersChange(changes=dict(changes)))
+
+    async def undo_parameters(self, version: int | None = None) -> Parameters:
+        """Put the values of an earlier version in force again, by default those of the previous one."""
+        return await self._ask("POST", "/parameters/undo", Parameters, ParametersUndo(version=version))
+
+    # -- what happens
+
+    async def audit(self, after: int = 0) -> AsyncIterator[AuditEntry]:
+        """Iterate over the audit log behind entry ``after``, the oldest first."""
+        position: int | None = after
+        while position is not None:
+            page = await self._get(f"/audit?after={position}&limit={PAGE}", AuditPage)
+            for entry in page.items:
+                yield entry
+            position = page.next
+
+    async def events(self, after: int | None = None) -> AsyncIterator[AuditEntry]:
+        """Iterate over changes as they happen, from the entry behind ``after`` on, or from now on.
+
+        Goes on for ever, over lost connections too, and misses nothing. Raises
+        :class:`RegistryRefusedError` when the token is not valid any more.
+        """
+        if after is None:
+            after = (await self._last_entry()) or 0
+        failures = 0
+        while True:
+            try:
+                async for entry in self._stream(after):
+                    after, failures = entry.id, 0
+                    yield entry
+            except RegistryUnavailableError:
+                failures += 1
+            await asyncio.sleep(min(30.0, RETRY_DELAY * 2.0**failures))
+
+    async def _last_entry(self) -> int:
+        page = await self._get(f"/audit?before={2**53}&limit=1", AuditPage)
+        return page.items[0].id if page.items else 0
+
+    async def _stream(self, after: int) -> AsyncIterator[AuditEntry]:
+        timeout = aiohttp.ClientTimeout(connect=self._time_limit, sock_read=EVENT_PATIENCE)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, read_bufsize=LONGEST_EVENT) as session,
+                session.get(
+                    f"{self.url.base}{PREFIX}/events?after={after}",
+                    headers=self._headers,
+                    ssl=self._context,
+                    server_hostname=None if self.url.public else REGISTRY_NAME,
+                    allow_redirects=False,
+                ) as response,
+            ):
+                if response.status != 200:
+                    await self._get("/overview", Overview)  # raises what is wrong, told in full
+                    raise RegistryUnavailableError(f"{self.url.base} gives no events ({response.status})")
+                async for line in response.content:
+                    if line.startswith(b"data: "):
+                        yield _decode(line.removeprefix(b"data: "), AuditEntry)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise RegistryUnavailableError(
+                f"the stream of changes from {self.url.base} broke: {connection_failure(error)}"
+            ) from error
+
+    # -- requests
+
+    async def _get(self, path: str, kind: type[MessageType]) -> MessageType:
+        return await self._ask("GET", path, kind)
+
+    async def _ask(
+        self, method: str, path: str, kind: type[MessageType], message: Struct | None = None
+    ) -> MessageType:
+        return _decode(await self._send(method, path, message), kind)
+
+    async def _send(self, method: str, path: str, message: Struct | None = None) -> bytes:
+        """Return the body of the answer; a request whose answer got lost is sent again."""
+        headers = dict(self._headers)
+        if method == "POST":
+            headers["Idempotency-Key"] = secrets.token_urlsafe(24)
+        body = encode(message) if message is not None else b""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await send(
+                    self.url, self._context, method, PREFIX + path, body, self._time_limit, headers
+                )
+            except RegistryUnavailableError:
+                if attempt == ATTEMPTS:
+                    raise
+                await asyncio.sleep(RETRY_DELAY * 2 ** (attempt - 1))
+            except RegistryRefusedError as error:
+                # Deleting twice is deleting: the first answer was lost.
+                if method == "DELETE" and attempt > 1 and error.code.startswith("unknown-"):
+                    return b""
+                raise
+        raise AssertionError("not reached")
+
+
+def _node(selector: str) -> str:
+    return f"/nodes/{quote(selector, safe='')}"
+
+
+def _decode(body: bytes, kind: type[MessageType]) -> MessageType:
+    try:
+        return decode(body, kind)
+    except RemoteProtocolError as error:
+        raise RegistryUnavailableError(f"the registry answers nonsense: {error}") from error

@@ -1,0 +1,133 @@
+"""The Python client of the operator API, against a running registry."""
+
+import asyncio
+
+import pytest
+from test_registry_real import join, running
+
+from re6st.errors import RegistryRefusedError, RegistryUnavailableError, UntrustedError
+from re6st.identity import build_request, generate_key
+from re6st.registry import operator_client
+from re6st.registry.client import JoinLink, RegistryClient
+from re6st.registry.operator_client import OperatorClient
+from re6st.registry.operator_messages import LinkRequest, NodeState, ReservationRequest
+from re6st.registry.operators import Scope
+
+
+@pytest.fixture
+async def registry(tmp_path):
+    async with running(tmp_path / "registry") as registry:
+        registry.service.change_parameters({"registry_urls": registry.url})
+        yield registry
+
+
+@pytest.fixture
+async def client(registry):
+    token = registry.service.create_operator_token("cloud", Scope.ADMIN)
+    return await OperatorClient.find(registry.url, token, registry.service.fingerprint)
+
+
+async def test_a_cloud_lets_machines_in_and_out(registry, client, monkeypatch):
+    monkeypatch.setattr(operator_client, "PAGE", 2)
+    async with asyncio.timeout(30):
+        assert (await client.overview()).scope is Scope.ADMIN
+        kept = await client.reserve(ReservationRequest(name="vm3", prefix_length=80))
+        for name in ("vm1", "vm2", "vm3"):
+            link = await client.create_link(LinkRequest(name=name, prefix_length=80, lifetime=600))
+            parsed = JoinLink.parse(link.link)
+            nodes = RegistryClient([parsed.url], [registry.authority.certificate])
+            await nodes.enrol(parsed.token, build_request(generate_key(), ""))
+        node = await client.node("vm3")
+        assert (node.prefix, node.state) == (kept.prefix, NodeState.ACTIVE)
+        assert await client.node(node.prefix) == node
+        assert [item.name async for item in client.nodes()] == ["vm3", "vm1", "vm2"]
+        assert [item.name async for item in client.nodes(search="M2")] == ["vm2"]
+        assert (await client.rename("vm2", "db")).name == "db"
+        assert (await client.suspend("db")).state is NodeState.SUSPENDED
+        assert [item.name async for item in client.nodes(state=NodeState.SUSPENDED)] == ["db"]
+        assert (await client.resume("db")).state is NodeState.ACTIVE
+        assert (await client.revoke("vm1")).state is NodeState.RELEASED
+        await client.delete("vm1")
+        with pytest.raises(RegistryRefusedError) as refused:
+            await client.node("vm1")
+        assert refused.value.code == "unknown-node"
+        await client.unreserve("vm3")
+        spare = await client.create_link(LinkRequest())
+        await client.revoke_link(spare.id)
+        assert (await client.mesh()).nodes == ()
+        entries = [entry async for entry in client.audit()]
+        assert [entry.id for entry in entries] == list(range(1, len(entries) + 1))
+        assert {"node.renamed", "node.deleted", "token.revoked"} <= {entry.action for entry in entries}
+
+
+async def test_parameters(client):
+    async with asyncio.timeout(20):
+        preview = await client.preview({"hello_interval": "2"})
+        assert [(item.key, item.after) for item in preview.differences] == [("hello_interval", "2.0")]
+        assert (await client.change_parameters({"hello_interval": "2"})).hello_interval == 2.0
+        assert (await client.undo_parameters()).hello_interval == 4.0
+        assert (await client.parameters()).hello_interval == 4.0
+
+
+async def test_changes_are_heard_over_a_restart_of_the_registry(tmp_path):
+    async with asyncio.timeout(40):
+        async with running(tmp_path / "registry") as registry:
+            token = registry.service.create_operator_token("cloud", Scope.READ)
+            client = await OperatorClient.find(registry.url, token, registry.service.fingerprint)
+            address = registry.server.addresses[0]
+            heard = client.events()
+            first = asyncio.ensure_future(anext(heard))
+            await asyncio.sleep(0)
+            while not first.done():
+                registry.service.create_token()
+                await asyncio.wait([first], timeout=0.2)
+            entry = first.result()
+            assert entry.action == "token.created"
+            last = registry.service.audit()[-1].identifier
+            while entry.id < last:
+                entry = await anext(heard)
+            following = asyncio.ensure_future(anext(heard))
+        async with running(tmp_path / "registry", port=address.port) as registry:
+            registry.service.create_token("late")
+            entry = await following
+            while entry.subject != "late" and entry.details.get("name") != "late":
+                assert entry.id == last + 1
+                last, entry = entry.id, await anext(heard)
+            registry.service.revoke_operator_token("cloud")
+            with pytest.raises(RegistryRefusedError):
+                _ = [entry async for entry in heard]
+
+
+async def test_a_lost_answer_makes_no_second_link(registry, client, monkeypatch):
+    send, lost = operator_client.send, []
+
+    async def lossy(*arguments):
+        answer = await send(*arguments)
+        if not lost:
+            lost.append(answer)
+            raise RegistryUnavailableError("the answer got lost")
+        return answer
+
+    monkeypatch.setattr(operator_client, "send", lossy)
+    link = await client.create_link(LinkRequest(name="vm1"))
+    assert lost
+    assert link.link.encode() in lost[0]
+    assert len(registry.service.tokens()) == 1
+
+
+async def test_the_token_goes_to_nobody_else(registry, tmp_path):
+    with pytest.raises(UntrustedError):
+        await OperatorClient.find(registry.url, "secret", "0" * 64)
+    async with running(tmp_path / "other") as other:
+        client = OperatorClient(other.url, "secret", registry.authority.certificate)
+        with pytest.raises(UntrustedError):
+            await client.overview()
+
+
+async def test_joining_is_not_for_operators(registry, tmp_path, client):
+    await join(registry, tmp_path / "1", "attic")
+    reader = registry.service.create_operator_token("reader", Scope.READ)
+    client = OperatorClient(registry.url, reader, registry.authority.certificate)
+    with pytest.raises(RegistryRefusedError) as refused:
+        await client.revoke("attic")
+    assert refused.value.code == "scope-insufficient"
