@@ -67,12 +67,19 @@ class DialTunnel:
 
 @dataclass(frozen=True, slots=True)
 class AttachTunnel:
-    """Set the link of ``slot`` up with babel cost ``cost``: routes may now use it."""
+    """Set the link of ``slot`` up with babel cost ``cost``: routes may now use it.
+
+    What a later run of the daemon must know to adopt it (``TunnelAdopted``) is kept.
+    """
 
     tunnel: int
     slot: int
     peer: Peer
     cost: int
+    boot_id: str = ""
+    """Which run of the peer's daemon it belongs to."""
+    expires: float = float("inf")
+    """When the first of its two certificates expires (seconds since the epoch)."""
 
 
 @dataclass(frozen=True, slots=True)

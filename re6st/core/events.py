@@ -138,6 +138,31 @@ class TunnelUp:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelAdopted:
+    """``tunnel``, which an earlier run of the daemon has made, is up and in use by routes.
+
+    Comes at the start, before anything that could make the core take a slot or a port.
+    """
+
+    tunnel: int
+    """Its handle of that run, which stays."""
+    peer: Peer
+    slot: int
+    outgoing: bool
+    """This node dialled it."""
+    transport: Transport
+    port: int
+    """Local port of a listener."""
+    cost: int
+    boot_id: str
+    """Which run of the peer's daemon it belongs to; empty if unknown."""
+    since: float
+    """When it came up (monotonic seconds)."""
+    expires: float
+    """When the first of its two certificates expires (seconds since the epoch)."""
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelDown:
     """The driver of ``tunnel`` has ended, by itself or because it was asked to."""
 
@@ -249,6 +274,7 @@ Event = (
     | TunnelRefused
     | TunnelRequestFailed
     | TunnelUp
+    | TunnelAdopted
     | TunnelDown
     | TunnelCancelled
     | TunnelSilent

@@ -12,7 +12,7 @@ from re6st.core.context import Context
 from re6st.core.deadlines import Timer
 from re6st.core.dialling import Dialling
 from re6st.core.documents import Documents
-from re6st.core.effects import Effect, RefuseTunnel, StorePeers
+from re6st.core.effects import CloseTunnel, Effect, RefuseTunnel, StorePeers
 from re6st.core.events import (
     ClockRead,
     Document,
@@ -31,6 +31,7 @@ from re6st.core.events import (
     SlotQuiet,
     Source,
     TrafficCounted,
+    TunnelAdopted,
     TunnelCancelled,
     TunnelDown,
     TunnelOffered,
@@ -118,6 +119,13 @@ class NodeCore:
         self._admission.refuse_waiting("this node stops")
         for tunnel in self._tunnels:
             self._tunnels.end(tunnel, "this node stops", notify=True)
+        self._store()
+        return self._context.take_effects()
+
+    def hand_over(self, now: float) -> list[Effect]:
+        """Return what is to be saved before another daemon takes over all tunnels."""
+        self._context.now = now
+        self._stopping = True
         self._store()
         return self._context.take_effects()
 
@@ -258,6 +266,8 @@ class NodeCore:
                 self._on_answer(event)
             case TunnelUp() | TunnelDown() | TunnelCancelled():
                 self._on_tunnel(event)
+            case TunnelAdopted():
+                self._on_adopted(event)
             case TunnelSilent():
                 self._on_silent(event)
             case TrafficCounted():
@@ -347,6 +357,15 @@ class NodeCore:
         elif tunnel.outgoing and state is TunnelState.OPENING:
             self._dialling.failed(tunnel.peer)
         self._dialling.wake()
+
+    def _on_adopted(self, event: TunnelAdopted) -> None:
+        if self._tunnels.adopt(event) is None:
+            logger.warning("The tunnel to %s cannot be adopted: its slot is taken", event.peer.name)
+            self._context.emit(CloseTunnel(event.tunnel, "its slot is taken", notify=True))
+            return
+        self._gossip.tunnel_up()
+        self._registration.befriended()
+        self._validity.sweep()
 
     def _on_silent(self, event: TunnelSilent) -> None:
         tunnel = self._tunnels.get(event.tunnel)

@@ -24,6 +24,7 @@ from re6st.core.effects import (
     OfferTunnel,
     RequestTunnel,
 )
+from re6st.core.events import TunnelAdopted
 from re6st.messages import Transport, TunnelOffer
 from re6st.peers import Peer
 from re6st.tunnel.lifecycle import Action, Direction, Input, Lifecycle, TunnelState
@@ -199,22 +200,37 @@ class TunnelTable:
         self._context.emit(OfferTunnel(tunnel.handle, request, peer, slot, port, mtu, transport))
         return tunnel
 
-    def _add(self, peer: Peer, direction: Direction, slot: int) -> Tunnel:
-        self._last_handle += 1
-        tunnel = Tunnel(
-            handle=self._last_handle,
-            peer=peer,
-            direction=direction,
-            life=Lifecycle(f"{self._last_handle} to {peer.name}", direction, self._context.now),
-            slot=slot,
-        )
-        self._tunnels[tunnel.handle] = tunnel
-        self._by_peer.setdefault(peer.prefix, []).append(tunnel)
+    def adopt(self, event: TunnelAdopted) -> Tunnel | None:
+        """Take over a tunnel that is up. Return None when its slot or handle is not free."""
+        if event.tunnel in self._tunnels or not self._slots.claim(event.slot):
+            return None
+        direction = Direction.OUTGOING if event.outgoing else Direction.INCOMING
+        since = min(event.since, self._context.now)
+        life = Lifecycle.adopted(f"{event.tunnel} to {event.peer.name}", direction, since)
+        self._last_handle = max(self._last_handle, event.tunnel)
+        tunnel = self._enter(Tunnel(event.tunnel, event.peer, direction, life, event.slot, event.cost))
+        self._slots.disturb(event.slot)
+        if not event.outgoing and self._ports.claim(event.port):
+            tunnel.port = event.port
+        tunnel.transport = event.transport
+        tunnel.boot_id = event.boot_id
+        self._bind_certificates(tunnel, event.expires)
         return tunnel
 
-    def _bind_certificates(self, tunnel: Tunnel) -> None:
-        own = self._context.own_expires
-        tunnel.expires = tunnel.peer.expires if own is None else min(own, tunnel.peer.expires)
+    def _add(self, peer: Peer, direction: Direction, slot: int) -> Tunnel:
+        self._last_handle += 1
+        life = Lifecycle(f"{self._last_handle} to {peer.name}", direction, self._context.now)
+        return self._enter(Tunnel(self._last_handle, peer, direction, life, slot))
+
+    def _enter(self, tunnel: Tunnel) -> Tunnel:
+        self._tunnels[tunnel.handle] = tunnel
+        self._by_peer.setdefault(tunnel.peer.prefix, []).append(tunnel)
+        return tunnel
+
+    def _bind_certificates(self, tunnel: Tunnel, expires: float | None = None) -> None:
+        """Take note until when ``tunnel`` can last: as long as its certificates, by default the present ones."""
+        own = self._context.own_expires if self._context.own_expires is not None else float("inf")
+        tunnel.expires = min(own, tunnel.peer.expires) if expires is None else expires
         if self._context.wall is not None:
             remaining = tunnel.expires - self._context.wall
             margin = min(self._context.settings.certificate_margin, remaining / 4)
@@ -290,7 +306,16 @@ class TunnelTable:
             case Action.ATTACH:
                 self._slots.disturb(tunnel.slot)
                 tunnel.cost = tunnel_cost(self._context.settings.prefix, tunnel.peer.prefix)
-                emit(AttachTunnel(tunnel.handle, tunnel.slot, tunnel.peer, tunnel.cost))
+                emit(
+                    AttachTunnel(
+                        tunnel.handle,
+                        tunnel.slot,
+                        tunnel.peer,
+                        tunnel.cost,
+                        boot_id=tunnel.boot_id,
+                        expires=tunnel.expires,
+                    )
+                )
             case Action.DETACH:
                 self._context.schedule(HELLOS_UNTIL_QUIET * self.hello_interval, Timer.SLOT, tunnel.slot)
                 emit(DetachTunnel(tunnel.handle, tunnel.slot))

@@ -21,6 +21,7 @@ listener's end begins with the offer, so with a driver::
 
 Rules of the house:
 
+- An end that a daemon adopts from the one before begins in UP.
 - Whatever changes the state of a tunnel is in :data:`TRANSITIONS`; whatever must be done about it is an
   :class:`Action` there. This module knows neither slots, nor peers, nor time.
 - A pair that is not in the table cannot follow from what we did, but it can follow from delay: an answer that
@@ -141,6 +142,14 @@ class Lifecycle:
         self.state = TunnelState.REQUESTED if direction is Direction.OUTGOING else TunnelState.OPENING
         self.since = now
         """When the state was entered (monotonic seconds)."""
+
+    @classmethod
+    def adopted(cls, label: str, direction: Direction, since: float) -> Lifecycle:
+        """Return the life of an end that has been UP since ``since``, when another daemon ran."""
+        life = cls(label, direction, since)
+        life.state = TunnelState.UP
+        logger.debug("= tunnel %s: adopted as %s", label, life.state.value)
+        return life
 
     @property
     def live(self) -> bool:

@@ -34,6 +34,13 @@ class SlotPool:
                 return slot
         return None
 
+    def claim(self, slot: int) -> bool:
+        """Take ``slot``; return whether it was free."""
+        free = 0 <= slot < self._size and slot not in self._taken and slot not in self._noisy
+        if free:
+            self._taken.add(slot)
+        return free
+
     def disturb(self, slot: int) -> None:
         """Note that the routing daemon uses ``slot``: it must grow quiet before it is taken again."""
         self._noisy.add(slot)
@@ -66,6 +73,13 @@ class PortPool:
         A late packet of the last tunnel on a port so meets nobody, rather than its successor.
         """
         return self._free.popleft() if self._free else None
+
+    def claim(self, port: int) -> bool:
+        """Take ``port``; return whether it is one of the pool and was free."""
+        free = port in self._free
+        if free:
+            self._free.remove(port)
+        return free
 
     def release(self, port: int) -> None:
         """Give ``port`` back."""
