@@ -264,10 +264,8 @@ class NodeCore:
                 self._on_requested(event)
             case TunnelOffered() | TunnelRefused() | TunnelRequestFailed():
                 self._on_answer(event)
-            case TunnelUp() | TunnelDown() | TunnelCancelled():
+            case TunnelAdopted() | TunnelUp() | TunnelDown() | TunnelCancelled():
                 self._on_tunnel(event)
-            case TunnelAdopted():
-                self._on_adopted(event)
             case TunnelSilent():
                 self._on_silent(event)
             case TrafficCounted():
@@ -335,7 +333,10 @@ class NodeCore:
                 self._tunnels.end(other, "replaced by a new one", notify=False)
         self._tunnels.accept(tunnel, event.offer, event.peer)
 
-    def _on_tunnel(self, event: TunnelUp | TunnelDown | TunnelCancelled) -> None:
+    def _on_tunnel(self, event: TunnelAdopted | TunnelUp | TunnelDown | TunnelCancelled) -> None:
+        if isinstance(event, TunnelAdopted):
+            self._on_adopted(event)
+            return
         tunnel = self._tunnels.get(event.tunnel)
         if tunnel is None:
             return

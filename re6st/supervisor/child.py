@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from re6st.errors import ChildError, Re6stError, StorageError
 from re6st.supervisor import output, process, record
 from re6st.supervisor.backoff import RestartPolicy
 from re6st.supervisor.machine import Action, ChildMachine, ChildState
-from re6st.supervisor.record import TOKEN_VARIABLE, ChildRecord
+from re6st.supervisor.record import DIRECTORY_VARIABLE, TOKEN_VARIABLE, ChildRecord
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +101,7 @@ class Child:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._popen: subprocess.Popen[bytes] | None = None
+        self._record: ChildRecord | None = None
         self._pidfd = -1
         self._stopped = asyncio.Event()
 
@@ -121,6 +124,34 @@ class Child:
             self._clear()
             raise
         self._arm()
+
+    def adopt(self, found: ChildRecord) -> None:
+        """Watch over the process of ``found``, which another daemon has started.
+
+        Raises :class:`ChildError` unless it runs and was started as we would have.
+        """
+        pid = found.find()
+        try:
+            if pid is None or found.argv != tuple(self.spec.argv):
+                raise ChildError(f"{self.spec.name} of an earlier run is not what it should be")
+            pidfd = os.pidfd_open(pid)
+            # With the descriptor open, looking again makes sure that the pid was not used anew meanwhile.
+            if found.find() != pid:
+                os.close(pidfd)
+                raise ChildError(f"{self.spec.name} of an earlier run has just ended")
+        except (ChildError, OSError) as error:
+            self._on_gone(self.spec.name)
+            raise ChildError(f"cannot adopt {self.spec.name}: {error}") from error
+        self.pid, self._pidfd, self._record = pid, pidfd, found
+        self._loop.add_reader(pidfd, self._on_pidfd)
+        self._machine.adopt()
+        logger.info("Adopted %s: process %d", self.spec.name, pid)
+
+    def annotate(self, data: Mapping[str, str | int]) -> None:
+        """Add ``data`` to its record until its process ends. Raises :class:`StorageError`."""
+        if self._record is not None:
+            self._record = msgspec.structs.replace(self._record, data={**self._record.data, **data})
+            record.write(self._directory, self._record)
 
     async def stop(self, grace: float) -> None:
         """End it: SIGTERM, after ``grace`` seconds SIGKILL.
@@ -190,7 +221,8 @@ class Child:
         intended = ChildRecord(
             name=self.spec.name,
             kind=self.spec.kind,
-            program=self.spec.argv[0],
+            version=record.VERSION,
+            argv=tuple(self.spec.argv),
             token=secrets.token_hex(16),
             boot_id=self._boot_id,
             data=dict(self.spec.data),
@@ -202,20 +234,13 @@ class Child:
         try:
             self._pidfd = os.pidfd_open(self.pid)
             self._loop.add_reader(self._pidfd, self._on_pidfd)
-            record.write(
-                self._directory,
-                ChildRecord(
-                    name=intended.name,
-                    kind=intended.kind,
-                    program=intended.program,
-                    token=intended.token,
-                    boot_id=intended.boot_id,
-                    data=intended.data,
-                    pid=self.pid,
-                    start_time=process.start_time(self.pid),
-                    executable=process.executable(self.pid),
-                ),
+            self._record = msgspec.structs.replace(
+                intended,
+                pid=self.pid,
+                start_time=process.start_time(self.pid),
+                executable=process.executable(self.pid),
             )
+            record.write(self._directory, self._record)
         except (OSError, StorageError) as error:
             self._reap()
             raise ChildError(f"cannot watch over {self.spec.name}: {error}") from error
@@ -225,6 +250,7 @@ class Child:
             "PATH": os.environ.get("PATH", _SYSTEM_PATH) + ":" + _SYSTEM_PATH,
             "LC_ALL": "C.UTF-8",
             TOKEN_VARIABLE: token,
+            DIRECTORY_VARIABLE: str(self._directory),
         }
         program = self.spec.argv[0]
         try:
@@ -272,10 +298,12 @@ class Child:
         if self.pid is not None:
             process.signal_group(self.pid, signal.SIGKILL)  # whatever it has left of its group
         status = self._popen.wait() if self._popen is not None else None
+        if self._popen is None and self._pidfd >= 0:
+            status = process.reap(self._pidfd)
         if self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
-        self._pidfd, self._popen, self.pid = -1, None, None
+        self._pidfd, self._popen, self.pid, self._record = -1, None, None, None
         return status
 
     def _end(self, status: int | None, lines: tuple[str, ...]) -> None:

@@ -83,6 +83,12 @@ class ChildMachine:
         self._wanted = True
         return self._spawn(now) if self.state is ChildState.STOPPED else []
 
+    def adopt(self) -> None:
+        """Take note that the process runs already: another daemon has started it."""
+        self._wanted = True
+        self._spawned_at = float("-inf")
+        self._set_state(ChildState.RUNNING, None)
+
     def unwant(self, now: float, grace: float) -> list[Action]:
         """Let the child end; SIGKILL follows after ``grace`` seconds."""
         self._wanted = False

@@ -54,15 +54,22 @@ def executable(pid: int) -> str:
         return ""
 
 
-def find_by_environment(setting: str) -> int | None:
-    """Return the session leader that was started with ``setting`` (``NAME=value``) in its environment."""
+def find_by_environment(setting: str) -> list[int]:
+    """Return the session leaders that were started with ``setting`` (``NAME=value``) in their environment.
+
+    Only those of our network namespace: a container's processes may have been told the same.
+    """
+    found = []
+    namespace = (_PROC / "self/ns/net").readlink()
     for entry in _PROC.iterdir():
         if entry.name.isdecimal():
             pid = int(entry.name)
             with contextlib.suppress(OSError):
-                if os.getsid(pid) == pid and has_environment(pid, setting):
-                    return pid
-    return None
+                if os.getsid(pid) != pid or not has_environment(pid, setting):
+                    continue
+                if (entry / "ns/net").readlink() == namespace:
+                    found.append(pid)
+    return found
 
 
 def has_environment(pid: int, setting: str) -> bool:
@@ -73,10 +80,16 @@ def has_environment(pid: int, setting: str) -> bool:
         return False
 
 
-def reap(pidfd: int) -> None:
-    """Reap the ended process of ``pidfd`` if it is our child; after a restart in place it may be."""
+def reap(pidfd: int) -> int | None:
+    """Reap the ended process of ``pidfd`` if it is our child; after a restart in place it may be.
+
+    Return its exit status, negative for a signal; None if it is somebody else's.
+    """
     with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+        if result is not None:
+            return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+    return None
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:

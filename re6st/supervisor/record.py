@@ -2,10 +2,14 @@
 
 It is written twice: before the process exists, with a token that the process will carry in its
 environment, and again with pid and start time. Whenever the daemon dies, the next one finds the process.
+
+A later program may mean other things by the same words: a record of another version serves to end the
+process, and never to adopt it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -20,7 +24,13 @@ from re6st.supervisor import process
 logger = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "RE6ST_CHILD"  # noqa: S105  (the name of an environment variable)
-_LARGEST = 64 * 1024
+DIRECTORY_VARIABLE = "RE6ST_CHILDREN"
+"""Environment variable of each child: the directory of its record, by which it is found without one."""
+
+VERSION = 1
+"""Of what records say. It changes with their meaning, also with that of what the owners of children keep."""
+
+_LARGEST = 256 * 1024
 
 
 class ChildRecord(Struct, frozen=True, kw_only=True):
@@ -30,8 +40,10 @@ class ChildRecord(Struct, frozen=True, kw_only=True):
     """Unique in the directory."""
     kind: str
     """What it is, for example ``openvpn``: who adopts a child looks for this."""
-    program: str
-    """``argv[0]``."""
+    version: int = 0
+    """:data:`VERSION` of the program that has written it."""
+    argv: tuple[str, ...] = ()
+    """Program and arguments."""
     token: str
     """Random; the process has it in its environment as ``RE6ST_CHILD``."""
     boot_id: str
@@ -45,12 +57,17 @@ class ChildRecord(Struct, frozen=True, kw_only=True):
     data: dict[str, str | int] = {}
     """Whatever its owner needs to know again: slot, peer, management socket."""
 
+    @property
+    def trustworthy(self) -> bool:
+        """Whether this program knows what the record means."""
+        return self.version == VERSION
+
     def find(self) -> int | None:
         """Return the pid of the process that this record describes if it still runs, else None."""
         if self.boot_id != process.boot_id():
             return None
         if self.pid is None:
-            return process.find_by_environment(f"{TOKEN_VARIABLE}={self.token}")
+            return next(iter(process.find_by_environment(f"{TOKEN_VARIABLE}={self.token}")), None)
         try:
             same = process.start_time(self.pid) == self.start_time and not process.is_zombie(self.pid)
         except ProcessLookupError:
@@ -60,6 +77,13 @@ class ChildRecord(Struct, frozen=True, kw_only=True):
             self.pid, f"{TOKEN_VARIABLE}={self.token}"
         )
         return self.pid if same and known else None
+
+    def reap(self) -> None:
+        """Reap the process if it has ended as our child: before a restart in place it may have been that."""
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            same = self.pid is not None and process.start_time(self.pid) == self.start_time
+            if self.pid is not None and same and process.is_zombie(self.pid):
+                os.waitpid(self.pid, os.WNOHANG)
 
 
 def path_of(directory: Path, name: str) -> Path:

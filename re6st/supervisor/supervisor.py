@@ -63,8 +63,7 @@ class Supervisor:
         child = Child(spec, self._directory, self._boot_id, on_exit, self._forget)
         self._children[spec.name] = child
         child.start()
-        if self._cutter is None:
-            self._cutter = asyncio.get_running_loop().call_later(_CUT_INTERVAL, self._cut_logs)
+        self._begin_cutting()
         return child
 
     async def stop(self, name: str, grace: float = DEFAULT_GRACE) -> None:
@@ -91,21 +90,53 @@ class Supervisor:
         child = self._children.get(name)
         return output.tail(child.log_path) if child is not None else ()
 
-    async def reconcile(self, grace: float = DEFAULT_GRACE) -> list[ChildRecord]:
-        """Compare the records of an earlier daemon with the kernel, before any child is started.
+    def survivors(self, kind: str) -> list[ChildRecord]:
+        """Return the records of children of this ``kind`` that an earlier daemon has left and that run.
 
-        Ends processes that are left over and removes their records and logs. Only a process that is the
-        one of the record for certain is touched. Returns the records whose process was still there.
-        Raises :class:`ChildError` when one of them cannot be ended.
+        Only those are told that may be adopted: a record of another version of this program is not.
+        """
+        return [
+            entry
+            for entry in self._left()
+            if entry.kind == kind and entry.trustworthy and entry.find() is not None
+        ]
+
+    def adopt(self, spec: ChildSpec, found: ChildRecord, on_exit: Callable[[ChildExit], None]) -> Child:
+        """Take over a survivor, which is from now on like a child that was started by ``spec``.
+
+        Whether it is sound is for the caller to find out. Raises :class:`ChildError` when it has ended
+        meanwhile or was started in another way.
+        """
+        if spec.name in self._children:
+            raise ChildError(f"{spec.name} runs already")
+        child = Child(spec, self._directory, self._boot_id, on_exit, self._forget)
+        self._children[spec.name] = child
+        child.adopt(found)
+        self._begin_cutting()
+        return child
+
+    def _left(self) -> list[ChildRecord]:
+        return [entry for entry in record.read_all(self._directory) if entry.name not in self._children]
+
+    async def reconcile(self, kind: str | None = None, grace: float = DEFAULT_GRACE) -> list[ChildRecord]:
+        """Compare the records of an earlier daemon, of one ``kind`` or all, with the kernel.
+
+        Ends processes that are left over and were not adopted, and removes their records and logs. Only a
+        process that is the one of the record for certain is touched, and, when all kinds are meant, one that
+        was started for this directory and has lost its record. Returns the records whose process was still
+        there. Raises :class:`ChildError` when a process cannot be ended.
         """
         found = []
-        left = [entry for entry in record.read_all(self._directory) if entry.name not in self._children]
+        left = [entry for entry in self._left() if kind is None or entry.kind == kind]
         for entry in left:
             pid = entry.find()
             if pid is not None:
                 logger.info("Process %d (%s) is left over from an earlier run: ending it", pid, entry.name)
                 found.append((entry, pid))
+            entry.reap()
         await asyncio.gather(*(_end_leftover(entry, pid, grace) for entry, pid in found))
+        if kind is None:
+            await self._end_strays(grace)
         for entry in left:
             record.remove(self._directory, entry.name)
             (self._directory / f"{entry.name}.log").unlink(missing_ok=True)
@@ -113,11 +144,24 @@ class Supervisor:
             temporary.unlink(missing_ok=True)
         return [entry for entry, _ in found]
 
+    async def _end_strays(self, grace: float) -> None:
+        """End processes that were started for this directory and have lost their record."""
+        ours = {child.pid for child in self._children.values()}
+        setting = f"{record.DIRECTORY_VARIABLE}={self._directory}"
+        strays = [pid for pid in process.find_by_environment(setting) if pid not in ours]
+        for pid in strays:
+            logger.warning("Process %d was started here and has no record: ending it", pid)
+        await asyncio.gather(*(_end_stray(setting, pid, grace) for pid in strays))
+
     def _forget(self, name: str) -> None:
         self._children.pop(name, None)
         if not self._children and self._cutter is not None:
             self._cutter.cancel()
             self._cutter = None
+
+    def _begin_cutting(self) -> None:
+        if self._cutter is None:
+            self._cutter = asyncio.get_running_loop().call_later(_CUT_INTERVAL, self._cut_logs)
 
     def _cut_logs(self) -> None:
         for child in self._children.values():
@@ -129,14 +173,22 @@ class Supervisor:
 
 
 async def _end_leftover(entry: ChildRecord, pid: int, grace: float) -> None:
-    """End process ``pid`` of ``entry``, which is usually not our child."""
+    await _end(pid, entry.name, lambda: entry.find() == pid, grace)
+
+
+async def _end_stray(setting: str, pid: int, grace: float) -> None:
+    await _end(pid, "without a record", lambda: process.has_environment(pid, setting), grace)
+
+
+async def _end(pid: int, name: str, is_ours: Callable[[], bool], grace: float) -> None:
+    """End process ``pid``, which is usually not our child, if it ``is_ours``."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
         # With the descriptor open, looking again makes sure that the pid was not used anew meanwhile.
-        if entry.find() != pid:
+        if not is_ours():
             return
         for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
             with contextlib.suppress(ProcessLookupError):
@@ -144,7 +196,7 @@ async def _end_leftover(entry: ChildRecord, pid: int, grace: float) -> None:
             if await _has_ended(pidfd, patience):
                 process.reap(pidfd)
                 return
-        raise ChildError(f"process {pid} ({entry.name}) of an earlier run cannot be ended; end it by hand")
+        raise ChildError(f"process {pid} ({name}) of an earlier run cannot be ended; end it by hand")
     finally:
         os.close(pidfd)
 

@@ -274,7 +274,7 @@ async def test_a_process_that_only_has_the_pid_of_a_record_is_left_alone(
         record = ChildRecord(
             name="child",
             kind="test",
-            program="sleep",
+            argv=("sleep", "100"),
             token="0",
             boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
             pid=pid,
@@ -295,3 +295,72 @@ async def test_damaged_records_are_removed(tmp_path: Path, caplog: pytest.LogCap
     assert await Supervisor(tmp_path).reconcile() == []
     assert list(tmp_path.iterdir()) == []
     assert "broken.json is not the record of a child" in caplog.text
+
+
+# -- adoption -------------------------------------------------------------------------------------------
+
+
+def specification(record: ChildRecord, **changes: object) -> ChildSpec:
+    return ChildSpec(**({"name": record.name, "kind": record.kind, "argv": record.argv} | changes))  # type: ignore[arg-type]
+
+
+async def test_a_child_of_a_killed_daemon_is_adopted_and_then_like_any_other(tmp_path: Path) -> None:
+    records = killed_daemon(tmp_path)
+    ends: list[ChildExit] = []
+    supervisor = Supervisor(tmp_path)
+    survivors = {record.name: record for record in supervisor.survivors("test")}
+    assert survivors.keys() == records.keys()
+    assert supervisor.survivors("other") == []
+    child = supervisor.adopt(specification(records["gentle"]), survivors["gentle"], ends.append)
+    assert (child.pid, child.state) == (records["gentle"].pid, ChildState.RUNNING)
+    assert [record.name for record in await supervisor.reconcile(grace=0.1)] == ["stubborn"]
+    child.annotate({"slot": 4})
+    (kept,) = msgspec.json.decode(
+        b"[" + (tmp_path / "gentle.json").read_bytes() + b"]", type=list[ChildRecord]
+    )
+    assert (kept.data, kept.pid) == ({"slot": 4}, child.pid)
+    await supervisor.stop("gentle")
+    assert [(end.name, end.requested) for end in ends] == [("gentle", True)]
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_adopted_child_is_started_again_when_it_dies(tmp_path: Path) -> None:
+    records = killed_daemon(tmp_path)
+    ends: list[ChildExit] = []
+    supervisor = Supervisor(tmp_path)
+    spec = specification(records["gentle"], restart=RestartPolicy(first=0.02))
+    child = supervisor.adopt(spec, records["gentle"], ends.append)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    await until(lambda: child.state is ChildState.RUNNING and child.pid != records["gentle"].pid)
+    assert ends[0].restart_in is not None
+    await supervisor.stop_all()
+    await supervisor.reconcile(grace=0.1)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_is_not_as_it_should_be_is_not_adopted(tmp_path: Path) -> None:
+    """Another command line, a recycled pid, a record of another version: all end, and nothing is left."""
+    records = killed_daemon(tmp_path)
+    supervisor = Supervisor(tmp_path)
+    with pytest.raises(ChildError, match="not what it should be"):
+        supervisor.adopt(specification(records["gentle"], argv=("true",)), records["gentle"], print)
+    recycled = msgspec.structs.replace(records["gentle"], start_time=1)
+    with pytest.raises(ChildError, match="not what it should be"):
+        supervisor.adopt(specification(recycled), recycled, print)
+    assert supervisor.children() == []
+    for record in records.values():
+        other = msgspec.structs.replace(record, version=record.version + 1)
+        (tmp_path / f"{record.name}.json").write_bytes(msgspec.json.encode(other))
+    assert supervisor.survivors("test") == []
+    assert len(await supervisor.reconcile(grace=0.1)) == 2
+    assert not any(runs(record.pid) for record in records.values() if record.pid is not None)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_process_that_has_lost_its_record_is_ended(tmp_path: Path) -> None:
+    records = killed_daemon(tmp_path)
+    (tmp_path / "gentle.json").unlink()
+    (tmp_path / "stubborn.json").write_bytes(b"{}")
+    assert await Supervisor(tmp_path).reconcile(grace=0.1) == []
+    assert not any(runs(record.pid) for record in records.values() if record.pid is not None)
