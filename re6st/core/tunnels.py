@@ -228,7 +228,7 @@ class TunnelTable:
         return tunnel
 
     def _bind_certificates(self, tunnel: Tunnel, expires: float | None = None) -> None:
-        """Take note of when the first certificate of ``tunnel`` expires; by default it uses the present ones."""
+        """Take note of when the first certificate of ``tunnel`` expires, by default of the present ones."""
         own = self._context.own_expires if self._context.own_expires is not None else float("inf")
         tunnel.expires = min(own, tunnel.peer.expires) if expires is None else expires
         if self._context.wall is not None:
