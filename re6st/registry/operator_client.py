@@ -5,10 +5,10 @@
     ...
     print((await registry.node("vm1")).prefix)
 
-The registry is trusted because of its CA certificate, found by the fingerprint that stands in every join link.
-What changes something can be repeated without doing it twice: requests that create carry an idempotency key and
-are sent again when the answer was lost. All methods may raise :class:`RegistryUnavailableError` (try again
-later), :class:`RegistryRefusedError` (``code`` tells why) and :class:`UntrustedError`.
+The registry is trusted because of its CA certificate, found by the fingerprint that every join link holds.
+What changes something can be repeated without doing it twice: requests that create carry an idempotency key
+and are sent again when the answer was lost. All methods may raise :class:`RegistryUnavailableError` (try
+again later), :class:`RegistryRefusedError` (``code`` tells why) and :class:`UntrustedError`.
 """
 
 from __future__ import annotations
