@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from re6st.registry.diagnosis import Kind, Severity
 from re6st.registry.service import Service
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+TROUBLES_AGE = 60.0
+"""Seconds for which the counts of troubles are kept: all nodes have to be looked at for them."""
 
 
 class Metrics:
@@ -48,6 +53,8 @@ class _State(Collector):
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._troubles: Counts[tuple[Kind, Severity]] = Counts()
+        self._troubles_at = float("-inf")
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -58,6 +65,12 @@ class _State(Collector):
         for state, count in service.count_states().items():
             nodes.add_metric([state], count)
         yield nodes
+        troubles = GaugeMetricFamily(
+            "re6st_registry_troubles", "Nodes in trouble by its kind", labels=["kind", "severity"]
+        )
+        for (kind, severity), count in self._count_troubles().items():
+            troubles.add_metric([kind.value, severity.value], count)
+        yield troubles
         parameters = service.current_parameters()
         values: tuple[tuple[str, str, float], ...] = (
             ("parameters_version", "Version of the network parameters", parameters.version),
@@ -68,3 +81,13 @@ class _State(Collector):
         )
         for name, text, value in values:
             yield GaugeMetricFamily(f"re6st_registry_{name}", text, value=value)
+
+    def _count_troubles(self) -> Counts[tuple[Kind, Severity]]:
+        """Return how many nodes have which trouble, with zeros so that a trouble is seen to end."""
+        now = self._service.now()
+        if not 0 <= now - self._troubles_at < TROUBLES_AGE:
+            counts = self._service.count_troubles()
+            for key in self._troubles:
+                counts.setdefault(key, 0)
+            self._troubles, self._troubles_at = counts, now
+        return self._troubles

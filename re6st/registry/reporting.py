@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import re6st
 from re6st.identity import CONTEXT_PARAMETERS, CONTEXT_REVOCATIONS
 from re6st.messages import DocumentVersions, NodeReport
-from re6st.registry.diagnosis import Severity, Standard, Trouble, find_troubles
+from re6st.registry.diagnosis import Kind, Severity, Standard, Trouble, find_troubles
 from re6st.registry.reports import ReportRow
 from re6st.registry.store import Member, NodeRow
 from re6st.registry.usecases import UseCases
@@ -82,6 +83,14 @@ class ReportUseCases(UseCases):
                 return
             last = batch[-1].node
             after = (last.prefix.network_address.packed, last.identifier)
+
+    def count_troubles(self) -> Counter[tuple[Kind, Severity]]:
+        """Return how many nodes have which trouble."""
+        return Counter(
+            (trouble.kind, trouble.severity)
+            for condition in self._walk(None, "", None)
+            for trouble in condition.troubles
+        )
 
     def mesh(self, limit: int, age: float) -> list[Condition]:
         """Return up to ``limit`` members whose reports are not older than ``age`` seconds, newest first."""
