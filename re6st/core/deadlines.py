@@ -23,6 +23,7 @@ class Timer(enum.Enum):
     ROTATE = "rotate"
     GOSSIP = "gossip"
     GOSSIP_TIMEOUT = "gossip timeout"
+    """Per exchange: it has taken too long."""
     DOCUMENT = "document"
     """Per kind of document: fetching it has taken too long."""
     STORE = "store"

@@ -1,13 +1,16 @@
 """Gossip: exchanging random samples of peer records with random neighbours.
 
-One exchange is under way at a time. Regularly there is one per interval; soon after the first tunnel is up
-comes the first one, so that a newcomer is known quickly; and when a new signed document has come into
-force, one with each of several neighbours in quick succession, so that it floods the network in
-seconds: an exchange carries the versions of the documents, and who is behind fetches.
+Regularly there is one exchange per interval; soon after the first tunnel is up comes the first one, so that
+a newcomer is known quickly. When a new signed document has come into force, there is one with *each*
+neighbour at once, whatever else is under way: an exchange carries the versions of the documents, who is
+behind fetches, and then does the same. So a document passes the whole network in as many steps as its
+tunnel graph is wide (three or four for a thousand nodes), and a neighbour that does not answer delays
+nobody but itself.
 """
 
 from __future__ import annotations
 
+import itertools
 from ipaddress import IPv6Network
 
 from re6st.core.book import AddressBook
@@ -15,15 +18,10 @@ from re6st.core.context import Context
 from re6st.core.deadlines import Timer
 from re6st.core.effects import ExchangeGossip
 from re6st.core.tunnels import TunnelTable
+from re6st.peers import Peer
 
 FIRST_DELAY = 1.5
 """Seconds from the first tunnel to the first exchange: routes need that long."""
-
-FLOOD_DELAY = 0.3
-"""Seconds between exchanges while a document is flooded."""
-
-FLOOD_WIDTH = 10
-"""Neighbours that are told of a new document at once."""
 
 RETRY_DELAY = (5.0, 60.0)
 """First and longest wait after exchanges that failed, seconds."""
@@ -38,22 +36,25 @@ class Gossip:
         self._tunnels = tunnels
         self.interval = context.settings.gossip_interval
         """Seconds between regular exchanges, as the network parameters have it."""
-        self._partner: IPv6Network | None = None
-        self._flood: list[IPv6Network] = []
+        self._partners: dict[IPv6Network, int] = {}
+        """With whom an exchange is under way, and its number."""
+        self._numbers = itertools.count()
+        self._behind: set[IPv6Network] = set()
+        """Partners that must be told once more: a document came into force after the exchange began."""
         self._failures = 0
 
     def tunnel_up(self) -> None:
         """A tunnel has come up: begin, unless exchanges are going on already."""
-        if self._partner is None and self._context.deadlines.get(Timer.GOSSIP) is None:
+        if not self._partners and self._context.deadlines.get(Timer.GOSSIP) is None:
             self._context.schedule(self._context.vary(FIRST_DELAY, 0.3), Timer.GOSSIP)
 
     def flood(self) -> None:
-        """Tell several neighbours soon that there is something new."""
-        neighbours = [peer.prefix for peer in self._tunnels.neighbours()]
-        self._context.random.shuffle(neighbours)
-        self._flood = neighbours[:FLOOD_WIDTH]
-        if self._flood and self._partner is None:
-            self._context.schedule(self._context.vary(FLOOD_DELAY, 0.5), Timer.GOSSIP)
+        """Tell all neighbours now that there is something new."""
+        for peer in self._neighbours().values():
+            if peer.prefix in self._partners:
+                self._behind.add(peer.prefix)
+            else:
+                self._begin(peer)
 
     def retime(self, interval: float) -> None:
         """Let the regular interval be ``interval`` seconds from now on."""
@@ -64,39 +65,53 @@ class Gossip:
 
     def due(self) -> None:
         """Begin an exchange. Without neighbours there is nothing to do until a tunnel is up."""
-        neighbours = {peer.prefix: peer for peer in self._tunnels.neighbours()}
-        if self._partner is not None or not neighbours:
-            return
-        flooded = [prefix for prefix in self._flood if prefix in neighbours]
-        self._flood = flooded[1:]
-        prefix = flooded[0] if flooded else self._context.random.choice(list(neighbours))
-        self._partner = prefix
-        records = self._book.sample(self._context.settings.gossip_records, exclude=(prefix,))
-        self._context.emit(ExchangeGossip(neighbours[prefix], records))
-        self._context.schedule(self._context.settings.gossip_timeout, Timer.GOSSIP_TIMEOUT)
+        neighbours = [peer for peer in self._neighbours().values() if peer.prefix not in self._partners]
+        if neighbours:
+            self._begin(self._context.random.choice(neighbours))
 
     def answered(self, prefix: IPv6Network) -> None:
         """The exchange with the owner of ``prefix`` has succeeded."""
         if self._conclude(prefix):
             self._failures = 0
+            self._tell_again(prefix)
             self._rest()
 
-    def failed(self, prefix: IPv6Network | None = None) -> None:
-        """The exchange with the owner of ``prefix`` (None: whoever it was with) has failed."""
-        if self._conclude(prefix or self._partner):
+    def failed(self, prefix: IPv6Network) -> None:
+        """The exchange with the owner of ``prefix`` has failed."""
+        if self._conclude(prefix):
+            self._behind.discard(prefix)
             self._failures += 1
-            delay = self._context.backoff(RETRY_DELAY, self._failures)
-            self._context.schedule(min(delay, self.interval), Timer.GOSSIP)
+            delay = min(self._context.backoff(RETRY_DELAY, self._failures), self.interval)
+            planned = self._context.deadlines.get(Timer.GOSSIP)
+            if planned is None or planned > self._context.now + delay:
+                self._context.schedule(delay, Timer.GOSSIP)
 
-    def _conclude(self, prefix: IPv6Network | None) -> bool:
-        if prefix is None or prefix != self._partner:
+    def timed_out(self, number: int) -> None:
+        """The exchange with this number has taken too long."""
+        for prefix in [prefix for prefix, found in self._partners.items() if found == number]:
+            self.failed(prefix)
+
+    def _neighbours(self) -> dict[IPv6Network, Peer]:
+        return {peer.prefix: peer for peer in self._tunnels.neighbours()}
+
+    def _begin(self, peer: Peer) -> None:
+        number = self._partners[peer.prefix] = next(self._numbers)
+        records = self._book.sample(self._context.settings.gossip_records, exclude=(peer.prefix,))
+        self._context.emit(ExchangeGossip(peer, records))
+        self._context.schedule(self._context.settings.gossip_timeout, Timer.GOSSIP_TIMEOUT, number)
+
+    def _conclude(self, prefix: IPv6Network) -> bool:
+        number = self._partners.pop(prefix, None)
+        if number is None:
             return False
-        self._partner = None
-        self._context.deadlines.clear(Timer.GOSSIP_TIMEOUT)
+        self._context.deadlines.clear(Timer.GOSSIP_TIMEOUT, number)
         return True
 
+    def _tell_again(self, prefix: IPv6Network) -> None:
+        peer = self._neighbours().get(prefix) if prefix in self._behind else None
+        self._behind.discard(prefix)
+        if peer is not None:
+            self._begin(peer)
+
     def _rest(self) -> None:
-        delay = (
-            self._context.vary(FLOOD_DELAY, 0.5) if self._flood else self._context.vary(self.interval, 0.25)
-        )
-        self._context.schedule(delay, Timer.GOSSIP)
+        self._context.schedule(self._context.vary(self.interval, 0.25), Timer.GOSSIP)

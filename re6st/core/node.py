@@ -217,7 +217,7 @@ class NodeCore:
             case Timer.GOSSIP:
                 self._gossip.due()
             case Timer.GOSSIP_TIMEOUT:
-                self._gossip.failed()
+                self._gossip.timed_out(number)
             case Timer.DOCUMENT:
                 self._documents.timed_out(number)
             case Timer.STORE:
