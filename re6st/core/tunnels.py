@@ -61,6 +61,8 @@ class Tunnel:
     slot: int
     cost: int = 0
     """Babel cost; 0 before it is up."""
+    hello_interval: float = 0.0
+    """Seconds between babel hellos; babeld reads it only when the link comes up. 0 before."""
     transport: Transport = Transport.UDP
     port: int | None = None
     """Local port of a listener."""
@@ -106,7 +108,7 @@ class TunnelTable:
         self._by_peer: dict[IPv6Network, list[Tunnel]] = {}
         self._last_handle = 0
         self.hello_interval = context.settings.hello_interval
-        """Seconds between babel hellos, as the network parameters have it."""
+        """Seconds between babel hellos of tunnels that come up from now on."""
 
     # -- questions --------------------------------------------------------------------------------------
 
@@ -306,6 +308,7 @@ class TunnelTable:
             case Action.ATTACH:
                 self._slots.disturb(tunnel.slot)
                 tunnel.cost = tunnel_cost(self._context.settings.prefix, tunnel.peer.prefix)
+                tunnel.hello_interval = self.hello_interval
                 emit(
                     AttachTunnel(
                         tunnel.handle,
@@ -317,7 +320,9 @@ class TunnelTable:
                     )
                 )
             case Action.DETACH:
-                self._context.schedule(HELLOS_UNTIL_QUIET * self.hello_interval, Timer.SLOT, tunnel.slot)
+                # The peer may have had other parameters when its link came up.
+                slowest = max(tunnel.hello_interval, self.hello_interval)
+                self._context.schedule(HELLOS_UNTIL_QUIET * slowest, Timer.SLOT, tunnel.slot)
                 emit(DetachTunnel(tunnel.handle, tunnel.slot))
             case Action.END_DRIVER:
                 emit(CloseTunnel(tunnel.handle, tunnel.ended_for, notify))

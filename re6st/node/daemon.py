@@ -236,6 +236,8 @@ class Daemon:
         self._handlers[type(effect)](effect)
 
     def _report(self, event: Event) -> None:
+        if isinstance(event, ParametersAccepted):
+            self._babeld.use(event.parameters)
         self._brain.report(event)
 
     def _fetch_document(self, effect: FetchDocument) -> None:

@@ -16,12 +16,13 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Network
 from pathlib import Path
 
 from re6st.errors import ChildError, NetlinkError
 from re6st.files import write_atomically
+from re6st.messages import NetworkParameters
 from re6st.routing import configuration as settings
 from re6st.routing.configuration import BabelConfiguration, BabelFiles
 from re6st.routing.control import ControlConnection
@@ -50,6 +51,8 @@ class _Link:
 
     cost: int
     peer: IPv6Network | None
+    hello_interval: float
+    """babeld's, seconds; read when the link comes up."""
     number: int = field(default_factory=lambda: secrets.randbits(16))
     """Of the next Hello that is sent on babeld's behalf; a jump would look like a restart."""
     attached: bool = True
@@ -126,9 +129,20 @@ class Babeld:
         babeld is being started again this only takes note. Raises :class:`ChildError`.
         """
         command = self._command(interface, cost)
-        self._links[interface] = _Link(cost, peer)
+        self._links[interface] = _Link(cost, peer, self._configuration.hello_interval)
         if self._connection is not None:
             await self._connection.command(command)
+
+    def use(self, parameters: NetworkParameters) -> None:
+        """Give interfaces the intervals of ``parameters`` when their links come up the next time.
+
+        The port stays until the next start: all routers of a network must change it together anyway.
+        """
+        self._configuration = replace(
+            self._configuration,
+            hello_interval=parameters.hello_interval,
+            update_interval=parameters.update_interval,
+        )
 
     def detach(self, interface: str) -> None:
         """Take note that the link of ``interface`` was set down.
@@ -260,7 +274,7 @@ class Babeld:
             await asyncio.sleep(delay)
             if self.table.is_reachable(interface) and self.table.has_heard_routes(interface):
                 break
-        await asyncio.sleep(max(self._configuration.hello_interval, 1.0) + 1.5)
+        await asyncio.sleep(max(self._links[interface].hello_interval, 1.0) + 1.5)
         self._send(interface, wildcard_request())
 
     async def _send_first_packet(self, interface: str) -> None:
@@ -272,7 +286,7 @@ class Babeld:
         link = self._links[interface]
         packet = first_packet(
             cost=link.cost,
-            hello_interval=self._configuration.hello_interval,
+            hello_interval=link.hello_interval,
             number=link.number,
             peer=link.peer,
         )
