@@ -4,6 +4,8 @@ A connection is *silent* until its TLS handshake is complete and the client has 
 opens connections costs others nothing: when there are as many as allowed, the oldest silent one has to go
 for the newcomer, one of the same address first. Only where all of them are in use is the newcomer refused.
 IPv6 addresses count by their /64, since a host may choose the rest.
+
+Connections of another kind may come in at the same sockets: who serves them sees each one before TLS begins.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
@@ -104,10 +106,19 @@ class Gate:
     """Accepts the connections of one server, at one or several sockets."""
 
     def __init__(
-        self, factory: Callable[[], asyncio.Protocol], context: ssl.SSLContext, limits: Limits
+        self,
+        factory: Callable[[], asyncio.Protocol],
+        context: ssl.SSLContext,
+        limits: Limits,
+        divert: Callable[[socket.socket], Awaitable[bool]] | None = None,
     ) -> None:
-        """Have each connection served by a protocol that ``factory`` makes."""
+        """Have each connection served by a protocol that ``factory`` makes.
+
+        ``divert`` is shown each new one first. It serves those of another kind to their end and returns
+        whether it did; it may raise :class:`OSError`.
+        """
         self._factory = factory
+        self._divert = divert
         self._context = context
         self._limits = limits
         self._listeners: list[socket.socket] = []
@@ -211,6 +222,8 @@ class Gate:
 
     async def _shake_hands(self, connection: _Connection) -> None:
         try:
+            if await self._is_diverted(connection.accepted):
+                return
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: _Observer(self, connection, self._factory()),
                 connection.accepted,
@@ -223,3 +236,15 @@ class Gate:
             connection.task = None
             if connection.transport is None:
                 self.release(connection)
+
+    async def _is_diverted(self, accepted: socket.socket) -> bool:
+        """Serve a connection of another kind to its end; return whether it was one."""
+        if self._divert is None:
+            return False
+        is_other = True
+        try:
+            is_other = await self._divert(accepted)
+        finally:
+            if is_other:
+                accepted.close()
+        return is_other

@@ -22,11 +22,10 @@ from re6st.identity import load_certificate, parse_node_certificate
 from re6st.lab.host import Host
 from re6st.lab.namespace import processes
 from re6st.lab.process import Process, last_lines
-from re6st.lab.topology import MeshSpec
+from re6st.lab.topology import MeshSpec, Settings
 from re6st.messages import NetworkParameters
 from re6st.status import NodeStatus
 
-REGISTRY_PORT = 8443
 READY_TIMEOUT = 30.0
 """Seconds within which a daemon must be ready; generous, since many start at once."""
 
@@ -60,7 +59,7 @@ class Registry:
     @property
     def urls(self) -> list[str]:
         """Where nodes reach it: at each of its addresses, the IPv4 one first."""
-        return [_url(address) for address in self.host.addresses]
+        return [self._url(address) for address in self.host.addresses]
 
     def initialise(self) -> None:
         """Make CA and store. Raises :class:`ChildError`."""
@@ -69,7 +68,8 @@ class Registry:
 
     def start(self) -> None:
         """Start serving and wait until connections are accepted. Raises :class:`ChildError`."""
-        self._process = self.host.start([*self._command, "serve"], log="registry.log")
+        where = f"[::]:{self._mesh.registry_port}"
+        self._process = self.host.start([*self._command, "serve", "--listen", where], log="registry.log")
         deadline = time.monotonic() + READY_TIMEOUT
         while not self._accepts():
             self._process.check()
@@ -102,7 +102,7 @@ class Registry:
         link = self.host.run([*self._command, "token", "create", "--name", name]).stdout.strip()
         versions = {address.version for address in (host or self.host).addresses}
         usable = next((one for one in self.host.addresses if one.version in versions), self.host.address)
-        return f"{_url(usable)}/#{link.partition('#')[2]}"
+        return f"{self._url(usable)}/#{link.partition('#')[2]}"
 
     def babel_port(self) -> int:
         """Return the UDP port of babel in this network. Raises :class:`ChildError`."""
@@ -113,20 +113,20 @@ class Registry:
         family = socket.AF_INET if self.host.address.version == 4 else socket.AF_INET6
         with self.host.namespace.entered(), socket.socket(family) as probe:
             probe.settimeout(1)
-            return probe.connect_ex((str(self.host.address), REGISTRY_PORT)) == 0
+            return probe.connect_ex((str(self.host.address), self._mesh.registry_port)) == 0
 
-
-def _url(address: IPv4Address | IPv6Address) -> str:
-    host = f"[{address}]" if address.version == 6 else str(address)
-    return f"https://{host}:{REGISTRY_PORT}"
+    def _url(self, address: IPv4Address | IPv6Address) -> str:
+        host = f"[{address}]" if address.version == 6 else str(address)
+        return f"https://{host}:{self._mesh.registry_port}"
 
 
 class Node:
     """A node on its host."""
 
-    def __init__(self, host: Host, mesh: MeshSpec) -> None:
+    def __init__(self, host: Host, settings: Settings) -> None:
+        """``settings`` are added to its configuration when it joins."""
         self.host = host
-        self._mesh = mesh
+        self._settings = settings
         self._process: Process | None = None
         self._address = ""
         self._command = [*script("re6st-node"), "--config", str(self.config)]
@@ -167,9 +167,9 @@ class Node:
         """
         places = ["--state-directory", str(self.state), "--runtime-directory", str(self.runtime)]
         self.host.run([*self._command, "join", link, "--name", name or self.name, *places])
-        if self._mesh.settings:
+        if self._settings:
             written = tomllib.loads(self.config.read_text())
-            self.config.write_text(render({**written, **self._mesh.settings}))
+            self.config.write_text(render({**written, **self._settings}))
 
     def launch(self) -> None:
         """Start the daemon without waiting for it (see :meth:`wait_ready`)."""

@@ -67,7 +67,11 @@ class Lab:
         self.failed = False
         """Set by who finds that something went wrong: the logs are kept then."""
         self.hosts = {name: self._host(name) for name in self.topology.hosts}
-        self.nodes = {name: Node(self.hosts[name], self.topology.mesh) for name in self.topology.nodes}
+        settings = {
+            name: {**self.topology.mesh.settings, **self.topology.hosts[name].settings}
+            for name in self.topology.nodes
+        }
+        self.nodes = {name: Node(self.hosts[name], settings[name]) for name in self.topology.nodes}
         home = self.topology.registry
         self._registry = None if home is None else Registry(self.hosts[home], self.topology.mesh)
         self.gateways: dict[str, Process] = {}
@@ -117,6 +121,8 @@ class Lab:
                 nftables.load(self.namespace(name), nat.ruleset(router.kind))
                 if router.blocks_udp:
                     self.block_udp(name)
+                if router.allows_tcp:
+                    nftables.load(self.namespace(name), nat.firewall_ruleset(router.allows_tcp))
                 if router.kind is RouterKind.UPNP:
                     self.gateways[name] = start_gateway(
                         self.namespace(name), name, router.lan, self.directory / name

@@ -14,6 +14,8 @@ tracking occupy the port, and give the flow from inside another one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from re6st.lab.topology import RouterKind
 from re6st.lab.wiring import ROUTER_INSIDE, ROUTER_OUTSIDE
 
@@ -71,6 +73,27 @@ def udp_ruleset(*, blocked: bool) -> str:
     # Declaring the table first lets the removal succeed when there is none.
     fresh = f"table inet {UDP_TABLE} {{ }}\ndelete table inet {UDP_TABLE}\n"
     return fresh + UDP_RULES.format(table=UDP_TABLE) if blocked else fresh
+
+
+FIREWALL_TABLE = "re6st_lab_firewall"
+"""Name of the table, of family ``inet``, that lets little out."""
+
+FIREWALL_RULES = """\
+table inet {table} {{
+    chain forward {{
+        type filter hook forward priority -10;
+        iifname "{inside}" tcp dport != {{ {ports} }} drop
+        iifname "{inside}" meta l4proto != tcp drop
+    }}
+}}
+"""
+
+
+def firewall_ruleset(ports: Sequence[int]) -> str:
+    """Return the rules that let out nothing but TCP to ``ports``, at least one; it is lost silently."""
+    return FIREWALL_RULES.format(
+        table=FIREWALL_TABLE, inside=ROUTER_INSIDE, ports=", ".join(str(port) for port in ports)
+    )
 
 
 def ruleset(kind: RouterKind) -> str:

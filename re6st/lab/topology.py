@@ -45,6 +45,7 @@ NAME_PATTERN = re.compile(r"[a-z][a-z0-9-]{0,14}")
 """Names of networks, routers and hosts: they become names of interfaces, at most 15 characters."""
 
 Mtu = Annotated[int, Meta(ge=576, le=9000)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
 Settings = dict[str, str | bool | int | float]
 
 
@@ -85,6 +86,8 @@ class RouterSpec(Struct, frozen=True, kw_only=True, rename="kebab"):
     lan_mtu: Mtu = 1500
     blocks_udp: bool = False
     """It forwards no UDP, in neither direction (see :meth:`re6st.lab.lab.Lab.block_udp`)."""
+    allows_tcp: tuple[Port, ...] = ()
+    """It lets nothing out but TCP to these ports, unless there are none."""
     address: IPv4Address | None = None
     """Of its outside; the next free one by default."""
 
@@ -99,6 +102,8 @@ class HostSpec(Struct, frozen=True, kw_only=True, rename="kebab"):
     """The next free one by default, if there are any."""
     ipv6: IPv6Address | None = None
     """The same for IPv6."""
+    settings: Settings = {}
+    """Added to the configuration of its node, after those of the mesh."""
 
 
 class MeshSpec(Struct, frozen=True, kw_only=True, rename="kebab"):
@@ -108,6 +113,8 @@ class MeshSpec(Struct, frozen=True, kw_only=True, rename="kebab"):
     """The prefix of the overlay."""
     settings: Settings = {}
     """Added to the configuration of every node (see :class:`re6st.config.NodeConfig`)."""
+    registry_port: Port = 8443
+    """TCP port of the registry."""
 
 
 class Topology(Struct, frozen=True, kw_only=True):
@@ -393,11 +400,14 @@ def _check_mesh(topology: Topology) -> Iterator[str]:
         parse_network(str(topology.mesh.network))
     except ConfigError as error:
         yield f"mesh.network: {error}"
-    try:
-        places = {"state-directory": "/state", "runtime-directory": "/run"}
-        config.from_values({**topology.mesh.settings, **places}, "mesh.settings")
-    except ConfigError as error:
-        yield from str(error).splitlines()
+    places = {"state-directory": "/state", "runtime-directory": "/run"}
+    given = {"mesh.settings": topology.mesh.settings}
+    given |= {f"hosts.{name}.settings": host.settings for name, host in topology.hosts.items()}
+    for key, settings in given.items():
+        try:
+            config.from_values({**settings, **places}, key)
+        except ConfigError as error:
+            yield from str(error).splitlines()
     registries = [name for name, host in topology.hosts.items() if Role.REGISTRY in host.roles]
     for name in registries[1:]:
         yield f"hosts.{name}.roles: {registries[0]} is the registry already; a mesh has one"

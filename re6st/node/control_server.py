@@ -101,9 +101,16 @@ def _address(request: web.Request, which: str) -> str:
 class ControlServer:
     """The control API on one port of all addresses."""
 
-    def __init__(self, service: ControlService, port: int) -> None:
+    def __init__(
+        self,
+        service: ControlService,
+        port: int,
+        divert: Callable[[socket.socket], Awaitable[bool]] | None = None,
+    ) -> None:
+        """``divert`` serves what comes to the port and is not TLS; see :class:`re6st.gate.Gate`."""
         self._service = service
         self._port = port
+        self._divert = divert
         self._socket: socket.socket | None = None
         self._gate: Gate | None = None
         self._runner: web.AppRunner | None = None
@@ -131,7 +138,7 @@ class ControlServer:
         await self._runner.setup()
         if self._runner.server is None:
             raise RuntimeError("the server was not set up")
-        self._gate = Gate(self._runner.server, context, LIMITS)
+        self._gate = Gate(self._runner.server, context, LIMITS, self._divert)
         self._gate.open(listening)
         self._socket = None
 

@@ -52,6 +52,7 @@ from re6st.messages import (
     RefusalReason,
     SignedDocument,
     SignedPeerRecord,
+    Transport,
     TunnelOffer,
     TunnelRefusal,
     TunnelRequest,
@@ -60,6 +61,7 @@ from re6st.node.control_client import ControlClient
 from re6st.node.documents import Documents
 from re6st.node.outside import OutsideTester
 from re6st.node.own_record import OwnRecord
+from re6st.node.port_share import PortShare
 from re6st.node.tasks import Tasks
 from re6st.node.tunnels import Tunnel, TunnelOperator
 from re6st.node.underlay import Listener
@@ -122,6 +124,7 @@ class Correspondence:
         report: Callable[[Event], None],
         sample: Callable[[int], tuple[Peer, ...]],
         outside: OutsideTester,
+        port_share: PortShare,
     ) -> None:
         """Report to the core through ``report``; ``sample`` draws random peers from its address book."""
         self._config = config
@@ -135,6 +138,7 @@ class Correspondence:
         self._report = report
         self._sample = sample
         self._outside = outside
+        self._port_share = port_share
         self._pending: dict[int, Pending] = {}
         self._last_request = 0
         self._requests: set[int] = set()
@@ -221,6 +225,8 @@ class Correspondence:
         pending = self._pending.get(effect.request)
         try:
             listening = await self.operator.listen(tunnel, effect.mtu, effect.transport)
+            if effect.transport is Transport.TCP:
+                self._port_share.expect(effect.port, listening.key)
             endpoints: tuple[Endpoint, ...] = ()
             if pending is not None:
                 endpoints = await self._underlay.listener_endpoints(

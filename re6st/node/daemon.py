@@ -70,6 +70,7 @@ from re6st.node.netlink import Kernel
 from re6st.node.observation import Observation
 from re6st.node.outside import OutsideTester
 from re6st.node.own_record import OwnRecord
+from re6st.node.port_share import PortShare
 from re6st.node.reachability import ReachabilityKeeper
 from re6st.node.registry_link import RegistryLink
 from re6st.node.status_server import StatusServer
@@ -143,6 +144,7 @@ class Daemon:
         return NodeCore(settings, random.SystemRandom())
 
     def _make_adapters(self) -> None:
+        self._port_share = PortShare()
         outside = OutsideTester(self._client, self._reachability, self._own, self._testers)
         self._correspondence = Correspondence(
             config=self._config,
@@ -156,6 +158,7 @@ class Daemon:
             report=self._report,
             sample=self._core.sample_peers,
             outside=outside,
+            port_share=self._port_share,
         )
         prefix = self._credentials.certificate.prefix
         self._babeld = Babeld(
@@ -195,7 +198,9 @@ class Daemon:
             renewed=self._on_renewed,
             describe=lambda: self._observation.report() if self._config.report_state else None,
         )
-        self._control_server = ControlServer(self._correspondence, self._config.control_port)
+        self._control_server = ControlServer(
+            self._correspondence, self._config.control_port, self._port_share.take
+        )
         self._observation = Observation(
             core=self._core,
             credentials=lambda: self._credentials,
@@ -260,6 +265,7 @@ class Daemon:
     def _on_tunnel_ended(self, tunnel: Tunnel) -> None:
         if tunnel.incoming:
             self._reachability.release(tunnel.port)
+            self._port_share.forget(tunnel.port)
 
     def _on_endpoints_changed(self) -> None:
         situation = self._reachability.situation

@@ -17,9 +17,19 @@ from re6st.errors import NetlinkError
 from re6st.messages import Endpoint, Transport
 from re6st.node.addresses import host_addresses, source_towards
 from re6st.node.netlink import Kernel
-from re6st.node.underlay import Listener, Situation, Underlay, assess, dial_order, tunnel_endpoints, usable
+from re6st.node.underlay import (
+    Listener,
+    Situation,
+    Underlay,
+    assess,
+    dial_order,
+    join_endpoints,
+    tunnel_endpoints,
+    usable,
+)
 from re6st.peers import Peer
 from re6st.status import MappingStatus
+from re6st.upnp.mappings import Mapping
 from re6st.upnp.port_mapper import PortMapper
 
 logger = logging.getLogger(__name__)
@@ -101,10 +111,24 @@ class ReachabilityKeeper:
     async def listener_endpoints(
         self, peer: Peer, listener: Listener, local: str, remote: str
     ) -> tuple[Endpoint, ...]:
-        """Return where ``peer``, which came from ``remote`` to ``local``, reaches our ``listener``."""
+        """Return where ``peer``, which came from ``remote`` to ``local``, reaches our ``listener``.
+
+        Over TCP the control port leads there as well (see :mod:`re6st.node.port_share`).
+        """
         mapping = None
         if self._mapper is not None and self._is_mapping:
             mapping = await self._mapper.map(listener.transport, listener.port)
+        own = self._tunnel_endpoints(peer, listener, mapping, local, remote)
+        if listener.transport is not Transport.TCP:
+            return own
+        port = self._config.control_port
+        mapping = self._mapper.mapping(Transport.TCP, port) if self._mapper is not None else None
+        shared = self._tunnel_endpoints(peer, Listener(Transport.TCP, port), mapping, local, remote)
+        return join_endpoints(own, shared)
+
+    def _tunnel_endpoints(
+        self, peer: Peer, listener: Listener, mapping: Mapping | None, local: str, remote: str
+    ) -> tuple[Endpoint, ...]:
         return tunnel_endpoints(
             self._underlay,
             listener,

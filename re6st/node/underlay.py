@@ -163,6 +163,15 @@ def tunnel_endpoints(
     return tuple(dict.fromkeys(candidates))[:OFFERED]
 
 
+def join_endpoints(own: Sequence[Endpoint], shared: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+    """Return the endpoints of a tunnel's ``own`` port and of the port ``shared`` with the control API.
+
+    The own port comes first: the shared one costs the listener more. Both kinds are among those that fit.
+    """
+    room = OFFERED - min(len(shared), OFFERED // 2)
+    return tuple(dict.fromkeys([*own[:room], *shared]))[:OFFERED]
+
+
 def usable(underlay: Underlay, endpoints: Sequence[Endpoint], source: Source) -> tuple[Endpoint, ...]:
     """Return those of ``endpoints``, which a peer has named, to which packets may be sent from here.
 

@@ -6,7 +6,16 @@ import pytest
 
 from re6st.messages import Endpoint, Transport
 from re6st.node.addresses import HostAddress, unstable_addresses
-from re6st.node.underlay import OFFERED, PUBLISHED, Listener, Underlay, assess, tunnel_endpoints, usable
+from re6st.node.underlay import (
+    OFFERED,
+    PUBLISHED,
+    Listener,
+    Underlay,
+    assess,
+    join_endpoints,
+    tunnel_endpoints,
+    usable,
+)
 from re6st.node.underlay import dial_order as order
 from re6st.status import Reachability
 from re6st.upnp.mappings import Mapping
@@ -244,3 +253,12 @@ def test_flags_of_the_kernel():
         "short line\n"
     )
     assert unstable_addresses(table) == {ip_address("2a00:1::abcd"), ip_address("2a00:1::beef")}
+
+
+def test_shared_port_comes_after_the_own_one_and_both_fit():
+    own = [Endpoint(Transport.TCP, f"20.0.0.{n}", 4227) for n in range(8)]
+    shared = [Endpoint(Transport.TCP, f"20.0.0.{n}", 443) for n in range(8)]
+    assert join_endpoints(own, shared[:1]) == (*own[:7], shared[0])
+    assert join_endpoints(own, shared) == (*own[:4], *shared[:4])
+    assert join_endpoints(own[:1], shared[:1]) == (own[0], shared[0])
+    assert join_endpoints((), ()) == ()
