@@ -130,6 +130,8 @@ class AskRegistry:
     """Do ``operation`` at the registry. RegistryAnswered or RegistryFailed follows."""
 
     operation: RegistryOperation
+    wait: float = 0.0
+    """For how long the registry may hold back its answer to VERSIONS while there is nothing new, seconds."""
 
 
 @dataclass(frozen=True, slots=True)

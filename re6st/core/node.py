@@ -389,6 +389,8 @@ class NodeCore:
     ) -> None:
         match event:
             case VersionSeen():
+                if event.peer is None:
+                    self._registration.seen(event.document, event.version)
                 self._documents.seen(event.peer, event.document, event.version)
             case DocumentFailed():
                 self._documents.failed(event.document)

@@ -6,22 +6,26 @@
   yet; then ever more rarely. A node without any tunnel and with nobody left to dial asks more often.
 - *Renew* the certificate after two thirds of its life.
 - Ask for the *versions* of signed documents, because a revocation is known to the registry alone at first.
-  Whoever learns of it tells all others by gossip, so it suffices that *somebody* asks every
-  :attr:`re6st.core.settings.CoreSettings.versions_interval` (12 s): each of N nodes asks every 12 N seconds
-  on average, N being estimated by the peers in its book, at random times, so that the questions of all
-  are spread evenly. Since each costs a TLS handshake, about 6 kB in all, no node asks more often than
-  once a minute on average; and none less often than hourly. Per node and day:
+  The registry holds its answer back for up to :attr:`re6st.core.settings.CoreSettings.versions_wait` (100 s)
+  while there is nothing new. Whoever learns of it tells all others by gossip, so it suffices that *somebody*
+  is waiting. One of N nodes asks every 12 N seconds on average
+  (:attr:`re6st.core.settings.CoreSettings.versions_interval`), N being estimated by the peers in its book, at
+  random times, so that the questions of all are spread evenly; at least once an hour, and again a few
+  seconds after an answer that brought news. A question costs a TLS handshake, about 6 kB in all. Per node and
+  day:
 
-  ============ ============== =================== ============== ==========================
-  Nodes        One node asks  The registry is     Traffic of a   Traffic of the registry
-               every          asked every         node           (all nodes)
-  ============ ============== =================== ============== ==========================
-  2            60 s           30 s                8.6 MB         17 MB
-  5            60 s           12 s                8.6 MB         43 MB
-  10           120 s          12 s                4.3 MB         43 MB
-  100          20 min         12 s                0.4 MB         43 MB
-  300 and more 60 min         12 s or less        0.14 MB        43 MB per 300 nodes
-  ============ ============== =================== ============== ==========================
+  ============ ============== ================= ============== =======================
+  Nodes        One node asks  How many wait     Traffic of a   Traffic of the registry
+               every          on average        node           (all nodes)
+  ============ ============== ================= ============== =======================
+  2            108 s          1.9               4.8 MB         10 MB
+  5            108 s          4.6               4.8 MB         24 MB
+  10           120 s          8.3               4.3 MB         43 MB
+  100          20 min         8.3               0.4 MB         43 MB
+  300 and more 60 min         8.3 per 300 nodes 0.14 MB        43 MB per 300 nodes
+  ============ ============== ================= ============== =======================
+
+  With 8.3 waiting on average and independently, there is nobody in 0.02 % of the time.
 
 One request per operation is under way at a time; after a failure the next one waits, ever longer.
 """
@@ -34,7 +38,7 @@ from dataclasses import dataclass
 from re6st.core.context import Context
 from re6st.core.deadlines import Timer
 from re6st.core.effects import AskRegistry
-from re6st.core.events import RegistryOperation
+from re6st.core.events import Document, RegistryOperation
 
 REFUSED_DELAY = 600.0
 """Seconds after which a request that the registry refused is tried all the same."""
@@ -71,6 +75,13 @@ class Registration:
         self._context = context
         self._known_peers = known_peers
         self._has_asked_versions = False
+        self._answered_versions = False
+        """Whether the last question for versions was answered."""
+        self._asked_versions_at = float("-inf")
+        self._newest: dict[Document, int] = {}
+        """Highest versions that the registry was seen to have."""
+        self._has_news = False
+        """Whether it has shown a higher one since it was asked for versions."""
         self._errands = {operation: _Errand() for operation in RegistryOperation}
         self._samples = 0
         self._lonely_samples = 0
@@ -81,7 +92,7 @@ class Registration:
         self._plan(RegistryOperation.SAMPLE, START_DELAY)
         self._plan(
             RegistryOperation.VERSIONS,
-            self._context.random.random() * self._context.settings.versions_bounds[0],
+            self._context.random.uniform(0, 2) * self._context.settings.versions_pause,
         )
         self.publish()
 
@@ -104,6 +115,12 @@ class Registration:
         )
         if planned is None or planned > self._context.now + delay * 2:
             self._plan(RegistryOperation.SAMPLE, delay)
+
+    def seen(self, document: Document, version: int) -> None:
+        """The registry has ``version`` of ``document``."""
+        if version > self._newest.get(document, 0):
+            self._newest[document] = version
+            self._has_news = True
 
     def befriended(self) -> None:
         """A tunnel is up."""
@@ -134,10 +151,15 @@ class Registration:
         if errand.asked:
             return
         errand.asked = True
-        self._context.schedule(
-            self._context.settings.registry_timeout, Timer.REGISTRY_TIMEOUT, _NUMBERS[operation]
-        )
-        self._context.emit(AskRegistry(operation))
+        patience, wait = self._context.settings.registry_timeout, 0.0
+        if operation is RegistryOperation.VERSIONS:
+            # What people hear about the registry must be fresh after a failure, and at the start.
+            wait = self._context.settings.versions_wait if self._answered_versions else 0.0
+            patience += wait
+            self._asked_versions_at = self._context.now
+            self._has_news = False
+        self._context.schedule(patience, Timer.REGISTRY_TIMEOUT, _NUMBERS[operation])
+        self._context.emit(AskRegistry(operation, wait))
 
     def answered(self, operation: RegistryOperation) -> None:
         """The registry has done ``operation``."""
@@ -162,6 +184,7 @@ class Registration:
         delay = self._context.backoff(self._context.settings.registry_delay, errand.failures)
         if operation is RegistryOperation.VERSIONS:
             delay = max(delay, self._versions_delay())
+            self._answered_versions = False
         self._plan(operation, self._context.vary(REFUSED_DELAY, 0.25) if final else delay)
 
     def timed_out(self, number: int) -> None:
@@ -184,7 +207,10 @@ class Registration:
         elif operation is RegistryOperation.PUBLISH:
             self._plan(operation, self._context.vary(settings.publish_interval, 0.25))
         elif operation is RegistryOperation.VERSIONS:
-            self._plan(operation, self._versions_delay())
+            self._answered_versions = True
+            pause = self._context.vary(self._context.settings.versions_pause, 0.5)
+            waited = self._context.now - self._asked_versions_at
+            self._plan(operation, pause if self._has_news else max(pause, self._versions_delay() - waited))
 
     def _versions_delay(self) -> float:
         """Return when to ask for versions again.

@@ -101,6 +101,10 @@ class CoreSettings:
     """Between questions of any node of the network for the versions of signed documents."""
     versions_bounds: tuple[float, float] = (60.0, 3600.0)
     """Shortest and longest mean time between such questions of one node."""
+    versions_wait: float = 100.0
+    """For how long the registry may hold its answer back while there is no news."""
+    versions_pause: float = 8.0
+    """Shortest mean time between the answer and the next question."""
 
     sweep_interval: float = 30.0
     """Certificates are compared with the wall clock so often."""

@@ -18,7 +18,7 @@ from rich import box
 from rich.table import Table
 
 from re6st.errors import ConfigError
-from re6st.lab import bench_cold, bench_control, bench_join, bench_node, bench_outage
+from re6st.lab import bench_cold, bench_control, bench_join, bench_node, bench_outage, bench_revocation
 from re6st.lab.measurement import Options, Result
 
 BENCHMARKS: dict[str, Callable[[Options], list[Result]]] = {
@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[Options], list[Result]]] = {
     "node": bench_node.run,
     "control": bench_control.run,
     "outage": bench_outage.run,
+    "revocation": bench_revocation.run,
 }
 """All benchmarks by name."""
 

@@ -276,7 +276,7 @@ def _node(lab: str, host: str) -> Node:
 def bench(
     names: Sequence[str], lab: str, runs: int, window: float, file: Path | None, markdown: bool
 ) -> None:
-    """Measure: join, cold, node, control, outage; all of them by default."""
+    """Measure: join, cold, node, control, outage, revocation; all of them by default."""
     from re6st.lab import bench as benchmark
     from re6st.lab import output
     from re6st.lab.measurement import Options

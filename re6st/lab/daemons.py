@@ -104,6 +104,10 @@ class Registry:
         usable = next((one for one in self.host.addresses if one.version in versions), self.host.address)
         return f"{self._url(usable)}/#{link.partition('#')[2]}"
 
+    def run(self, *arguments: str) -> str:
+        """Run an operator's command and return what it printed. Raises :class:`ChildError`."""
+        return self.host.run([*self._command, *arguments]).stdout
+
     def babel_port(self) -> int:
         """Return the UDP port of babel in this network. Raises :class:`ChildError`."""
         answer = self.host.run([*self._command, "parameters", "--json"]).stdout

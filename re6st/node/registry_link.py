@@ -20,7 +20,7 @@ from re6st.core.events import (
 )
 from re6st.errors import IdentityError, ProtocolError, Re6stError, RegistryRefusedError
 from re6st.identity import build_request
-from re6st.messages import NodeReport, SignedDocument
+from re6st.messages import DocumentVersions, NodeReport, SignedDocument
 from re6st.node.credentials import Credentials
 from re6st.node.documents import Documents
 from re6st.node.enrolment import registry_client
@@ -75,7 +75,9 @@ class RegistryLink:
 
     def ask(self, effect: AskRegistry) -> None:
         """Do what the core wants of the registry."""
-        self._tasks.spawn(self._ask(effect.operation), f"{effect.operation.value} at the registry")
+        self._tasks.spawn(
+            self._ask(effect.operation, effect.wait), f"{effect.operation.value} at the registry"
+        )
 
     def fetch(self, effect: FetchDocument) -> None:
         """Get a newer document from the registry."""
@@ -85,7 +87,7 @@ class RegistryLink:
         urls = dict.fromkeys((*self._urls, *self._documents.parameters.registry_urls))
         return registry_client(self._credentials, list(urls))
 
-    async def _ask(self, operation: RegistryOperation) -> None:
+    async def _ask(self, operation: RegistryOperation, wait: float) -> None:
         try:
             match operation:
                 case RegistryOperation.PUBLISH:
@@ -95,7 +97,7 @@ class RegistryLink:
                 case RegistryOperation.RENEW:
                     await self._renew()
                 case RegistryOperation.VERSIONS:
-                    await self._versions()
+                    await self._versions(wait)
         except Re6stError as error:
             self._note(str(error), reachable=isinstance(error, RegistryRefusedError))
             logger.warning("The registry did not %s: %s", operation.value, error)
@@ -112,18 +114,18 @@ class RegistryLink:
             self._report(PeersLearned(peers, Source.REGISTRY))
         self._compare(answer.parameters_version, answer.revocations_version)
 
-    async def _versions(self) -> None:
+    async def _versions(self, wait: float) -> None:
         """Ask which documents are in force, and use the occasion to tell how this node is."""
-        report = self._describe()
-        if report is None:
-            await self._sample(1)  # the smallest answer that tells them
-            return
+        known = DocumentVersions(
+            parameters_version=self._documents.version(Document.PARAMETERS),
+            revocations_version=self._documents.version(Document.REVOCATIONS),
+        )
         try:
-            versions = await self._client().report(report)
+            versions = await self._client().versions(self._describe(), known=known, wait=round(wait))
         except RegistryRefusedError as error:
             if error.code != "http":
                 raise
-            await self._sample(1)  # a registry that does not know reports
+            await self._sample(1)  # an older registry, which knows nothing of this
             return
         self._compare(versions.parameters_version, versions.revocations_version)
 

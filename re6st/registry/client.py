@@ -164,9 +164,22 @@ class RegistryClient:
         """Return up to ``count`` (1 to 64) random peer records. They are not verified yet."""
         return await self._ask("GET", f"/v1/peers/sample?count={count}", PeerSample)
 
-    async def report(self, report: NodeReport) -> DocumentVersions:
-        """Tell how we are, and return which documents are in force."""
-        return await self._ask("PUT", "/v1/nodes/self/report", DocumentVersions, report)
+    async def versions(
+        self, report: NodeReport | None = None, *, known: DocumentVersions | None = None, wait: int = 0
+    ) -> DocumentVersions:
+        """Tell how we are, if ``report`` is given, and return which documents are in force.
+
+        A registry that has no newer ones than ``known`` holds its answer back until it has, but not longer
+        than ``wait`` seconds (at most 120).
+        """
+        query = ""
+        if known is not None and wait:
+            query = (
+                f"?wait={wait}&parameters={known.parameters_version}&revocations={known.revocations_version}"
+            )
+        if report is None:
+            return await self._ask("GET", f"/v1/versions{query}", DocumentVersions, wait=wait)
+        return await self._ask("PUT", f"/v1/nodes/self/report{query}", DocumentVersions, report, wait)
 
     async def parameters(self) -> SignedDocument:
         """Return the network parameters, not verified yet."""
@@ -177,9 +190,14 @@ class RegistryClient:
         return await self._ask("GET", "/v1/revocations", SignedDocument)
 
     async def _ask(
-        self, method: str, path: str, kind: type[MessageType], message: Struct | None = None
+        self,
+        method: str,
+        path: str,
+        kind: type[MessageType],
+        message: Struct | None = None,
+        wait: float = 0.0,
     ) -> MessageType:
-        body = await self._try(method, path, message)
+        body = await self._try(method, path, message, wait)
         try:
             return decode(body, kind)
         except RemoteProtocolError as error:
@@ -187,14 +205,15 @@ class RegistryClient:
                 f"the registry answers nonsense to {method} {path}: {error}"
             ) from error
 
-    async def _try(self, method: str, path: str, message: Struct | None = None) -> bytes:
-        """Return the body of the first URL's answer that is of use."""
+    async def _try(self, method: str, path: str, message: Struct | None = None, wait: float = 0.0) -> bytes:
+        """Return the body of the first URL's answer that is of use; it may come ``wait`` seconds later."""
         self._check_certificate()
         failures: list[Exception] = []
         body = encode(message) if message is not None else b""
         for url in self.urls:
             try:
-                return await send(url, self._context(url.public), method, path, body, self._time_limit)
+                limit = self._time_limit + wait
+                return await send(url, self._context(url.public), method, path, body, limit)
             except (RegistryUnavailableError, UntrustedError, ExpiredError) as error:
                 failures.append(error)
         for failure in failures:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,7 @@ from re6st.messages import (
     decode,
     encode,
 )
+from re6st.registry.announcer import Announcer
 from re6st.registry.limits import RateLimiter
 from re6st.registry.metrics import CONTENT_TYPE, Metrics
 from re6st.registry.openapi import Parameter, Route, describe_api
@@ -58,6 +60,16 @@ logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT = 20.0
 """Seconds that reading a request and answering it may take; longer than a database may be locked."""
+
+MAXIMUM_WAIT = 120
+"""Seconds for which a question for versions may be held back at most."""
+
+WAIT = (
+    Parameter("wait", {"type": "integer", "minimum": 0, "maximum": MAXIMUM_WAIT}),
+    Parameter("parameters", {"type": "integer", "minimum": 0, "maximum": 2**53}),
+    Parameter("revocations", {"type": "integer", "minimum": 0, "maximum": 2**53}),
+)
+"""For how long to wait for versions higher than these."""
 
 COUNT = Parameter("count", {"type": "integer", "minimum": 1, "maximum": SAMPLE_LIMIT})
 
@@ -132,7 +144,8 @@ class Api:
         self._attempts = RateLimiter(REFUSED_ATTEMPTS, ATTEMPT_RATE)
         self._operators = OperatorApi(service, self._run, self._attempts)
         self._metrics = Metrics(service)
-        self._endless = {route.path for route in self.routes() if route.endless}
+        self._announcer = Announcer(lambda: self._run(service.versions))
+        self._limits = {route.path: _time_limit(route) for route in self.routes()}
 
     def routes(self) -> tuple[Route, ...]:
         """Return everything that can be asked."""
@@ -164,6 +177,17 @@ class Api:
                 request=NodeReport,
                 answer=DocumentVersions,
                 node=True,
+                parameters=WAIT,
+                patience=MAXIMUM_WAIT,
+            ),
+            Route(
+                "GET",
+                "/v1/versions",
+                self.versions,
+                answer=DocumentVersions,
+                node=True,
+                parameters=WAIT,
+                patience=MAXIMUM_WAIT,
             ),
             Route("DELETE", "/v1/nodes/self", self.leave, status=204, node=True),
             *self._operators.routes(),
@@ -176,6 +200,7 @@ class Api:
         )
         application.on_response_prepare.append(_add_headers)
         application.on_shutdown.append(self._operators.stop)
+        application.on_shutdown.append(self._stop_waiting)
         for route in self.routes():
             application.router.add_route(route.method, route.path, route.handler)
         Page().add_to(application)
@@ -242,10 +267,28 @@ class Api:
         return _json(await self._run(self._service.sample, caller, int(text)))
 
     async def report(self, request: web.Request) -> web.Response:
-        """Take note of how the caller is, and tell which documents are in force."""
+        """Take note of how the caller is, and tell which documents are in force, see ``/v1/versions``."""
         caller = await self._caller(request)
         report = await _message(request, NodeReport)
-        return _json(await self._run(self._service.report, caller.node, report))
+        await self._run(self._service.report, caller.node, report)
+        return await self._tell_versions(request)
+
+    async def versions(self, request: web.Request) -> web.Response:
+        """Tell which documents are in force: with ``wait``, after so many seconds or once there is a newer
+        version than the caller says to know.
+        """
+        await self._caller(request)
+        return await self._tell_versions(request)
+
+    async def _tell_versions(self, request: web.Request) -> web.Response:
+        known = DocumentVersions(
+            parameters_version=_number(request, "parameters", 2**53),
+            revocations_version=_number(request, "revocations", 2**53),
+        )
+        return _json(await self._announcer.wait(known, _number(request, "wait", MAXIMUM_WAIT)))
+
+    async def _stop_waiting(self, _application: web.Application) -> None:
+        await self._announcer.stop()
 
     async def leave(self, request: web.Request) -> web.Response:
         """Let the caller leave for good."""
@@ -272,9 +315,7 @@ class Api:
 
     @web.middleware
     async def _bounded_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in self._endless:
-            return await handler(request)
-        async with asyncio.timeout(REQUEST_TIMEOUT):
+        async with asyncio.timeout(self._limits.get(request.path, REQUEST_TIMEOUT)):
             return await handler(request)
 
     @web.middleware
@@ -287,6 +328,19 @@ class Api:
         method, route = (request.method, resource.canonical) if resource is not None else ("other", "unknown")
         self._metrics.count(method, route, response.status, time.monotonic() - began)
         return response
+
+
+def _time_limit(route: Route) -> float | None:
+    """Return how many seconds a request may take; None for any number."""
+    return None if route.endless else REQUEST_TIMEOUT + route.patience
+
+
+def _number(request: web.Request, name: str, highest: int) -> int:
+    """Return the number called ``name`` in the query, 0 if it is not there, at most ``highest``."""
+    text = request.query.get(name, "0")
+    if not re.fullmatch(r"[0-9]{1,16}", text):
+        raise RegistryRefusedError(f"{name} must be a number", code="malformed")
+    return min(int(text), highest)
 
 
 async def _message(request: web.Request, kind: type[MessageType]) -> MessageType:

@@ -49,6 +49,8 @@ class Route:
     """What it does; by default the docstring of the handler."""
     endless: bool = False
     """Whether the answer is a stream."""
+    patience: float = 0.0
+    """Seconds for which the answer may be held back until there is news."""
 
 
 def describe_api(routes: Sequence[Route]) -> dict[str, Any]:

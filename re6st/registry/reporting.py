@@ -41,6 +41,10 @@ class ReportUseCases(UseCases):
         """Remember how ``node`` is, and return which documents are in force."""
         with self._store.transaction():
             self._store.put_report(node.identifier, report, self._clock())
+        return self.versions()
+
+    def versions(self) -> DocumentVersions:
+        """Return which documents are in force."""
         return DocumentVersions(
             parameters_version=self._store.document_version(CONTEXT_PARAMETERS),
             revocations_version=self._store.document_version(CONTEXT_REVOCATIONS),

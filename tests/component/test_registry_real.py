@@ -567,3 +567,28 @@ async def test_a_port_in_use(registry, tmp_path):
         with pytest.raises(ConfigError, match="another program uses this port already"):
             await server.start([ListenAddress("127.0.0.1", 0), registry.server.addresses[0]])
         await server.stop()
+
+
+async def test_who_waits_hears_of_a_revocation_at_once(registry, tmp_path):
+    """The operator revokes in another process, so to say; who is revoked hears nothing but that."""
+    listener, victim = [await join(registry, tmp_path / name, name) for name in ("listener", "victim")]
+    known = await listener.client.versions()
+    waiting = asyncio.create_task(listener.client.versions(known=known, wait=100))
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    registry.service.revoke(victim.certificate.name)
+    heard = await asyncio.wait_for(waiting, 20)
+    assert heard.revocations_version == known.revocations_version + 1
+    # Who knows less than there is does not wait.
+    assert await asyncio.wait_for(listener.client.versions(known=known, wait=100), 20) == heard
+    with pytest.raises(RevokedError):
+        await victim.client.versions(known=heard, wait=100)
+
+
+async def test_a_stopping_registry_lets_nobody_wait(tmp_path):
+    async with running(tmp_path / "registry") as registry:
+        node = await join(registry, tmp_path / "node")
+        known = await node.client.versions()
+        waiting = asyncio.create_task(node.client.versions(known=known, wait=100))
+        await asyncio.sleep(0.2)
+    assert await asyncio.wait_for(waiting, 20) == known

@@ -145,7 +145,7 @@ def test_few_reachable_nodes_let_everybody_in() -> None:
     for number, node in enumerate(world.nodes):
         world.later(5.0 * number, lambda node=node: world.start(node))
     world.run(5 * 43)
-    world.run_until(world.is_connected, 600, step=5)
+    world.run_until(world.is_connected, 2400, step=5)
     assert_sound(world)
 
 
@@ -196,12 +196,11 @@ def test_what_only_the_registry_knows_reaches_everybody_soon() -> None:
         def informed(revoked: SimNode = revoked, others: list[SimNode] = others) -> float:
             return sum(node.core.is_revoked(revoked.serial) for node in others) / len(others)
 
-        times.append(world.run_until(lambda informed=informed: informed() > 0, 60))
-        world.run_until(lambda informed=informed: informed() >= 0.99, 150)
-    assert sorted(times)[len(times) // 2] <= 30
+        times.append(world.run_until(lambda informed=informed: informed() >= 0.99, 150))
+    assert sorted(times)[len(times) // 2] <= 10
 
 
-@pytest.mark.parametrize(("count", "least", "most"), [(3, 45, 75), (10, 65, 135)])
+@pytest.mark.parametrize(("count", "least", "most"), [(3, 27, 40), (10, 65, 135)])
 def test_the_registry_is_asked_for_versions_about_as_often_by_networks_of_any_size(
     count: int, least: int, most: int
 ) -> None:

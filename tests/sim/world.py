@@ -470,8 +470,14 @@ class World:
 
     def _do_AskRegistry(self, node: SimNode, effect: fx.AskRegistry) -> None:  # noqa: N802
         self.registry_calls[effect.operation] += 1
+        asked = self.now
 
         def arrive() -> None:
+            has_news = any(version > node.versions[document] for document, version in self.versions.items())
+            waiting = self.registry_up and not has_news and self.now - asked < effect.wait
+            if effect.operation is ev.RegistryOperation.VERSIONS and waiting:
+                self.later(1.0, self._if_running(node, arrive))
+                return
             if not self.registry_up:
                 self.report(node, ev.RegistryFailed(effect.operation, "no answer"))
                 return
