@@ -97,10 +97,36 @@ def default_locations(network: str) -> Locations:
     )
 
 
+IMMOVABLE = ("state-directory", "runtime-directory", "interface-prefix", "main-interface")
+"""Settings that hold what a running node has made: they change only while it does not run."""
+
+
 def load(path: Path, defaults: Locations) -> NodeConfig:
     """Return the configuration in the file ``path``.
 
     Raises :class:`StorageError` when it cannot be read and :class:`ConfigError` with all mistakes.
+    """
+    return from_values(read_values(path, defaults), str(path))
+
+
+def moved(running: NodeConfig, path: Path, defaults: Locations) -> list[str]:
+    """Return which of the :data:`IMMOVABLE` settings differ between a running node and the file ``path``.
+
+    The file may be for a newer program, so nothing else in it is looked at. Raises as :func:`load` does.
+    """
+    values = read_values(path, defaults)
+    fields = {field.encode_name: field for field in msgspec.structs.fields(NodeConfig)}
+    return [
+        key
+        for key in IMMOVABLE
+        if str(values.get(key, fields[key].default)) != str(getattr(running, fields[key].name))
+    ]
+
+
+def read_values(path: Path, defaults: Locations) -> dict[str, Any]:
+    """Return what the file ``path`` says, with places that are not named there taken from ``defaults``.
+
+    Raises :class:`StorageError` when it cannot be read and :class:`ConfigError` when it is no TOML.
     """
     try:
         text = path.read_text()
@@ -114,7 +140,7 @@ def load(path: Path, defaults: Locations) -> NodeConfig:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     values.setdefault("state-directory", str(defaults.state))
     values.setdefault("runtime-directory", str(defaults.runtime))
-    return from_values(values, str(path))
+    return values
 
 
 def from_values(values: dict[str, Any], origin: str) -> NodeConfig:

@@ -149,6 +149,12 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     """Seconds since the epoch."""
     routing: str
     """State of babeld, for people."""
+    ready: bool = True
+    """The daemon has finished its start."""
+    restarts_refused: int = 0
+    """How often this run of the daemon was asked to restart in place and could not."""
+    restart_refused: str = ""
+    """Why not, the last time; for people."""
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -36,6 +36,12 @@ class Brain:
         if not self._stopped:
             self._perform(self._core.stop(self._now()))
 
+    def hand_over(self) -> None:
+        """Have the core save what it knows for the next daemon, and stop acting."""
+        if not self._stopped:
+            self._perform(self._core.hand_over(self._now()))
+        self.stop()
+
     def stop(self) -> None:
         """Stop acting: later events are ignored."""
         self._stopped = True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 import re6st
-from re6st.config import Locations, NodeConfig, default_locations, load
+from re6st.config import Locations, NodeConfig, default_locations, load, moved
 from re6st.errors import ConfigError, IdentityError, Re6stError
 
 if TYPE_CHECKING:
@@ -131,10 +131,46 @@ async def _enrol_named(
 @main.command()
 @click.pass_obj
 def run(instance: Instance) -> None:
-    """Run the daemon in the foreground until SIGTERM or Ctrl-C."""
+    """Run the daemon in the foreground until SIGTERM or Ctrl-C. SIGHUP restarts it in place."""
     from re6st.node.daemon import run_daemon
 
-    run_daemon(instance.load(), instance.network)
+    config = instance.load()
+    run_daemon(config, instance.network, lambda: moved(config, instance.config, instance.locations))
+
+
+@main.command()
+@click.pass_obj
+def check(instance: Instance) -> None:
+    """Say whether the daemon could start: configuration, certificate, programs. Changes nothing."""
+    from re6st.node.daemon import check as check_start
+
+    check_start(instance.load())
+
+
+@main.command()
+@click.pass_obj
+def restart(instance: Instance) -> None:
+    """Restart the running daemon in place; tunnels and routes go on meanwhile.
+
+    The configuration is read anew, and the program that is installed now is used. If something is wrong
+    with them, the daemon goes on as it is, and the mistake is shown.
+    """
+    from re6st.node.control import restart_daemon
+
+    click.echo(restart_daemon(instance.load()))
+
+
+@main.command()
+@click.option("--after-stop", is_flag=True, help="For ExecStopPost=: not if systemd starts the node again.")
+@click.pass_obj
+def cleanup(instance: Instance, after_stop: bool) -> None:
+    """Remove what a daemon has left that was killed: processes, interfaces, addresses, routes, rules."""
+    import os
+
+    from re6st.node.cleanup import clean_up, is_called_for
+
+    if not after_stop or is_called_for(os.environ):
+        clean_up(instance.load(), instance.network)
 
 
 def _show(instance: Instance, resource: str, kind: Any, as_json: bool, printer: str) -> None:

@@ -128,7 +128,8 @@ class Correspondence:
     ) -> None:
         """Report to the core through ``report``; ``sample`` draws random peers from its address book."""
         self._config = config
-        self._boot_id = boot_id
+        self.boot_id = boot_id
+        """Of this run of the daemon, as peers know it."""
         self._verifier = verifier
         self._documents = documents
         self._own = own
@@ -243,7 +244,7 @@ class Correspondence:
             effect.request,
             TunnelOffer(
                 tunnel=listening.name,
-                boot_id=self._boot_id,
+                boot_id=self.boot_id,
                 record=self._own.signed,
                 driver=listening.driver,
                 endpoints=endpoints,
@@ -281,7 +282,7 @@ class Correspondence:
     async def _request(self, effect: RequestTunnel) -> None:
         request = TunnelRequest(
             protocol=PROTOCOL_VERSION,
-            boot_id=self._boot_id,
+            boot_id=self.boot_id,
             record=self._own.signed,
             drivers=("openvpn",),
             transports=(effect.transport,),

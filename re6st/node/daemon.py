@@ -16,11 +16,11 @@ import contextlib
 import logging
 import os
 import random
-import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,12 @@ from re6st.core.events import (
     RevocationsAccepted,
     SlotQuiet,
     Source,
+    TunnelAdopted,
     TunnelSilent,
 )
 from re6st.errors import ConfigError, Re6stError, StorageError
-from re6st.node import environment
+from re6st.node import environment, restart
+from re6st.node.adoption import RUN_RECORD, Adopter, RunRecord, note_of
 from re6st.node.brain import Brain
 from re6st.node.cache import Cache
 from re6st.node.control_client import ControlClient
@@ -76,10 +78,11 @@ from re6st.node.registry_link import RegistryLink
 from re6st.node.status_server import StatusServer
 from re6st.node.tasks import Tasks
 from re6st.node.tunnels import Tunnel, TunnelOperator
+from re6st.node.underlay import Listener
 from re6st.node.verifier import Verifier
 from re6st.notify import notify
 from re6st.peers import Peer
-from re6st.routing.babeld import Babeld
+from re6st.routing.babeld import Babeld, Started
 from re6st.routing.configuration import BabelConfiguration
 from re6st.routing.table import Change, InterfaceQuiet
 from re6st.supervisor import Supervisor
@@ -95,16 +98,19 @@ CLOCK_INTERVAL = 60.0
 class Daemon:
     """One node in one network."""
 
-    def __init__(self, config: NodeConfig, network: str, supervisor: Supervisor) -> None:
-        """Load what the state directory holds. Children of an earlier run must have ended.
+    def __init__(
+        self, config: NodeConfig, network: str, supervisor: Supervisor, moved: Callable[[], list[str]]
+    ) -> None:
+        """Load what the state directory holds. ``moved`` names changed settings that need a full restart.
 
         Raises :class:`Re6stError`.
         """
         self._config = config
+        self._moved = moved
         self._supervisor = supervisor
         self._credentials = load_credentials(config.state_directory, time.time())
         self._tasks = Tasks()
-        self._boot_id = secrets.token_hex(16)
+        self._run_record = RunRecord.begin(self._credentials.certificate.prefix)
         trust = self._credentials.trust
         self._documents = Documents(config.state_directory, trust)
         self._cache = Cache(config.state_directory / CACHE_NAME)
@@ -126,8 +132,19 @@ class Daemon:
         self._client = ControlClient(self._verifier, config.control_port)
         self._make_adapters()
         self._stopping = asyncio.Event()
+        self._restarting = False
+        self._continues = self._find_predecessor()
         self._undo: list[Callable[[], Awaitable[None]]] = []
         self._handlers = self._make_handlers()
+
+    def _find_predecessor(self) -> bool:
+        """Return whether tunnels of an earlier run may be adopted; this run keeps its boot id then."""
+        former = RunRecord.read(self._config.runtime_directory, self._credentials.certificate.prefix)
+        if former is None or not self._driver.survivors():
+            return False
+        self._run_record = former
+        self._correspondence.boot_id = former.boot_id
+        return True
 
     def _make_core(self) -> NodeCore:
         config, certificate = self._config, self._credentials.certificate
@@ -148,7 +165,7 @@ class Daemon:
         outside = OutsideTester(self._client, self._reachability, self._own, self._testers)
         self._correspondence = Correspondence(
             config=self._config,
-            boot_id=self._boot_id,
+            boot_id=self._run_record.boot_id,
             verifier=self._verifier,
             documents=self._documents,
             own=self._own,
@@ -170,13 +187,14 @@ class Daemon:
         )
         files = self._credentials.files
         self._monitor = LivenessMonitor(lambda tunnel: self._report(TunnelSilent(tunnel)))
+        self._driver = OpenVpnDriver(
+            self._config.runtime_directory / "tunnels",
+            TunnelCredentials(files.authority, files.certificate, files.key),
+            self._supervisor,
+        )
         self._operator = TunnelOperator(
             self._config,
-            OpenVpnDriver(
-                self._config.runtime_directory / "tunnels",
-                TunnelCredentials(files.authority, files.certificate, files.key),
-                self._supervisor,
-            ),
+            self._driver,
             self._kernel,
             self._babeld,
             self._monitor,
@@ -184,8 +202,10 @@ class Daemon:
             self._report,
             self._on_tunnel_ended,
             self._correspondence.cancel_at_peer,
+            note_of,
         )
         self._correspondence.operator = self._operator
+        self._adopter = Adopter(self._config, self._driver, self._kernel, self._operator, self._verifier.open)
         self._registry = RegistryLink(
             urls=self._config.registry,
             credentials=self._credentials,
@@ -258,7 +278,7 @@ class Daemon:
         except StorageError as error:
             logger.warning("The address book is not kept for the next start: %s", error)
 
-    def _on_routing_change(self, change: Change) -> None:
+    def _on_routing_change(self, change: Change | Started) -> None:
         if isinstance(change, InterfaceQuiet):
             self._report(SlotQuiet(int(change.interface.removeprefix(self._config.interface_prefix))))
 
@@ -297,16 +317,20 @@ class Daemon:
         self._control_server.bind()
         await self._step(self._status_server.start, self._status_server.stop)
         await self._step(self._host.start, self._host.stop)
-        await self._host.clean_routes()
+        if not self._continues:
+            await self._remove_leftovers(())
+            await self._host.clean_routes()
+        self._run_record.write(self._config.runtime_directory)
         await self._step(lambda: self._client.start(self._credentials.client_context()), self._client.stop)
         self._undo.append(self._tasks.stop)
         await self._step(self._reachability.start, self._reachability.stop)
         await self._step(self._babeld.start, self._babeld.stop)
         await self._step(self._monitor.start, self._monitor.stop)
         self._undo.append(self._operator.close_all)
+        adopted = await self._take_over() if self._continues else []
         self._on_endpoints_changed()
         self._brain.start()
-        self._feed_core()
+        self._feed_core(adopted)
         await self._control_server.start(context)
         self._tasks.spawn(self._watch_clock(), "watch the clock")
         self._tasks.spawn(self._reachability.watch(), "watch the network")
@@ -316,7 +340,22 @@ class Daemon:
         self._undo.append(undo)
         await do()
 
-    def _feed_core(self) -> None:
+    async def _take_over(self) -> list[TunnelAdopted]:
+        """Adopt what is sound of the run before, and remove the rest."""
+        adopted = await self._adopter.adopt()
+        await self._remove_leftovers([self._config.interface(tunnel.slot) for tunnel in adopted])
+        for tunnel in adopted:
+            if not tunnel.outgoing:
+                self._reachability.resume(Listener(tunnel.transport, tunnel.port))
+        return adopted
+
+    async def _remove_leftovers(self, kept: Collection[str]) -> None:
+        """Remove processes, files and interfaces of an earlier run, except the interfaces to be ``kept``."""
+        await self._supervisor.reconcile()
+        self._driver.remove_leftovers()
+        await self._host.remove_interfaces(kept)
+
+    def _feed_core(self, adopted: Sequence[TunnelAdopted]) -> None:
         """Tell the core what is known at the start."""
         self._read_clock()
         self._report_certificate()
@@ -325,6 +364,10 @@ class Daemon:
         if self._documents.revocations.version:
             self._report(RevocationsAccepted(self._documents.revocations.version, self._documents.revoked))
         self._report(OwnEndpointsChanged(self._reachability.situation.endpoints))
+        running = {tunnel.number for tunnel in self._operator.tunnels()}
+        for event in adopted:
+            if event.tunnel in running:
+                self._report(event)
         peers = self._verifier.open_all(self._cache.records())
         self._report(PeersLearned(peers, Source.BOOK))
 
@@ -338,19 +381,49 @@ class Daemon:
 
     def request_stop(self) -> None:
         """End the daemon soon."""
+        self._restarting = False
         self._stopping.set()
 
+    def request_restart(self) -> None:
+        """Let a new program with the configuration of now take over soon, if that can succeed."""
+        self._tasks.spawn(self._restart(), "restart in place")
+
+    async def _restart(self) -> None:
+        restart.announce()
+        refused = await restart.objection(restart.check_command())
+        if not refused and (moved := self._moved()):
+            refused = f"{', '.join(moved)}: cannot change while the node runs; stop and start it for that"
+        if refused:
+            self._observation.restart_was_refused(refused)
+            logger.error("No restart, the node goes on as before: %s", refused)
+            notify("READY=1\nSTATUS=A restart was refused; see the log")
+        elif not self._stopping.is_set():
+            self._restarting = True
+            self._stopping.set()
+
     async def run(self) -> None:
-        """Run until asked to stop, then leave nothing behind."""
+        """Run until asked to stop, then leave nothing behind, or all to the program that takes over."""
         try:
             await self.start()
-            notify("READY=1")
+            self._observation.ready = True
+            notify("READY=1\nSTATUS=")
             certificate = self._credentials.certificate
             logger.info("Node %s runs: %s", certificate.name, certificate.prefix)
             await self._stopping.wait()
+            if self._restarting:
+                self._hand_over()
         finally:
             notify("STOPPING=1")
             await self.stop()
+
+    def _hand_over(self) -> None:
+        """Become the new program. Returns only if that fails; then there is nothing but to stop."""
+        self._brain.hand_over()
+        self._cache.close()
+        try:
+            restart.execute()
+        except OSError as error:
+            logger.error("Cannot restart in place, so the node stops: %s", error)
 
     async def stop(self) -> None:
         """Take down everything that was set up, in the reverse order; each step is tried in any case."""
@@ -367,13 +440,18 @@ class Daemon:
         self._cache.close()
 
 
-def _lock_runtime_directory(directory: Path) -> int:
-    """Return a descriptor that keeps a second daemon away. Raises :class:`ConfigError`."""
+@contextmanager
+def runtime_directory_of_our_own(directory: Path) -> Iterator[None]:
+    """Keep a second daemon away from the runtime ``directory``; remove it if it is empty in the end.
+
+    Raises :class:`ConfigError`.
+    """
     import fcntl
 
+    lock = directory / "lock"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigError(f"cannot use the runtime directory {directory}: {error.strerror}") from error
     try:
@@ -381,21 +459,43 @@ def _lock_runtime_directory(directory: Path) -> int:
     except OSError as error:
         os.close(descriptor)
         raise ConfigError(f"another re6st-node runs with the runtime directory {directory}") from error
-    return descriptor
+    try:
+        yield
+    finally:
+        (directory / RUN_RECORD).unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)
+        for left in (directory / "children", directory / "tunnels", directory):
+            with contextlib.suppress(OSError):
+                left.rmdir()
+        os.close(descriptor)
 
 
-async def _main(config: NodeConfig, network: str) -> None:
+async def _main(config: NodeConfig, network: str, moved: Callable[[], list[str]]) -> None:
     supervisor = Supervisor(config.runtime_directory / "children")
-    await supervisor.reconcile()
-    daemon = Daemon(config, network, supervisor)
+    try:
+        daemon = Daemon(config, network, supervisor, moved)
+    except Re6stError:
+        await supervisor.reconcile()
+        raise
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.request_stop)
+    loop.add_signal_handler(signal.SIGHUP, daemon.request_restart)
+    restart.accept_signals()
     await daemon.run()
 
 
-def run_daemon(config: NodeConfig, network: str) -> None:
-    """Run the node until SIGTERM or SIGINT. Raises :class:`Re6stError` when it cannot start."""
+def check(config: NodeConfig) -> None:
+    """Raise :class:`Re6stError` with what would keep a daemon with ``config`` from starting, if anything."""
+    environment.check()
+    Documents(config.state_directory, load_credentials(config.state_directory, time.time()).trust)
+
+
+def run_daemon(config: NodeConfig, network: str, moved: Callable[[], list[str]] = list) -> None:
+    """Run the node until SIGTERM or SIGINT; SIGHUP restarts it in place. ``moved``: see :class:`Daemon`.
+
+    Raises :class:`Re6stError` when it cannot start.
+    """
     logging.basicConfig(
         level=logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s"
@@ -405,13 +505,5 @@ def run_daemon(config: NodeConfig, network: str) -> None:
     )
     logging.getLogger("re6st").setLevel(config.log_level.upper())
     environment.check()
-    lock = _lock_runtime_directory(config.runtime_directory)
-    try:
-        asyncio.run(_main(config, network))
-    finally:
-        with contextlib.suppress(OSError):
-            (config.runtime_directory / "lock").unlink()
-            (config.runtime_directory / "children").rmdir()
-            (config.runtime_directory / "tunnels").rmdir()
-            config.runtime_directory.rmdir()
-        os.close(lock)
+    with runtime_directory_of_our_own(config.runtime_directory):
+        asyncio.run(_main(config, network, moved))

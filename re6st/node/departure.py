@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import Iterator
 
 from re6st.config import NodeConfig
-from re6st.errors import ConfigError, IdentityError, RegistryError
+from re6st.errors import IdentityError, RegistryError
 from re6st.node.cache import Cache
+from re6st.node.control import stop_daemon
 from re6st.node.credentials import load_credentials
 from re6st.node.documents import Documents
 from re6st.node.enrolment import CACHE_NAME, leave, remove_state
-from re6st.status import NodeStatus, fetch
-
-_STOP_TIMEOUT = 20.0
 
 
 def depart(config: NodeConfig, *, force: bool) -> Iterator[str]:
@@ -25,7 +21,7 @@ def depart(config: NodeConfig, *, force: bool) -> Iterator[str]:
     Raises :class:`RegistryError` or :class:`IdentityError`, with the keys in place, when the registry
     cannot be told and ``force`` is not set.
     """
-    if _stop_daemon(config):
+    if stop_daemon(config):
         yield "The daemon has stopped."
     try:
         told = _tell(config)
@@ -50,26 +46,3 @@ def _tell(config: NodeConfig) -> int:
         return asyncio.run(leave(credentials, cache, documents, urls, config.control_port))
     finally:
         cache.close()
-
-
-def _stop_daemon(config: NodeConfig) -> bool:
-    """End a running daemon and wait until it is gone; return whether there was one."""
-    try:
-        pid = fetch(config.runtime_directory, "status", NodeStatus).pid
-    except ConfigError:
-        return False
-    descriptor = os.pidfd_open(pid)
-    try:
-        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_TIMEOUT
-        while time.monotonic() < deadline:
-            try:
-                signal.pidfd_send_signal(descriptor, 0)
-            except ProcessLookupError:
-                return True
-            time.sleep(0.05)
-    except ProcessLookupError:
-        return True
-    finally:
-        os.close(descriptor)
-    raise ConfigError(f"the daemon (pid {pid}) does not stop; end it and try again")

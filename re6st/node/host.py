@@ -1,13 +1,14 @@
 """Everything that the node adds to this host's network, put up together and taken down together.
 
-What an earlier run has left is removed first. Each step of taking down is tried whatever the others do.
+What an earlier run has left is used again or replaced, without a moment in which it is missing. Each step
+of taking down is tried whatever the others do.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from ipaddress import IPv6Network
 
 from re6st.config import SLOTS, NodeConfig
@@ -43,7 +44,6 @@ class Host:
     async def start(self) -> None:
         """Put everything up. Raises :class:`Re6stError`."""
         await self._kernel.open()
-        await self._remove_interfaces()
         await self._firewall.apply()
         await asyncio.to_thread(self._forwarding.acquire)
         await self._kernel.add_prefix(self._prefix, self._config.main_interface)
@@ -59,7 +59,7 @@ class Host:
         steps: tuple[Callable[[], Awaitable[None]], ...] = (
             self.clean_routes,
             lambda: self._kernel.remove_prefix(self._prefix, self._config.main_interface),
-            self._remove_interfaces,
+            self.remove_interfaces,
             lambda: asyncio.to_thread(self._forwarding.release),
             self._firewall.remove,
             self._kernel.close,
@@ -70,6 +70,7 @@ class Host:
             except Re6stError as error:
                 logger.error("This host's network is not quite as before: %s", error)
 
-    async def _remove_interfaces(self) -> None:
-        for name in await self._kernel.tunnel_links():
+    async def remove_interfaces(self, keep: Collection[str] = ()) -> None:
+        """Remove all tunnel interfaces but those to ``keep``. Raises :class:`NetlinkError`."""
+        for name in set(await self._kernel.tunnel_links()).difference(keep):
             await self._kernel.remove_link(name)

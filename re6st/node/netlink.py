@@ -35,6 +35,7 @@ MAXIMUM_ALIAS = 63
 """Characters of an interface alias that we use (the kernel takes 255)."""
 
 _RT_SCOPE_LINK = 253  # rtnetlink(7)
+_IFF_UP = 1  # netdevice(7)
 _IFA_F_NODAD = 2  # if_addr.h: usable at once, without looking for duplicates
 _INTERFACE_SETTINGS = {
     # What a peer sends through a tunnel must not configure this host.
@@ -122,6 +123,12 @@ class Kernel:
                 await self._route.link("set", index=index, state="up" if up else "down")
             elif up:
                 raise NetlinkError(f"cannot set {name} up: there is no such interface")
+
+    async def is_up(self, name: str) -> bool:
+        """Return whether the interface ``name`` exists and its link is up. Raises :class:`NetlinkError`."""
+        with _translated(f"look at {name}"):
+            link = await self._find_link(name)
+            return link is not None and bool(link["flags"] & _IFF_UP)
 
     async def remove_link(self, name: str) -> None:
         """Remove the tunnel interface ``name`` if it exists. Raises :class:`NetlinkError`."""

@@ -50,6 +50,15 @@ class Observation:
         self._outside = outside
         self._monitor = monitor
         self._started = time.monotonic()
+        self.ready = False
+        """The daemon has finished its start; set by the daemon."""
+        self._restarts_refused = 0
+        self._restart_refused = ""
+
+    def restart_was_refused(self, reason: str) -> None:
+        """Take note that the daemon was asked to restart in place and did not."""
+        self._restarts_refused += 1
+        self._restart_refused = reason
 
     def status(self) -> NodeStatus:
         """Return the node in short."""
@@ -79,6 +88,9 @@ class Observation:
             revocations_version=self._documents.revocations.version,
             certificate_expires=certificate.not_after,
             routing=self._babeld.state,
+            ready=self.ready,
+            restarts_refused=self._restarts_refused,
+            restart_refused=self._restart_refused,
         )
 
     def report(self) -> NodeReport:

@@ -138,6 +138,11 @@ class ReachabilityKeeper:
             dialer=[ipaddress.ip_address(endpoint.address) for endpoint in peer.endpoints],
         )
 
+    def resume(self, listener: Listener) -> None:
+        """Keep the mapping of ``listener``, which an earlier run of the daemon has made."""
+        if self._mapper is not None and self._is_mapping:
+            self._mapper.want(listener.transport, listener.port)
+
     def release(self, port: int) -> None:
         """The tunnel ``port`` is no longer used."""
         if self._mapper is not None:

@@ -22,7 +22,7 @@ from typing import Protocol
 from re6st.config import NodeConfig
 from re6st.core.effects import AttachTunnel, CloseTunnel, DetachTunnel, DialTunnel, OfferTunnel
 from re6st.core.events import Event, TrafficCounted, TunnelCancelled, TunnelDown, TunnelUp
-from re6st.errors import LocalProtocolError, Re6stError
+from re6st.errors import LocalProtocolError, Re6stError, StorageError
 from re6st.messages import Endpoint, Transport
 from re6st.node.tasks import Tasks
 from re6st.peers import Peer
@@ -80,6 +80,9 @@ class Tunnel:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     port: int = 0
     """Local port of a listener."""
+    mtu: int = 0
+    """Of its interface, as it was negotiated; octets."""
+    transport: Transport = Transport.UDP
     mapped: bool = False
     """The listener is reached through a port mapping of its router."""
     remote: Endpoint | None = None
@@ -93,7 +96,7 @@ class Tunnel:
     @property
     def established(self) -> str:
         """How it came about, see :class:`re6st.status.TunnelStatus`."""
-        if self.remote is not None and self.remote.transport is Transport.TCP:
+        if self.transport is Transport.TCP:
             return "tcp"
         return "mapped" if self.mapped else "direct"
 
@@ -140,9 +143,11 @@ class TunnelOperator:
         report: Callable[[Event], None],
         ended: Callable[[Tunnel], None],
         cancel_at_peer: Callable[[Peer, str], None],
+        note: Callable[[Tunnel, AttachTunnel], str],
     ) -> None:
         """Report to the core through ``report``; call ``ended`` when nothing is left of a tunnel and
-        ``cancel_at_peer`` to tell a peer by its control API that a tunnel ends.
+        ``cancel_at_peer`` to tell a peer by its control API that a tunnel ends. ``note`` says what the next
+        daemon has to know of a tunnel.
         """
         self._config = config
         self._driver = driver
@@ -153,6 +158,7 @@ class TunnelOperator:
         self._report = report
         self._ended = ended
         self._cancel_at_peer = cancel_at_peer
+        self._note = note
         self._tunnels: dict[int, Tunnel] = {}
         self._links: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         driver.set_listener(self._on_driver_event)
@@ -175,6 +181,7 @@ class TunnelOperator:
 
     async def listen(self, tunnel: Tunnel, mtu: int, transport: Transport = Transport.UDP) -> Listening:
         """Make our end of a tunnel that a peer asked for. Raises :class:`Re6stError`."""
+        tunnel.transport = transport
         async with tunnel.lock:
             try:
                 if tunnel.number not in self._tunnels:
@@ -207,9 +214,9 @@ class TunnelOperator:
         tunnel = self._tunnels.get(effect.tunnel)
         if tunnel is not None:
             tunnel.cost = effect.cost
-            self._tasks.spawn(self._attach(tunnel), f"attach the tunnel to {tunnel.peer.name}")
+            self._tasks.spawn(self._attach(tunnel, effect), f"attach the tunnel to {tunnel.peer.name}")
 
-    async def _attach(self, tunnel: Tunnel) -> None:
+    async def _attach(self, tunnel: Tunnel, effect: AttachTunnel) -> None:
         async with tunnel.lock, self._links[tunnel.interface]:
             if tunnel.number in self._tunnels:
                 await self._routing.attach(tunnel.interface, tunnel.cost, tunnel.peer.prefix)
@@ -218,6 +225,25 @@ class TunnelOperator:
             if tunnel.number in self._tunnels:
                 self._watch.watch(tunnel.number, tunnel.interface)
                 self._set_state(tunnel, "up")
+                self._keep(tunnel, effect)
+
+    def _keep(self, tunnel: Tunnel, effect: AttachTunnel) -> None:
+        """Let the next daemon know what it needs to adopt ``tunnel``."""
+        try:
+            self._driver.annotate(tunnel.number, self._note(tunnel, effect))
+        except StorageError as error:
+            logger.warning("The tunnel to %s will not outlive this daemon: %s", tunnel.peer.name, error)
+
+    async def restore(self, tunnel: Tunnel) -> None:
+        """Take over ``tunnel``, which the daemon before has attached. Raises :class:`Re6stError`."""
+        self._tunnels[tunnel.number] = tunnel
+        try:
+            await self._routing.attach(tunnel.interface, tunnel.cost, tunnel.peer.prefix)
+        except Re6stError:
+            del self._tunnels[tunnel.number]
+            raise
+        self._watch.watch(tunnel.number, tunnel.interface)
+        self._set_state(tunnel, "up")
 
     def detach(self, effect: DetachTunnel) -> None:
         """Take a tunnel away from routes."""
@@ -270,6 +296,7 @@ class TunnelOperator:
         return tunnel
 
     async def _prepare_link(self, tunnel: Tunnel, key: str, mtu: int) -> Link:
+        tunnel.mtu = mtu
         await self._interfaces.ensure_tun(tunnel.interface, mtu=mtu, alias=tunnel.peer.name)
         return Link(
             tunnel=tunnel.number,
@@ -288,6 +315,8 @@ class TunnelOperator:
         match event:
             case Connected():
                 tunnel.remote = event.remote
+                if event.remote is not None:
+                    tunnel.transport = event.remote.transport
                 tunnel.up_since = time.monotonic()
                 self._set_state(tunnel, "connected")
                 self._report(TunnelUp(event.tunnel))

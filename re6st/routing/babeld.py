@@ -7,6 +7,10 @@ memory that it has freed.
 
 The connection to babeld may end at any time, also because we were too slow to read. Then we connect again,
 tell babeld all interfaces again (which changes nothing if it still knows them) and read everything again.
+
+A babeld that an earlier daemon has started is taken over if it was started as we would start it and answers.
+Otherwise it is killed, not asked to end: it would retract its routes, while traffic can go on by those that
+are in the kernel until the next babeld knows better (:class:`Started`).
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ from re6st.supervisor import ChildExit, ChildSpec, RestartPolicy, Supervisor
 logger = logging.getLogger(__name__)
 
 CHILD_NAME = "babeld"
+KIND = "babeld"
+"""Kind of this child in its record."""
 START_TIMEOUT = 5.0
 """Seconds that babeld has to open its socket."""
 
@@ -43,6 +49,11 @@ _NUDGE_DELAYS = (0.14, 0.14, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds after each packet of a first exchange. An urgent answer is ready after 125 ms."""
 _NOT_READY_DELAY = 0.01
 _READY_ATTEMPTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A babeld has begun that knows nothing yet; routes of the one before may be in the kernel."""
 
 
 @dataclass(slots=True)
@@ -68,7 +79,7 @@ class Babeld:
         state_directory: Path,
         supervisor: Supervisor,
         configuration: BabelConfiguration,
-        report: Callable[[Change], None],
+        report: Callable[[Change | Started], None],
     ) -> None:
         """Call ``report`` in the event loop for each change of neighbours and routes."""
         self._files = BabelFiles.inside(runtime_directory, state_directory)
@@ -79,6 +90,8 @@ class Babeld:
         self._nudges: dict[str, asyncio.Task[None]] = {}
         self._connection: ControlConnection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._child_pid: int | None = None
+        """The babeld that was talked to last."""
         self._ready: asyncio.Future[None] | None = None
         self.table = RoutingTable()
         """What babeld knows; while the connection is interrupted, what it knew last."""
@@ -86,15 +99,17 @@ class Babeld:
         """For people."""
 
     async def start(self) -> None:
-        """Start babeld; it is supervised and started again from now on.
+        """Start babeld, or adopt that of an earlier daemon; it is supervised and started again from now on.
 
         Raises :class:`ChildError` when it does not come up, for example because its port is taken, and
         :class:`StorageError` when its configuration cannot be written.
         """
-        write_atomically(self._files.configuration, settings.render(self._configuration).encode(), 0o600)
         self._ready = asyncio.get_running_loop().create_future()
         self._set_state("starting")
-        await self._supervisor.start(self._child(), self._on_exit)
+        if not await self._adopt():
+            await self._supervisor.reconcile(KIND, grace=0.0)
+            write_atomically(self._files.configuration, self._configuration_text(), 0o600)
+            await self._supervisor.start(self._child(), self._on_exit)
         self._task = asyncio.create_task(self._keep_connected(), name="babeld")
         try:
             await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT)
@@ -105,6 +120,22 @@ class Babeld:
         except ChildError:
             await self.stop()
             raise
+
+    async def _adopt(self) -> bool:
+        """Take over the babeld of an earlier daemon; return whether there is one that is sound."""
+        found = next(iter(self._supervisor.survivors(KIND)), None)
+        if found is None:
+            return False
+        try:
+            if self._files.configuration.read_bytes() != self._configuration_text():
+                raise ChildError("its configuration is not what it should be now")
+            connection = await ControlConnection.open(self._files.socket, lambda update: None)
+            await connection.close()
+            self._child_pid = self._supervisor.adopt(self._child(), found, self._on_exit).pid
+        except (ChildError, OSError) as error:
+            logger.info("The babeld of an earlier run is replaced: %s", error)
+            return False
+        return True
 
     async def stop(self) -> None:
         """End babeld. It retracts its routes, so that no neighbour sends packets here any more.
@@ -172,10 +203,13 @@ class Babeld:
 
     # -- the child --------------------------------------------------------------------------------------
 
+    def _configuration_text(self) -> bytes:
+        return settings.render(self._configuration).encode()
+
     def _child(self) -> ChildSpec:
         return ChildSpec(
             name=CHILD_NAME,
-            kind="babeld",
+            kind=KIND,
             argv=settings.arguments(self._configuration, self._files),
             restart=RestartPolicy(),
             before_start=self._prepare_files,
@@ -237,6 +271,7 @@ class Babeld:
         connection = await ControlConnection.open(self._files.socket, note)
         self._connection = connection
         try:
+            self._note_start()
             for interface, link in list(self._links.items()):
                 await connection.command(self._command(interface, link.cost))
             await connection.command("monitor")
@@ -253,6 +288,13 @@ class Babeld:
         finally:
             self._connection = None
             await connection.close()
+
+    def _note_start(self) -> None:
+        child = self._supervisor.get(CHILD_NAME)
+        pid = child.pid if child is not None else None
+        if pid != self._child_pid:
+            self._child_pid = pid
+            self._report(Started())
 
     def _announce(self, changes: list[Change]) -> None:
         for change in changes:

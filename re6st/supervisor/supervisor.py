@@ -123,7 +123,8 @@ class Supervisor:
 
         Ends processes that are left over and were not adopted, and removes their records and logs. Only a
         process that is the one of the record for certain is touched, and, when all kinds are meant, one that
-        was started for this directory and has lost its record. Returns the records whose process was still
+        was started for this directory and has lost its record. Without ``grace`` they are killed at once, so
+        that they have no time to undo what they did. Returns the records whose process was still
         there. Raises :class:`ChildError` when a process cannot be ended.
         """
         found = []
@@ -190,7 +191,8 @@ async def _end(pid: int, name: str, is_ours: Callable[[], bool], grace: float) -
         # With the descriptor open, looking again makes sure that the pid was not used anew meanwhile.
         if not is_ours():
             return
-        for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
+        steps = [(signal.SIGTERM, grace)] if grace > 0 else []
+        for number, patience in (*steps, (signal.SIGKILL, 2.0)):
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, number)
             if await _has_ended(pidfd, patience):

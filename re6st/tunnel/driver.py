@@ -69,6 +69,15 @@ class Counters:
     sent: int
 
 
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """A tunnel of an earlier daemon whose packets may still pass."""
+
+    interface: str
+    note: str
+    """What :meth:`Driver.annotate` was given."""
+
+
 DriverEvent = Connected | PeerLeft | Closed | Counters
 
 
@@ -95,6 +104,28 @@ class Driver(Protocol):
         """Connect to the peer at the first of ``endpoints`` that answers. Failures are :class:`Closed`.
 
         Raises :class:`re6st.errors.ChildError` when the attempt cannot even begin.
+        """
+
+    def annotate(self, tunnel: int, note: str) -> None:
+        """Keep ``note`` with ``tunnel``, which is connected, for the daemon that adopts it.
+
+        Raises :class:`re6st.errors.StorageError`. Unknown tunnels are ignored.
+        """
+
+    def survivors(self) -> list[Survivor]:
+        """Return the tunnels of an earlier daemon that have a note. Adopt them before any other is made."""
+
+    async def adopt(self, link: Link, transport: Transport) -> Endpoint | None:
+        """Take over the survivor on the interface of ``link`` (whose key is not needed).
+
+        Returns where the peer is, if that is known; nothing is reported. Raises
+        :class:`re6st.errors.ChildError` when it is not connected: it ends with the other leftovers.
+        """
+
+    def remove_leftovers(self) -> None:
+        """Remove the files of tunnels that were not adopted and whose processes have ended.
+
+        Raises :class:`re6st.errors.StorageError`.
         """
 
     async def close(self, tunnel: int) -> None:

@@ -160,7 +160,7 @@ def parse_line(line: str) -> ManagementEvent:
 def _parse_notification(kind: str, text: str) -> ManagementEvent:
     match kind:
         case "STATE":
-            return _parse_state(text)
+            return parse_state(text)
         case "HOLD":
             return HoldWaiting()
         case "FATAL":
@@ -174,8 +174,11 @@ def _parse_notification(kind: str, text: str) -> ManagementEvent:
     return Notification(kind, text)
 
 
-def _parse_state(text: str) -> StateChanged:
-    """``time,name,detail,tunnel address,remote address,remote port,local address,local port,...``."""
+def parse_state(text: str) -> StateChanged:
+    """Return what a line of the history says, which the command ``state`` prints.
+
+    ``time,name,detail,tunnel address,remote address,remote port,local address,local port,...``.
+    """
     fields = [*text.split(","), "", "", "", "", "", ""]
     try:
         state = State(fields[1])

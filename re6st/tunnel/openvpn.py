@@ -120,6 +120,16 @@ def dialer_argv(
     ]
 
 
+def identifying_arguments(link: Link, files: TunnelFiles) -> list[tuple[str, ...]]:
+    """Return the options by which one tells whether a process carries ``link``."""
+    return [
+        ("openvpn", "--dev", link.interface),
+        ("--management", str(files.management), "unix"),
+        ("--peer-fingerprint", format_fingerprint(link.peer_fingerprint)),
+        ("--verify-x509-name", link.peer_name, "name"),
+    ]
+
+
 def _common(link: Link, credentials: Credentials, files: TunnelFiles) -> list[str]:
     return [
         "openvpn",

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from re6st.errors import ChildError, ConfigError, StorageError
 from re6st.messages import Endpoint, Transport
-from re6st.supervisor import Supervisor
+from re6st.supervisor import ChildRecord, Supervisor
 from re6st.tunnel import openvpn
-from re6st.tunnel.driver import DriverEvent, Link
+from re6st.tunnel.driver import DriverEvent, Link, Survivor
 from re6st.tunnel.openvpn import Credentials, TunnelFiles
-from re6st.tunnel.openvpn_tunnel import Attempt, OpenVpnTunnel
+from re6st.tunnel.openvpn_tunnel import KIND, Attempt, OpenVpnTunnel
 
 DEFAULT_COUNTER_INTERVAL = 10
 """Seconds between reports of traffic."""
+
+NOTE = "note"
+"""Under this name the record of a child keeps what :meth:`OpenVpnDriver.annotate` was given."""
 
 _LONGEST_SOCKET_PATH = 107  # sun_path of unix(7) without its final NUL
 
@@ -33,10 +36,10 @@ class OpenVpnDriver:
         supervisor: Supervisor,
         counter_interval: int = DEFAULT_COUNTER_INTERVAL,
     ) -> None:
-        """Keep the files of tunnels in ``directory``; what an earlier run left there is removed.
+        """Keep the files of tunnels in ``directory``.
 
-        Processes of an earlier run must have ended (:meth:`Supervisor.reconcile`). ``counter_interval``:
-        seconds between reports of :class:`re6st.tunnel.driver.Counters`. Raises :class:`StorageError`.
+        ``counter_interval``: seconds between reports of :class:`re6st.tunnel.driver.Counters`. Raises
+        :class:`StorageError`.
         """
         self._directory = directory
         self._credentials = credentials
@@ -45,9 +48,7 @@ class OpenVpnDriver:
         self._tunnels: dict[int, OpenVpnTunnel] = {}
         self._report: Callable[[DriverEvent], None] | None = None
         try:
-            if directory.exists():
-                shutil.rmtree(directory)
-            directory.mkdir(mode=0o700, parents=True)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot make {directory} for the files of tunnels: {error}") from error
 
@@ -76,6 +77,48 @@ class OpenVpnDriver:
             argv = openvpn.dialer_argv(link, endpoint, self._credentials, files, patience)
             attempts.append(Attempt(argv, endpoint.transport))
         await self._open(link, files, attempts)
+
+    def annotate(self, tunnel: int, note: str) -> None:
+        """Keep ``note`` with ``tunnel``. Raises :class:`StorageError`."""
+        found = self._tunnels.get(tunnel)
+        child = self._supervisor.get(found.child) if found is not None else None
+        if child is not None:
+            child.annotate({NOTE: note})
+
+    def survivors(self) -> list[Survivor]:
+        """Return the tunnels of an earlier daemon that have a note."""
+        return [
+            Survivor(str(entry.data.get("interface", "")), str(entry.data[NOTE]))
+            for entry in self._supervisor.survivors(KIND)
+            if NOTE in entry.data
+        ]
+
+    async def adopt(self, link: Link, transport: Transport) -> Endpoint | None:
+        """Take over the survivor on the interface of ``link``: :meth:`re6st.tunnel.driver.Driver.adopt`."""
+        files = TunnelFiles(self._directory / link.interface)
+        tunnel = OpenVpnTunnel(link, files, self._supervisor, self._counter_interval, self._on_event)
+        found = next((one for one in self._supervisor.survivors(KIND) if one.name == tunnel.child), None)
+        if found is None or not self._is_meant(found, link, files):
+            raise ChildError(f"no process of an earlier run is the one of {link.interface}")
+        remote = await tunnel.adopt(found, transport, lambda: self._forget(link.tunnel))
+        self._tunnels[link.tunnel] = tunnel
+        return remote
+
+    @staticmethod
+    def _is_meant(found: ChildRecord, link: Link, files: TunnelFiles) -> bool:
+        """Whether the process of ``found`` carries ``link``, by its arguments: interface, peer, socket."""
+        wanted = openvpn.identifying_arguments(link, files)
+        return all(_contains(found.argv, part) for part in wanted)
+
+    def remove_leftovers(self) -> None:
+        """Remove the files of tunnels that were not adopted. Raises :class:`StorageError`."""
+        kept = {tunnel.link.interface for tunnel in self._tunnels.values()}
+        try:
+            for path in self._directory.iterdir():
+                if path.name not in kept:
+                    shutil.rmtree(path)
+        except OSError as error:
+            raise StorageError(f"cannot remove what an earlier run has left: {error}") from error
 
     async def close(self, tunnel: int) -> None:
         """End ``tunnel``: when this returns its process and files are gone and Closed was reported."""
@@ -106,3 +149,7 @@ class OpenVpnDriver:
     def _on_event(self, event: DriverEvent) -> None:
         if self._report is not None:
             self._report(event)
+
+
+def _contains(argv: Sequence[str], part: Sequence[str]) -> bool:
+    return any(tuple(argv[i : i + len(part)]) == tuple(part) for i in range(len(argv)))

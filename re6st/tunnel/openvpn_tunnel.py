@@ -11,6 +11,8 @@ in each second of the wall clock, and that it looks at only when something wakes
 a full second after the last packet of the handshake. So at the beginning of each second it is sent a
 harmless command until it is connected: the mean delay becomes half a second, and two ends whose clocks
 agree are connected in the same moment.
+
+A tunnel whose process an earlier daemon has started begins in CONNECTED, if that process says so.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ import enum
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 from re6st.errors import ChildError, Re6stError, StorageError
 from re6st.messages import Endpoint, Transport
-from re6st.supervisor import ChildExit, ChildSpec, Supervisor
+from re6st.supervisor import ChildExit, ChildRecord, ChildSpec, Supervisor
 from re6st.tunnel import openvpn
 from re6st.tunnel.driver import Closed, Connected, Counters, DriverEvent, Link, PeerLeft
 from re6st.tunnel.management import (
@@ -35,9 +37,11 @@ from re6st.tunnel.management import (
     ManagementEvent,
     ManagementParser,
     PeerNotice,
+    ReplyLine,
     State,
     StateChanged,
     Succeeded,
+    parse_state,
 )
 from re6st.tunnel.openvpn import TunnelFiles
 
@@ -47,6 +51,7 @@ KIND = "openvpn"
 """Kind of these children in their records."""
 
 _ANSWER_DEADLINE = 5.0
+_ADOPTION_DEADLINE = 3.0
 _SOCKET_POLL = 0.003
 _GRACE = 1.5
 _NUDGE = "pid"
@@ -80,6 +85,10 @@ class _Management(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None  # the end of the process says what there is to say
+
+    def listen(self, handle: Callable[[ManagementEvent], None]) -> None:
+        """Hand all events to ``handle`` from now on."""
+        self._handle = handle
 
     def send(self, *commands: str) -> None:
         if self._transport is not None:
@@ -141,7 +150,7 @@ class OpenVpnTunnel:
         Returns when the first one has its socket. Raises :class:`ChildError` or :class:`StorageError` when it
         does not get that far; nothing is left or reported then. ``gone`` is called when nothing is left.
         """
-        self._task = self._loop.create_task(self._run(attempts, gone), name=self.child)
+        self._task = self._loop.create_task(self._run(self._try_all(attempts), gone), name=self.child)
         try:
             await asyncio.shield(self._opened)
         except asyncio.CancelledError:
@@ -149,6 +158,40 @@ class OpenVpnTunnel:
             if self._opened.done():
                 self._opened.exception()  # nobody waits for it any more
             raise
+
+    async def adopt(
+        self, found: ChildRecord, transport: Transport, gone: Callable[[], None]
+    ) -> Endpoint | None:
+        """Take over the process of ``found``, which must be connected; return where the peer is.
+
+        Raises :class:`ChildError`; the process is as before then. ``gone`` is called when nothing is left.
+        """
+        self._transport = transport
+        answer: asyncio.Future[StateChanged] = self._loop.create_future()
+        try:
+            async with asyncio.timeout(_ADOPTION_DEADLINE):
+                self._management = await self._connect(lambda event: _look_for_state(event, answer))
+                self._management.send("state")
+                state = await answer
+        except (OSError, TimeoutError) as error:
+            self._disconnect()
+            raise ChildError(f"{self.child} of an earlier run does not answer") from error
+        ended: asyncio.Future[ChildExit] = self._loop.create_future()
+        spec = ChildSpec(name=found.name, kind=KIND, argv=found.argv, data=found.data)
+        try:
+            if state.state is not State.CONNECTED:
+                raise ChildError(f"{self.child} of an earlier run is not connected")
+            self._supervisor.adopt(spec, found, ended.set_result)
+        except ChildError:
+            self._disconnect()
+            raise
+        self._was_connected = True
+        self._opened.set_result(None)
+        self._set_state(TunnelState.CONNECTED)
+        self._management.listen(self._on_event)
+        self._management.send("state on", f"bytecount {self._counter_interval}")
+        self._task = self._loop.create_task(self._run(self._await_end(ended), gone), name=self.child)
+        return self._remote(state)
 
     async def close(self) -> None:
         """End it and wait until nothing is left."""
@@ -159,16 +202,11 @@ class OpenVpnTunnel:
 
     # -- the life of the tunnel -------------------------------------------------------------------------
 
-    async def _run(self, attempts: Sequence[Attempt], gone: Callable[[], None]) -> None:
+    async def _run(self, life: Coroutine[None, None, str], gone: Callable[[], None]) -> None:
+        """Follow the ``life`` of its processes, which returns why the last one has ended."""
         failure: Re6stError | None = None
-        reason = "closed on request"
         try:
-            self._write_files()
-            for attempt in attempts:
-                self._transport = attempt.transport
-                reason = await self._run_process(attempt.argv)
-                if self._closing or self._was_connected:
-                    break
+            reason = await life
         except Re6stError as error:
             failure = error
             reason = str(error)
@@ -185,6 +223,16 @@ class OpenVpnTunnel:
             self._report(Closed(self.link.tunnel, reason, crashed))
         else:
             self._opened.set_exception(failure or ChildError(f"{self.child}: {reason}"))
+
+    async def _try_all(self, attempts: Sequence[Attempt]) -> str:
+        reason = "closed on request"
+        self._write_files()
+        for attempt in attempts:
+            self._transport = attempt.transport
+            reason = await self._run_process(attempt.argv)
+            if self._closing or self._was_connected:
+                break
+        return reason
 
     async def _run_process(self, argv: list[str]) -> str:
         """Run one process to its end and return why it has ended.
@@ -207,12 +255,18 @@ class OpenVpnTunnel:
         await self._supervisor.start(spec, ended.set_result)
         try:
             await self._attach(ended)
+        except BaseException:
+            self._disconnect()
+            raise
+        return await self._await_end(ended)
+
+    async def _await_end(self, ended: asyncio.Future[ChildExit]) -> str:
+        """Wait for the end of the process and return why it has ended; see :meth:`_run_process`."""
+        try:
             exit_ = await ended
         finally:
             self._stop_nudging()
-            if self._management is not None:
-                self._management.close()
-                self._management = None
+            self._disconnect()
         if not self._opened.done() and not self._closing:
             raise ChildError(f"{self.child} {exit_.describe()}", status=exit_.status, output=exit_.output)
         return self._explain(exit_)
@@ -222,9 +276,7 @@ class OpenVpnTunnel:
         deadline = self._loop.time() + _ANSWER_DEADLINE
         while not ended.done():
             try:
-                _, self._management = await self._loop.create_unix_connection(
-                    lambda: _Management(self._on_event), str(self._files.management)
-                )
+                self._management = await self._connect(self._on_event)
             except (FileNotFoundError, ConnectionRefusedError) as error:
                 if self._loop.time() > deadline:
                     lines = self._supervisor.last_output(self.child)
@@ -234,6 +286,17 @@ class OpenVpnTunnel:
             else:
                 self._management.send("state on", f"bytecount {self._counter_interval}")
                 return
+
+    async def _connect(self, handle: Callable[[ManagementEvent], None]) -> _Management:
+        _, management = await self._loop.create_unix_connection(
+            lambda: _Management(handle), str(self._files.management)
+        )
+        return management
+
+    def _disconnect(self) -> None:
+        if self._management is not None:
+            self._management.close()
+            self._management = None
 
     async def _stop_process(self) -> None:
         try:
@@ -333,6 +396,12 @@ class OpenVpnTunnel:
         if state is not self.state:
             logger.debug("= %s: %s -> %s", self.child, self.state.value, state.value)
             self.state = state
+
+
+def _look_for_state(event: ManagementEvent, answer: asyncio.Future[StateChanged]) -> None:
+    """Resolve ``answer`` with the line that the command ``state`` prints."""
+    if isinstance(event, ReplyLine) and not answer.done():
+        answer.set_result(parse_state(event.text))
 
 
 def _is_nudge_answer(event: Succeeded) -> bool:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -27,7 +29,7 @@ from re6st.messages import Endpoint, Transport
 from re6st.prefix import node_address
 from re6st.registry.authority import Authority, build_authority
 from re6st.supervisor import Child, ChildExit, ChildSpec, Supervisor
-from re6st.tunnel.driver import Closed, Connected, Counters, DriverEvent, Link
+from re6st.tunnel.driver import Closed, Connected, Counters, DriverEvent, Link, Survivor
 from re6st.tunnel.openvpn import Credentials
 from re6st.tunnel.openvpn_driver import OpenVpnDriver
 
@@ -346,3 +348,92 @@ async def test_a_key_that_is_none_is_refused(nodes: tuple[Node, Node]) -> None:
     with pytest.raises(ConfigError, match="static key"):
         await alpha.driver.dial(alpha.link_to(beta, "--script-security 2\n"), (UDP4,))
     await alpha.driver.close(99)
+
+
+# -- a tunnel outlives its daemon -----------------------------------------------------------------------
+
+DAEMON = """
+import asyncio, json, sys
+from ipaddress import IPv6Address
+from pathlib import Path
+from re6st.messages import Endpoint, Transport
+from re6st.supervisor import Supervisor
+from re6st.tunnel.driver import Connected, Link
+from re6st.tunnel.openvpn import Credentials
+from re6st.tunnel.openvpn_driver import OpenVpnDriver
+
+async def main():
+    given = json.loads(sys.argv[1])
+    directory = Path(given["directory"])
+    credentials = Credentials(*(directory / name for name in ("ca.crt", "node.crt", "node.key")))
+    driver = OpenVpnDriver(directory / "tunnels", credentials, Supervisor(directory / "children"))
+    seen = []
+    driver.set_listener(seen.append)
+    peer = IPv6Address(given["address"]), given["name"], given["fingerprint"]
+    link = Link(1, "re6st0", *peer, given["key"], 1280)
+    await driver.dial(link, (Endpoint(Transport.UDP, given["remote"], 4227),))
+    while given["patient"] and not any(isinstance(event, Connected) for event in seen):
+        await asyncio.sleep(0.01)
+    driver.annotate(1, "what the node knows")
+    print("ready", flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+async def killed_dialer(listener: Node, dialer: Node, remote: str = UDP4.address) -> None:
+    """Have a daemon open a tunnel at the dialer's end, and kill it."""
+    key = await listener.driver.prepare()
+    await listener.driver.listen(listener.link_to(dialer, key), PORT)
+    link = dialer.link_to(listener, key)
+    given = {
+        "directory": str(dialer.directory),
+        "address": str(link.peer_address),
+        "name": link.peer_name,
+        "fingerprint": link.peer_fingerprint,
+        "key": key,
+        "remote": remote,
+        "patient": remote == UDP4.address,
+    }
+    command = ("ip", "netns", "exec", dialer.namespace, sys.executable, "-c", DAEMON, json.dumps(given))
+    daemon = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert daemon.stdout is not None
+    assert await asyncio.wait_for(daemon.stdout.readline(), 20) == b"ready\n"
+    daemon.kill()
+    await daemon.wait()
+
+
+async def test_a_tunnel_is_adopted_by_the_next_daemon_and_ends_like_any_other(
+    nodes: tuple[Node, Node],
+) -> None:
+    alpha, beta = nodes
+    await killed_dialer(alpha, beta)
+    await until(lambda: alpha.seen(Connected), 5)
+    assert beta.driver.survivors() == [Survivor("re6st0", "what the node knows")]
+    assert await beta.driver.adopt(beta.link_to(alpha, ""), Transport.UDP) == UDP4
+    assert beta.driver.survivors() == []
+    assert await beta.supervisor.reconcile() == []
+    beta.driver.remove_leftovers()
+    await until(lambda: beta.seen(Counters), 3)
+    os.kill(beta.pid(), signal.SIGKILL)
+    await until(beta.closed, 2)
+    (closed,) = beta.closed()
+    assert isinstance(closed, Closed)
+    assert closed.crashed
+    beta.assert_nothing_left()
+
+
+async def test_a_tunnel_to_another_peer_or_without_connection_is_not_adopted(
+    nodes: tuple[Node, Node],
+) -> None:
+    alpha, beta = nodes
+    await killed_dialer(alpha, beta, remote="10.9.0.77")
+    link = beta.link_to(alpha, "")
+    with pytest.raises(ChildError, match="no process of an earlier run"):
+        await beta.driver.adopt(replace(link, peer_fingerprint="ab" * 32), Transport.UDP)
+    with pytest.raises(ChildError, match="not connected"):
+        await beta.driver.adopt(link, Transport.UDP)
+    assert [entry.name for entry in await beta.supervisor.reconcile()] == ["openvpn-re6st0"]
+    beta.driver.remove_leftovers()
+    beta.assert_nothing_left()

@@ -24,7 +24,12 @@ class Rig:
         self.links: dict[str, bool] = {}
         self.watched: set[int] = set()
         self.tasks: list[asyncio.Task[None]] = []
-        driver = SimpleNamespace(name="openvpn", set_listener=lambda report: setattr(self, "tell", report))
+        self.notes: dict[int, str] = {}
+        driver = SimpleNamespace(
+            name="openvpn",
+            set_listener=lambda report: setattr(self, "tell", report),
+            annotate=lambda tunnel, note: self.notes.update({tunnel: note}),
+        )
         config = SimpleNamespace(interface=lambda slot: f"re6st{slot}")
         self.tell: Any = None
         self.operator = TunnelOperator(
@@ -36,6 +41,7 @@ class Rig:
             report=lambda event: None,
             ended=lambda tunnel: None,
             cancel_at_peer=lambda peer, name: None,
+            note=lambda tunnel, effect: f"note of {tunnel.number}",
         )
 
     def spawn(self, work: Any, name: str) -> None:
@@ -78,6 +84,7 @@ async def test_the_link_of_a_tunnel_that_ends_while_it_is_attached_is_down(hold:
     await asyncio.gather(*rig.tasks)
     assert rig.links == {"re6st3": False}
     assert not rig.watched
+    assert not rig.notes
 
 
 async def test_a_tunnel_that_stays_is_up_and_watched() -> None:
@@ -87,3 +94,4 @@ async def test_a_tunnel_that_stays_is_up_and_watched() -> None:
     await asyncio.gather(*rig.tasks)
     assert rig.links == {"re6st3": True}
     assert rig.watched == {1}
+    assert rig.notes == {1: "note of 1"}

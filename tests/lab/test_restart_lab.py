@@ -1,0 +1,124 @@
+"""A node's daemon is replaced, killed, and cleaned up after, while packets flow through the node.
+
+registry and node   node1  node2
+        |             |      |
+========+=============+======+===  internet: all addresses are public
+
+The path between node1 and node2 is cut, so what they send each other goes through the node of the registry's
+host, whose daemon restarts. Not one ping may be lost, and every tunnel stays the process that it was.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from conftest import FORMING
+
+from re6st.lab import worlds
+from re6st.lab.bench_outage import next_hop
+from re6st.lab.lab import Lab
+from re6st.lab.leftovers import assert_clean, host_interfaces
+from re6st.lab.ping_train import PingTrain
+from re6st.status import TunnelStatus, fetch
+from re6st.supervisor.process import executable
+from re6st.supervisor.record import read_all
+
+PATIENCE = 60.0
+
+RELAY = worlds.REGISTRY
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    name = f"t{os.getpid()}rest"
+    before = host_interfaces()
+    guests = {f"node{number}": None for number in range(1, 3)}
+    with Lab(worlds.with_guests(worlds.mixed(1), guests), name=name) as built:
+        built.start_mesh()
+        assert built.wait_for_all_pairs(FORMING).complete
+        with PingTrain(built.hosts["node1"].namespace, built.nodes["node2"].address()):
+            built.cut("node1", "node2")
+            wait_until(lambda: next_hop(built.nodes["node1"], built.nodes["node2"]) == RELAY, "a detour")
+        yield built
+    assert_clean(name)
+    assert host_interfaces() == before
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {PATIENCE:g} seconds: {what}"
+        time.sleep(0.1)
+
+
+def children(node):
+    """Return the processes of the node's tunnels and of its babeld, by name."""
+    return {record.name: record.pid for record in read_all(node.runtime / "children")}
+
+
+def tunnels(node):
+    return {
+        (one.peer, one.tunnel, one.interface) for one in fetch(node.runtime, "tunnels", list[TunnelStatus])
+    }
+
+
+@pytest.fixture
+def train(lab) -> Iterator[PingTrain]:
+    """Pings from node1 to node2, which are to arrive whatever happens to the relay's daemon."""
+    with PingTrain(lab.hosts["node1"].namespace, lab.nodes["node2"].address()) as running:
+        assert running.wait_steady(2, PATIENCE)
+        yield running
+        assert running.wait_steady(2, PATIENCE, since=time.monotonic())
+        assert running.lost() == []
+
+
+def test_a_restart_in_place(lab, train):
+    node = lab.nodes[RELAY]
+    before, processes, pid = tunnels(node), children(node), node.status().pid
+    assert "tunnels kept" in node.run("restart").stdout
+    assert (tunnels(node), children(node), node.status().pid) == (before, processes, pid)
+
+
+def test_a_restart_with_a_mistake_in_the_configuration_is_refused(lab, train):
+    node = lab.nodes[RELAY]
+    good = node.config.read_text()
+    uptime = node.status().uptime
+    for mistake, reason in (
+        ("outgoing-tunnels = 99\n", "outgoing-tunnels"),
+        ('interface-prefix = "other"\n', "cannot change while the node runs"),
+    ):
+        key = mistake.partition(" ")[0]
+        kept = "".join(f"{line}\n" for line in good.splitlines() if not line.startswith(key))
+        node.config.write_text(kept + mistake)
+        os.kill(node.pid, signal.SIGHUP)
+        wait_until(lambda wanted=reason: wanted in node.status().restart_refused, "the refusal")
+    node.config.write_text(good)
+    assert node.status().uptime > uptime
+
+
+def test_a_killed_daemon_is_followed_by_one_that_adopts_everything(lab, train):
+    node = lab.nodes[RELAY]
+    before, processes = tunnels(node), children(node)
+    node.stop(signal.SIGKILL)
+    node.start()
+    assert (tunnels(node), children(node)) == (before, processes)
+
+
+def test_cleaning_up_after_a_killed_daemon_leaves_nothing(lab):
+    node = lab.nodes[RELAY]
+    processes = children(node)
+    assert node.run("cleanup", check=False).returncode != 0
+    node.stop(signal.SIGKILL)
+    node.run("cleanup")
+    assert not node.runtime.exists()
+    assert not any(executable(pid) for pid in processes.values())
+    host = node.host
+    assert "re6st" not in host.run(["ip", "-o", "link"]).stdout
+    assert host.run(["ip", "-6", "route", "show", "proto", "babel"]).stdout == ""
+    assert host.run(["nft", "list", "tables"]).stdout == ""
+    node.start()
+    assert lab.wait_for_all_pairs(FORMING).complete
