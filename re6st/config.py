@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from re6st.errors import ConfigError, StorageError
+from re6st.proxy import parse_url
 
 DEFAULT_NETWORK = "re6st"
 """Name of the network instance on this host when none is given."""
@@ -59,6 +60,10 @@ class NodeConfig(Struct, frozen=True, kw_only=True, rename="kebab"):
     """Ask the home router for port mappings."""
     advertise: tuple[str, ...] = ()
     """Public addresses at which the ports above can be reached, when the owner forwards them by hand."""
+    proxy: str = ""
+    """HTTP proxy through which others are reached where nothing else is let out: ``http://HOST:PORT``."""
+    proxy_credentials: Path | None = None
+    """File of mode 0600 with user and password for it, in a line each."""
     report_state: bool = True
     """Tell the registry's operators how this node is: reachability, tunnels, clock, versions."""
     log_level: Annotated[str, Meta(pattern="^(error|warning|info|debug)$")] = "info"
@@ -178,7 +183,7 @@ def _check(accepted: dict[str, Any]) -> list[str]:
     """Return the mistakes that the type of a single value does not show."""
     mistakes = [
         f"{name.replace('_', '-')}: must be an absolute path"
-        for name in ("state_directory", "runtime_directory")
+        for name in ("state_directory", "runtime_directory", "proxy_credentials")
         if name in accepted and not accepted[name].is_absolute()
     ]
     ports = _port_range(accepted.get("tunnel_ports", "4227-4242"))
@@ -194,6 +199,11 @@ def _check(accepted: dict[str, Any]) -> list[str]:
             ipaddress.ip_address(address)
         except ValueError:
             mistakes.append(f"advertise: {address!r} is not an IP address")
+    if accepted.get("proxy"):
+        try:
+            parse_url(accepted["proxy"])
+        except ConfigError as error:
+            mistakes.append(f"proxy: {error}")
     mistakes += [
         f"registry: {url!r} does not begin with https://"
         for url in accepted.get("registry", ())

@@ -18,10 +18,12 @@ import msgspec
 from re6st import status
 from re6st.config import render
 from re6st.errors import ChildError, ConfigError
+from re6st.files import write_atomically
 from re6st.identity import load_certificate, parse_node_certificate
 from re6st.lab.host import Host
 from re6st.lab.namespace import processes
 from re6st.lab.process import Process, last_lines
+from re6st.lab.proxy import CREDENTIALS
 from re6st.lab.topology import MeshSpec, Settings
 from re6st.messages import NetworkParameters
 from re6st.status import NodeStatus
@@ -127,10 +129,11 @@ class Registry:
 class Node:
     """A node on its host."""
 
-    def __init__(self, host: Host, settings: Settings) -> None:
-        """``settings`` are added to its configuration when it joins."""
+    def __init__(self, host: Host, settings: Settings, proxy: str = "") -> None:
+        """``settings`` are added to its configuration when it joins, through ``proxy`` if one is given."""
         self.host = host
         self._settings = settings
+        self._proxy = proxy
         self._process: Process | None = None
         self._address = ""
         self._command = [*script("re6st-node"), "--config", str(self.config)]
@@ -170,6 +173,10 @@ class Node:
         Raises :class:`ChildError` with what the command printed.
         """
         places = ["--state-directory", str(self.state), "--runtime-directory", str(self.runtime)]
+        if self._proxy:
+            credentials = self.host.directory / "proxy"
+            write_atomically(credentials, CREDENTIALS.encode(), 0o600)
+            places += ["--proxy", self._proxy, "--proxy-credentials", str(credentials)]
         self.host.run([*self._command, "join", link, "--name", name or self.name, *places])
         if self._settings:
             written = tomllib.loads(self.config.read_text())

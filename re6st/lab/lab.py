@@ -26,6 +26,7 @@ from re6st.lab.host import Host
 from re6st.lab.namespace import Namespace, kill_inside
 from re6st.lab.pinger import Listener, Matrix, Pair, Pinger
 from re6st.lab.process import Process
+from re6st.lab.proxy import address, start_proxy
 from re6st.lab.record import Record
 from re6st.lab.topology import INTERNET, RouterKind, Topology, check
 from re6st.lab.wiring import wire
@@ -67,19 +68,23 @@ class Lab:
         self.failed = False
         """Set by who finds that something went wrong: the logs are kept then."""
         self.hosts = {name: self._host(name) for name in self.topology.hosts}
-        settings = {
-            name: {**self.topology.mesh.settings, **self.topology.hosts[name].settings}
-            for name in self.topology.nodes
-        }
-        self.nodes = {name: Node(self.hosts[name], settings[name]) for name in self.topology.nodes}
+        self.nodes = {name: self._node(name) for name in self.topology.nodes}
         home = self.topology.registry
         self._registry = None if home is None else Registry(self.hosts[home], self.topology.mesh)
         self.gateways: dict[str, Process] = {}
+        self.proxies: dict[str, Process] = {}
         self._faults = FaultBox(self.directory, {name: host.namespace for name, host in self.hosts.items()})
 
     def _host(self, name: str) -> Host:
         addresses = tuple(one.ip for one in self.wiring.attachments[name].addresses)
         return Host(name, self.namespace(name), addresses, self.directory / name)
+
+    def _node(self, name: str) -> Node:
+        host = self.topology.hosts[name]
+        router = self.topology.routers.get(host.network)
+        settings = {**self.topology.mesh.settings, **host.settings}
+        proxy = address(router.lan) if router is not None and router.proxy else ""
+        return Node(self.hosts[name], settings, proxy)
 
     def namespace(self, machine: str) -> Namespace:
         """Return the namespace of a host, a router or ``internet``. Raises :class:`ConfigError`."""
@@ -121,8 +126,11 @@ class Lab:
                 nftables.load(self.namespace(name), nat.ruleset(router.kind))
                 if router.blocks_udp:
                     self.block_udp(name)
-                if router.allows_tcp:
+                if router.allows_tcp or router.proxy:
                     nftables.load(self.namespace(name), nat.firewall_ruleset(router.allows_tcp))
+                if router.proxy:
+                    where = self.directory / name
+                    self.proxies[name] = start_proxy(self.namespace(name), router.lan, where)
                 if router.kind is RouterKind.UPNP:
                     self.gateways[name] = start_gateway(
                         self.namespace(name), name, router.lan, self.directory / name
@@ -151,6 +159,7 @@ class Lab:
             keep_logs(self.record)
         take_down(self.name)
         self.gateways.clear()
+        self.proxies.clear()
 
     # -- the mesh ---------------------------------------------------------------------------------------
 
@@ -191,7 +200,7 @@ class Lab:
     def failures(self) -> Iterator[ChildError]:
         """Yield an error for each daemon that this object started and that has died by itself."""
         registry = () if self._registry is None else (self._registry,)
-        for daemon in (*self.gateways.values(), *registry, *self.nodes.values()):
+        for daemon in (*self.gateways.values(), *self.proxies.values(), *registry, *self.nodes.values()):
             try:
                 daemon.check()
             except ChildError as error:

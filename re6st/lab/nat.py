@@ -82,18 +82,16 @@ FIREWALL_RULES = """\
 table inet {table} {{
     chain forward {{
         type filter hook forward priority -10;
-        iifname "{inside}" tcp dport != {{ {ports} }} drop
-        iifname "{inside}" meta l4proto != tcp drop
+{allowed}        iifname "{inside}" drop
     }}
 }}
 """
 
 
 def firewall_ruleset(ports: Sequence[int]) -> str:
-    """Return the rules that let out nothing but TCP to ``ports``, at least one; it is lost silently."""
-    return FIREWALL_RULES.format(
-        table=FIREWALL_TABLE, inside=ROUTER_INSIDE, ports=", ".join(str(port) for port in ports)
-    )
+    """Return the rules that let out nothing but TCP to ``ports``; it is lost silently."""
+    allowed = "".join(f'        iifname "{ROUTER_INSIDE}" tcp dport {port} accept\n' for port in ports)
+    return FIREWALL_RULES.format(table=FIREWALL_TABLE, inside=ROUTER_INSIDE, allowed=allowed)
 
 
 def ruleset(kind: RouterKind) -> str:

@@ -13,6 +13,7 @@ PACKAGES = {
     "ip": "iproute2",
     "nft": "nftables",
     "miniupnpd": "miniupnpd-nftables",
+    "tinyproxy": "tinyproxy-bin",
     "openvpn": "openvpn",
     "babeld": "babeld",
 }
@@ -24,6 +25,8 @@ def programs(topology: Topology) -> list[str]:
     needed = ["ip", "nft"]
     if any(router.kind is RouterKind.UPNP for router in topology.routers.values()):
         needed.append("miniupnpd")
+    if any(router.proxy for router in topology.routers.values()):
+        needed.append("tinyproxy")
     if topology.nodes:
         needed += ["openvpn", "babeld"]
     return needed

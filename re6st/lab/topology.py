@@ -88,6 +88,8 @@ class RouterSpec(Struct, frozen=True, kw_only=True, rename="kebab"):
     """It forwards no UDP, in neither direction (see :meth:`re6st.lab.lab.Lab.block_udp`)."""
     allows_tcp: tuple[Port, ...] = ()
     """It lets nothing out but TCP to these ports, unless there are none."""
+    proxy: bool = False
+    """It lets nothing out at all, but runs an HTTP proxy that connects to TCP port 443."""
     address: IPv4Address | None = None
     """Of its outside; the next free one by default."""
 

@@ -77,6 +77,8 @@ def main(context: click.Context, network: str, config: Path | None) -> None:
 @click.option("--control-port", type=click.IntRange(1, 65535), help="TCP port of the control API.")
 @click.option("--tunnel-ports", metavar="FIRST-LAST", help="UDP ports of incoming tunnels.")
 @click.option("--interface-prefix", help="Tunnel interfaces are called by this and a number.")
+@click.option("--proxy", help="HTTP proxy where nothing else is let out: http://HOST:PORT.")
+@click.option("--proxy-credentials", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--force", is_flag=True, help="Replace an existing key and certificate.")
 @click.pass_obj
 def join(instance: Instance, /, link: str, name: str, force: bool, **options: Any) -> None:
@@ -86,10 +88,12 @@ def join(instance: Instance, /, link: str, name: str, force: bool, **options: An
     machine.
     """
     import asyncio
+    from functools import partial
 
     from re6st.node import setup
     from re6st.node.credentials import CredentialFiles
-    from re6st.node.enrolment import join as enrol
+    from re6st.node.enrolment import join as enrol_machine
+    from re6st.proxy import load_proxy
     from re6st.registry.client import JoinLink
 
     parsed = JoinLink.parse(link)
@@ -100,6 +104,8 @@ def join(instance: Instance, /, link: str, name: str, force: bool, **options: An
         setup.write(instance.config, values)
         click.echo(f"This node has joined before; its missing configuration {instance.config} is written.")
         return
+    proxy = load_proxy(config.proxy, config.proxy_credentials)
+    enrol = partial(enrol_machine, proxy=proxy)
     joined = asyncio.run(_enrol_named(enrol, parsed, config.state_directory, name, force))
     setup.write(instance.config, values)
     certificate = joined.certificate

@@ -36,6 +36,7 @@ from re6st.messages import (
 )
 from re6st.node.verifier import Verifier
 from re6st.peers import Peer
+from re6st.proxy import Proxy
 
 CONNECT_TIMEOUT = 4.0
 """Seconds for a connection and its TLS handshake."""
@@ -56,8 +57,12 @@ class PeerUnreachableError(ProtocolError):
 class ControlClient:
     """Requests to peers."""
 
-    def __init__(self, verifier: Verifier, control_port: int) -> None:
-        """Reach peers on the overlay at ``control_port`` if their record says nothing else."""
+    def __init__(self, verifier: Verifier, control_port: int, proxy: Proxy | None = None) -> None:
+        """Reach peers on the overlay at ``control_port`` if their record says nothing else.
+
+        On the underlay they are tried through ``proxy``, too, if there is one, after the direct ways.
+        """
+        self._proxy = proxy
         self._verifier = verifier
         self._control_port = control_port
         self._context: ssl.SSLContext | None = None
@@ -141,11 +146,14 @@ class ControlClient:
         if not endpoints:
             raise PeerUnreachableError(f"{peer.name} has no endpoint that can be tried from here")
 
-        async def attempt(index: int, endpoint: Endpoint) -> tuple[int, bytes]:
+        async def attempt(index: int, endpoint: Endpoint, proxy: Proxy | None) -> tuple[int, bytes]:
             await asyncio.sleep(index * STAGGER)
-            return await self._ask(peer, endpoint, method, path, body)
+            return await self._ask(peer, endpoint, method, path, body, proxy)
 
-        tasks = [asyncio.create_task(attempt(*item)) for item in enumerate(endpoints)]
+        ways: list[tuple[Endpoint, Proxy | None]] = [(endpoint, None) for endpoint in endpoints]
+        if self._proxy is not None:
+            ways += [(one, self._proxy) for one in endpoints if one.address != str(peer.address)]
+        tasks = [asyncio.create_task(attempt(index, *way)) for index, way in enumerate(ways)]
         failures: list[str] = []
         try:
             for finished in asyncio.as_completed(tasks):
@@ -160,7 +168,13 @@ class ControlClient:
         raise PeerUnreachableError("; ".join(failures))
 
     async def _ask(
-        self, peer: Peer, endpoint: Endpoint, method: str, path: str, body: bytes
+        self,
+        peer: Peer,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        body: bytes,
+        proxy: Proxy | None = None,
     ) -> tuple[int, bytes]:
         if self._session is None or self._context is None:
             raise PeerUnreachableError("this node is stopping")
@@ -175,6 +189,8 @@ class ControlClient:
                 server_hostname=str(peer.address),
                 headers={"Content-Type": "application/json"},
                 allow_redirects=False,
+                proxy=proxy.url if proxy is not None else None,
+                proxy_headers=proxy.headers() if proxy is not None else None,
             ) as response:
                 connection = response.connection
                 tls = (

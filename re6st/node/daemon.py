@@ -82,6 +82,7 @@ from re6st.node.underlay import Listener
 from re6st.node.verifier import Verifier
 from re6st.notify import notify
 from re6st.peers import Peer
+from re6st.proxy import load_proxy
 from re6st.routing.babeld import Babeld, Started
 from re6st.routing.configuration import BabelConfiguration
 from re6st.routing.table import Change, InterfaceQuiet
@@ -129,7 +130,8 @@ class Daemon:
             self._on_endpoints_changed,
             lambda: self._report(NetworkChanged()),
         )
-        self._client = ControlClient(self._verifier, config.control_port)
+        self._proxy = load_proxy(config.proxy, config.proxy_credentials)
+        self._client = ControlClient(self._verifier, config.control_port, self._proxy)
         self._make_adapters()
         self._stopping = asyncio.Event()
         self._restarting = False
@@ -191,6 +193,7 @@ class Daemon:
             self._config.runtime_directory / "tunnels",
             TunnelCredentials(files.authority, files.certificate, files.key),
             self._supervisor,
+            proxy=self._proxy,
         )
         self._operator = TunnelOperator(
             self._config,
@@ -217,6 +220,7 @@ class Daemon:
             accept=self._correspondence.accept,
             renewed=self._on_renewed,
             describe=lambda: self._observation.report() if self._config.report_state else None,
+            proxy=self._proxy,
         )
         self._control_server = ControlServer(
             self._correspondence, self._config.control_port, self._port_share.take

@@ -13,6 +13,7 @@ from re6st.node.control import stop_daemon
 from re6st.node.credentials import load_credentials
 from re6st.node.documents import Documents
 from re6st.node.enrolment import CACHE_NAME, leave, remove_state
+from re6st.proxy import load_proxy
 
 
 def depart(config: NodeConfig, *, force: bool) -> Iterator[str]:
@@ -41,8 +42,9 @@ def _tell(config: NodeConfig) -> int:
     credentials = load_credentials(config.state_directory, time.time())
     documents = Documents(config.state_directory, credentials.trust)
     urls = list(dict.fromkeys((*config.registry, *documents.parameters.registry_urls)))
+    proxy = load_proxy(config.proxy, config.proxy_credentials)
     cache = Cache(config.state_directory / CACHE_NAME)
     try:
-        return asyncio.run(leave(credentials, cache, documents, urls, config.control_port))
+        return asyncio.run(leave(credentials, cache, documents, urls, config.control_port, proxy))
     finally:
         cache.close()

@@ -178,7 +178,7 @@ def tunnels(found: Sequence[TunnelStatus]) -> Finding:
             "see the log of the node; outgoing TCP to the control ports of others, and UDP or TCP to their"
             " tunnel ports, must be allowed",
         )
-    over_tcp = sum(tunnel.established == "tcp" for tunnel in up)
+    over_tcp = sum(tunnel.established in ("tcp", "proxy") for tunnel in up)
     if over_tcp == len(up):
         return warning(
             "tunnels",

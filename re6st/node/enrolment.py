@@ -45,6 +45,7 @@ from re6st.node.own_record import OwnRecord
 from re6st.node.underlay import Underlay, dial_order
 from re6st.node.verifier import Verifier
 from re6st.peers import Peer
+from re6st.proxy import Proxy
 from re6st.registry.client import ClientCertificate, JoinLink, RegistryClient, fetch_authority
 
 CACHE_NAME = "cache.sqlite"
@@ -64,7 +65,9 @@ class Joined:
     """Peer records that came along."""
 
 
-async def join(link: JoinLink, state_directory: Path, name: str, *, force: bool) -> Joined:
+async def join(
+    link: JoinLink, state_directory: Path, name: str, *, force: bool, proxy: Proxy | None = None
+) -> Joined:
     """Enrol this machine, as ``name`` if that is not empty, and write its credentials.
 
     Raises :class:`ConfigError` when it has joined already and ``force`` is not set, and whatever the
@@ -78,9 +81,10 @@ async def join(link: JoinLink, state_directory: Path, name: str, *, force: bool)
         )
     files.prepare()
     key = _pending_key(files)
-    authority = await fetch_authority(link)
+    authority = await fetch_authority(link, proxy=proxy)
     trust = TrustStore([authority])
-    enrolment = await RegistryClient([link.url], [authority]).enrol(link.token, build_request(key, name))
+    client = RegistryClient([link.url], [authority], proxy=proxy)
+    enrolment = await client.enrol(link.token, build_request(key, name))
     certificate = trust.verify(enrolment.certificate, time.time())
     if not same_key(key, enrolment.certificate):
         raise UntrustedError("the registry answered with a certificate for another key")
@@ -131,29 +135,42 @@ def _store_start(state_directory: Path, trust: TrustStore, enrolment: Enrolment)
     return len(peers)
 
 
-def registry_client(credentials: Credentials, urls: list[str]) -> RegistryClient:
-    """Return a client that shows the node's certificate. Raises :class:`ConfigError` without URLs."""
+def registry_client(credentials: Credentials, urls: list[str], proxy: Proxy | None = None) -> RegistryClient:
+    """Return a client that shows the node's certificate; it tries ``proxy``, too, if given.
+
+    Raises :class:`ConfigError` without URLs.
+    """
     return RegistryClient(
         urls,
         credentials.trust.authorities,
         ClientCertificate(certificate=credentials.files.certificate, key=credentials.files.key),
+        proxy=proxy,
     )
 
 
 async def leave(
-    credentials: Credentials, cache: Cache, documents: Documents, urls: list[str], control_port: int
+    credentials: Credentials,
+    cache: Cache,
+    documents: Documents,
+    urls: list[str],
+    control_port: int,
+    proxy: Proxy | None = None,
 ) -> int:
     """Tell some peers and the registry that this node leaves; return how many peers were told.
 
     Raises :class:`RegistryError` when the registry does not hear of it.
     """
-    told = await say_farewell(credentials, cache, documents, control_port)
-    await registry_client(credentials, urls).leave()
+    told = await say_farewell(credentials, cache, documents, control_port, proxy)
+    await registry_client(credentials, urls, proxy).leave()
     return told
 
 
 async def say_farewell(
-    credentials: Credentials, cache: Cache, documents: Documents, control_port: int
+    credentials: Credentials,
+    cache: Cache,
+    documents: Documents,
+    control_port: int,
+    proxy: Proxy | None = None,
 ) -> int:
     """Tell some peers on the underlay that this node leaves; return how many were told."""
     verifier = Verifier(credentials.trust, lambda: documents.revoked, time.time)
@@ -166,7 +183,7 @@ async def say_farewell(
     }
     peers = [peer for peer, known in endpoints.items() if known]
     gossip = Gossip(records=(OwnRecord(credentials, cache, control_port, time.time).farewell(),))
-    client = ControlClient(verifier, control_port)
+    client = ControlClient(verifier, control_port, proxy)
     await client.start(credentials.client_context())
 
     async def tell(peer: Peer) -> bool:

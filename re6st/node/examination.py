@@ -6,6 +6,7 @@ import asyncio
 import email.utils
 import fcntl
 import http.client
+import itertools
 import os
 import socket
 import ssl
@@ -23,6 +24,7 @@ from re6st.node.credentials import Credentials, load_credentials
 from re6st.node.doctor import Finding, failed, ok, warning
 from re6st.node.documents import Documents
 from re6st.node.enrolment import registry_client
+from re6st.proxy import Proxy, load_proxy
 from re6st.registry.links import RegistryUrl, parse_registry_url
 from re6st.status import NodeStatus, OutsideStatus, PeerStatus, RouteStatus, TunnelStatus, fetch
 
@@ -51,8 +53,13 @@ def examine(load: Callable[[], NodeConfig]) -> Iterator[Finding]:
     yield ok("configuration", f"{credentials.certificate.name}, {credentials.certificate.prefix}")
     yield doctor.certificate(credentials.certificate.not_after, time.time())
     urls = _registry_urls(config, credentials)
-    yield _clock(urls)
-    yield _registry(credentials, urls)
+    try:
+        proxy = load_proxy(config.proxy, config.proxy_credentials)
+    except Re6stError as error:
+        yield failed("proxy", str(error), "the daemon does not start before that is put right")
+        proxy = None
+    yield _clock(urls, proxy)
+    yield _registry(credentials, urls, proxy)
     yield from _daemon(config, urls)
 
 
@@ -120,18 +127,18 @@ def _registry_urls(config: NodeConfig, credentials: Credentials) -> list[str]:
     return list(dict.fromkeys((*config.registry, *documents.parameters.registry_urls)))
 
 
-def _clock(urls: list[str]) -> Finding:
-    for url in urls:
+def _clock(urls: list[str], proxy: Proxy | None) -> Finding:
+    for url, way in itertools.product(urls, (None,) if proxy is None else (proxy, None)):
         try:
-            difference = time.time() - registry_time(parse_registry_url(url))
+            difference = time.time() - registry_time(parse_registry_url(url), way)
         except (Re6stError, OSError, http.client.HTTPException, ValueError, TypeError):
             continue
         return doctor.clock(difference)
     return warning("clock", "not compared: no registry tells its time", "see the next check")
 
 
-def registry_time(url: RegistryUrl) -> float:
-    """Return what the registry takes for the time, seconds since the epoch.
+def registry_time(url: RegistryUrl, proxy: Proxy | None = None) -> float:
+    """Return what the registry takes for the time, seconds since the epoch; ask through ``proxy`` if given.
 
     A clock that is far off makes every certificate look invalid, so none is verified here: nothing but this
     diagnosis depends on the answer. Raises :class:`OSError` and others.
@@ -140,9 +147,11 @@ def registry_time(url: RegistryUrl) -> float:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    connection = http.client.HTTPSConnection(
-        parts.hostname or "", parts.port, timeout=CLOCK_TIMEOUT, context=context
-    )
+    host, port = parts.hostname or "", parts.port
+    first = (host, port) if proxy is None else (proxy.host, proxy.port)
+    connection = http.client.HTTPSConnection(*first, timeout=CLOCK_TIMEOUT, context=context)
+    if proxy is not None:
+        connection.set_tunnel(host, port, proxy.headers())
     try:
         connection.request("GET", "/healthz")
         date = connection.getresponse().getheader("Date")
@@ -151,9 +160,9 @@ def registry_time(url: RegistryUrl) -> float:
     return email.utils.parsedate_to_datetime(date or "").timestamp()
 
 
-def _registry(credentials: Credentials, urls: list[str]) -> Finding:
+def _registry(credentials: Credentials, urls: list[str], proxy: Proxy | None) -> Finding:
     try:
-        asyncio.run(registry_client(credentials, urls).parameters())
+        asyncio.run(registry_client(credentials, urls, proxy).parameters())
     except Re6stError as error:
         return warning(
             "registry", str(error), "the mesh works without it; new certificates need it once a year or so"

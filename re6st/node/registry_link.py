@@ -27,6 +27,7 @@ from re6st.node.enrolment import registry_client
 from re6st.node.own_record import OwnRecord
 from re6st.node.tasks import Tasks
 from re6st.node.verifier import Verifier
+from re6st.proxy import Proxy
 from re6st.registry.client import RegistryClient
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class RegistryLink:
         accept: Callable[[Document, SignedDocument], bool],
         renewed: Callable[[bytes], None],
         describe: Callable[[], NodeReport | None],
+        proxy: Proxy | None = None,
     ) -> None:
         """Try ``urls`` first, then those of the network parameters. Give new documents to ``accept``
         and a new certificate (DER) to ``renewed``; ``describe`` says what to tell about this node.
@@ -65,6 +67,7 @@ class RegistryLink:
         self._accept = accept
         self._renewed = renewed
         self._describe = describe
+        self._proxy = proxy
         self.state = "not asked yet"
         """How the last contact went, for people."""
         self.reachable = False
@@ -85,7 +88,7 @@ class RegistryLink:
 
     def _client(self) -> RegistryClient:
         urls = dict.fromkeys((*self._urls, *self._documents.parameters.registry_urls))
-        return registry_client(self._credentials, list(urls))
+        return registry_client(self._credentials, list(urls), self._proxy)
 
     async def _ask(self, operation: RegistryOperation, wait: float) -> None:
         try:

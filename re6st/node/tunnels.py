@@ -86,6 +86,8 @@ class Tunnel:
     mapped: bool = False
     """The listener is reached through a port mapping of its router."""
     remote: Endpoint | None = None
+    proxied: bool = False
+    """It passes through an HTTP proxy of ours."""
     up_since: float = 0.0
     """Monotonic seconds, 0 before."""
     received: int = 0
@@ -96,6 +98,8 @@ class Tunnel:
     @property
     def established(self) -> str:
         """How it came about, see :class:`re6st.status.TunnelStatus`."""
+        if self.proxied:
+            return "proxy"
         if self.transport is Transport.TCP:
             return "tcp"
         return "mapped" if self.mapped else "direct"
@@ -314,7 +318,7 @@ class TunnelOperator:
             return
         match event:
             case Connected():
-                tunnel.remote = event.remote
+                tunnel.remote, tunnel.proxied = event.remote, event.proxied
                 if event.remote is not None:
                     tunnel.transport = event.remote.transport
                 tunnel.up_since = time.monotonic()

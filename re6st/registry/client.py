@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import itertools
 import ssl
 import time
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ from re6st.messages import (
     decode,
     encode,
 )
+from re6st.proxy import Proxy
 from re6st.registry.links import JoinLink, RegistryUrl, parse_registry_url
 from re6st.registry.transport import request as send
 
@@ -62,11 +64,14 @@ SAMPLE_SIZE = 16
 """Peer records that a node asks for unless it says otherwise."""
 
 
-async def fetch_authority(link: JoinLink, *, time_limit: float = REQUEST_TIMEOUT) -> bytes:
+async def fetch_authority(
+    link: JoinLink, *, time_limit: float = REQUEST_TIMEOUT, proxy: Proxy | None = None
+) -> bytes:
     """Return the CA certificate (DER) of the network that ``link`` leads to.
 
     It is fetched over an unauthenticated connection on which nothing but this question is sent, and is
-    returned only if it has the fingerprint that the link names. ``time_limit`` is in seconds.
+    returned only if it has the fingerprint that the link names. ``time_limit`` is in seconds. With a
+    ``proxy`` it is tried through that first.
 
     Raises :class:`UntrustedError` on another fingerprint, :class:`RegistryUnavailableError`.
     """
@@ -77,7 +82,7 @@ async def fetch_authority(link: JoinLink, *, time_limit: float = REQUEST_TIMEOUT
     else:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # the fingerprint below is what counts
-    body = await send(link.url, context, "GET", "/v1/ca", b"", time_limit)
+    body = await _fetch(link.url, context, time_limit, proxy)
     try:
         der = pem_to_der(body)
     except UntrustedError as error:
@@ -90,6 +95,13 @@ async def fetch_authority(link: JoinLink, *, time_limit: float = REQUEST_TIMEOUT
             " Nothing was sent; ask the operator for a new link."
         )
     return der
+
+
+async def _fetch(url: RegistryUrl, context: ssl.SSLContext, time_limit: float, proxy: Proxy | None) -> bytes:
+    if proxy is not None:
+        with contextlib.suppress(RegistryUnavailableError):
+            return await send(url, context, "GET", "/v1/ca", b"", time_limit, proxy=proxy)
+    return await send(url, context, "GET", "/v1/ca", b"", time_limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +132,12 @@ class RegistryClient:
         certificate: ClientCertificate | None = None,
         *,
         time_limit: float = REQUEST_TIMEOUT,
+        proxy: Proxy | None = None,
     ) -> None:
         """Ask at ``urls``, trusting the CA certificates ``authorities`` (DER), as ``certificate`` if given.
 
-        ``time_limit`` is in seconds, for each URL. Raises :class:`ConfigError` for no or malformed URLs.
+        ``time_limit`` is in seconds, for each URL. Where a ``proxy`` is given, each is tried through it
+        first. Raises :class:`ConfigError` for no or malformed URLs.
         """
         self.urls = tuple(parse_registry_url(url) if isinstance(url, str) else url for url in urls)
         if not self.urls:
@@ -133,6 +147,7 @@ class RegistryClient:
         self._authorities = tuple(authorities)
         self._certificate = certificate
         self._time_limit = time_limit
+        self._proxies = (None,) if proxy is None else (proxy, None)
         self._contexts: dict[bool, ssl.SSLContext] = {}
 
     async def enrol(self, token: str, request: bytes) -> Enrolment:
@@ -210,10 +225,10 @@ class RegistryClient:
         self._check_certificate()
         failures: list[Exception] = []
         body = encode(message) if message is not None else b""
-        for url in self.urls:
+        for url, proxy in itertools.product(self.urls, self._proxies):
             try:
-                limit = self._time_limit + wait
-                return await send(url, self._context(url.public), method, path, body, limit)
+                context, limit = self._context(url.public), self._time_limit + wait
+                return await send(url, context, method, path, body, limit, proxy=proxy)
             except (RegistryUnavailableError, UntrustedError, ExpiredError) as error:
                 failures.append(error)
         for failure in failures:

@@ -18,6 +18,7 @@ from re6st.errors import (
 )
 from re6st.identity import REGISTRY_NAME
 from re6st.messages import MAXIMUM_BODY, Problem, decode
+from re6st.proxy import Proxy
 from re6st.registry.links import RegistryUrl
 
 if TYPE_CHECKING:
@@ -42,11 +43,12 @@ async def request(
     body: bytes,
     time_limit: float,
     headers: Mapping[str, str] | None = None,
+    proxy: Proxy | None = None,
 ) -> bytes:
     """Return the body of the answer to one request to one URL.
 
     ``context`` decides whom to trust; ``time_limit`` is in seconds, from the connection to the last octet;
-    ``path`` is escaped already.
+    ``path`` is escaped already. Where a ``proxy`` is given, the request goes through it.
 
     Raises :class:`RegistryUnavailableError`, :class:`RegistryRefusedError`, :class:`UntrustedError`,
     :class:`ExpiredError` or :class:`RevokedError`.
@@ -69,6 +71,8 @@ async def request(
                 ssl=context,
                 server_hostname=REGISTRY_NAME if verified and not url.public else None,
                 allow_redirects=False,
+                proxy=proxy.url if proxy is not None else None,
+                proxy_headers=proxy.headers() if proxy is not None else None,
             ) as response,
         ):
             content = await _read(response, url)

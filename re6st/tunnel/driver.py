@@ -41,6 +41,8 @@ class Connected:
     tunnel: int
     remote: Endpoint | None
     """Where the peer's packets come from."""
+    proxied: bool = False
+    """They pass through an HTTP proxy of ours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from re6st.errors import ConfigError
 from re6st.messages import Endpoint, Transport
+from re6st.proxy import Proxy
 from re6st.tunnel.driver import Link
 
 _BUFFER = 2 * 1024 * 1024
@@ -28,6 +29,9 @@ _HANDSHAKE_BEFORE_TCP = 6
 _HANDSHAKE_OF_MANY = 4
 _HANDSHAKES = 14  # all together: less than a tunnel may take to open
 _STATIC_KEY_OCTETS = 256
+
+MOST_ATTEMPTS = _HANDSHAKES
+"""Ways to reach a peer that are tried for one tunnel, one second each at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +98,17 @@ def share_patience(transports: Sequence[Transport]) -> list[int]:
 
 
 def dialer_argv(
-    link: Link, endpoint: Endpoint, credentials: Credentials, files: TunnelFiles, patience: int | None = None
+    link: Link,
+    endpoint: Endpoint,
+    credentials: Credentials,
+    files: TunnelFiles,
+    patience: int | None = None,
+    proxy: Proxy | None = None,
 ) -> list[str]:
     """Return how to run the end that connects to ``endpoint``, trying for ``patience`` seconds.
 
-    Raises :class:`ConfigError` when its address is no IP address.
+    Over TCP it goes through ``proxy`` if one is given. Raises :class:`ConfigError` when the address of
+    the endpoint is no IP address.
     """
     try:
         address = ipaddress.ip_address(endpoint.address)
@@ -108,8 +118,13 @@ def dialer_argv(
         (patience,) = share_patience([endpoint.transport])
     if endpoint.transport is Transport.UDP:
         protocol = ["--proto", f"udp{address.version}", "--explicit-exit-notify", "1"]
-    else:
+    elif proxy is None:
         protocol = ["--proto", f"tcp{address.version}-client", "--socket-flags", "TCP_NODELAY"]
+    else:
+        # The family is that of the proxy's address.
+        protocol = ["--proto", "tcp-client", "--socket-flags", "TCP_NODELAY"]
+        protocol += ["--http-proxy", proxy.host, str(proxy.port)]
+        protocol += [str(proxy.credentials), "basic"] if proxy.credentials is not None else []
     return [
         *_common(link, credentials, files),
         *("--hand-window", str(patience)),
@@ -128,6 +143,11 @@ def identifying_arguments(link: Link, files: TunnelFiles) -> list[tuple[str, ...
         ("--peer-fingerprint", format_fingerprint(link.peer_fingerprint)),
         ("--verify-x509-name", link.peer_name, "name"),
     ]
+
+
+def through_proxy(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+    """Return those of ``endpoints`` that OpenVPN can have a proxy connect to: TCP and IPv4."""
+    return [one for one in endpoints if one.transport is Transport.TCP and ":" not in one.address]
 
 
 def _common(link: Link, credentials: Credentials, files: TunnelFiles) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from re6st.errors import ChildError, ConfigError, StorageError
 from re6st.messages import Endpoint, Transport
+from re6st.proxy import Proxy
 from re6st.supervisor import ChildRecord, Supervisor
 from re6st.tunnel import openvpn
 from re6st.tunnel.driver import DriverEvent, Link, Survivor
@@ -35,16 +36,18 @@ class OpenVpnDriver:
         credentials: Credentials,
         supervisor: Supervisor,
         counter_interval: int = DEFAULT_COUNTER_INTERVAL,
+        proxy: Proxy | None = None,
     ) -> None:
         """Keep the files of tunnels in ``directory``.
 
-        ``counter_interval``: seconds between reports of :class:`re6st.tunnel.driver.Counters`. Raises
-        :class:`StorageError`.
+        ``counter_interval``: seconds between reports of :class:`re6st.tunnel.driver.Counters`. TCP is tried
+        through ``proxy`` first, if there is one. Raises :class:`StorageError`.
         """
         self._directory = directory
         self._credentials = credentials
         self._supervisor = supervisor
         self._counter_interval = counter_interval
+        self._proxy = proxy
         self._tunnels: dict[int, OpenVpnTunnel] = {}
         self._report: Callable[[DriverEvent], None] | None = None
         try:
@@ -72,10 +75,15 @@ class OpenVpnDriver:
             raise ConfigError(f"{link.peer_name} has no endpoint to dial")
         files = self._files(link)
         attempts = []
-        shares = openvpn.share_patience([endpoint.transport for endpoint in endpoints])
-        for endpoint, patience in zip(endpoints, shares, strict=True):
-            argv = openvpn.dialer_argv(link, endpoint, self._credentials, files, patience)
-            attempts.append(Attempt(argv, endpoint.transport))
+        ways: list[tuple[Endpoint, Proxy | None]] = [(endpoint, None) for endpoint in endpoints]
+        if self._proxy is not None:
+            # Where it is needed the direct ways are lost without an answer, so they come last.
+            proxied = openvpn.through_proxy(endpoints)
+            ways = [*((endpoint, self._proxy) for endpoint in proxied), *ways][: openvpn.MOST_ATTEMPTS]
+        shares = openvpn.share_patience([endpoint.transport for endpoint, _ in ways])
+        for (endpoint, proxy), patience in zip(ways, shares, strict=True):
+            argv = openvpn.dialer_argv(link, endpoint, self._credentials, files, patience, proxy)
+            attempts.append(Attempt(argv, endpoint.transport, endpoint if proxy is not None else None))
         await self._open(link, files, attempts)
 
     def annotate(self, tunnel: int, note: str) -> None:

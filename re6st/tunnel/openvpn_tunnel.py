@@ -105,6 +105,8 @@ class Attempt:
 
     argv: list[str]
     transport: Transport
+    proxied: Endpoint | None = None
+    """Where a proxy is to connect to: OpenVPN itself knows the address of the proxy only."""
 
 
 class OpenVpnTunnel:
@@ -128,6 +130,7 @@ class OpenVpnTunnel:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
         self._transport = Transport.UDP
+        self._proxied: Endpoint | None = None
         self._management: _Management | None = None
         self._nudge: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -228,11 +231,24 @@ class OpenVpnTunnel:
         reason = "closed on request"
         self._write_files()
         for attempt in attempts:
-            self._transport = attempt.transport
-            reason = await self._run_process(attempt.argv)
+            self._transport, self._proxied = attempt.transport, attempt.proxied
+            reason = await self._try(attempt, is_last=attempt is attempts[-1])
             if self._closing or self._was_connected:
                 break
         return reason
+
+    async def _try(self, attempt: Attempt, *, is_last: bool) -> str:
+        """Make one attempt and return why it has ended. Raises :class:`ChildError` if no other one follows.
+
+        A proxy that says no ends OpenVPN before it has answered the first command.
+        """
+        try:
+            return await self._run_process(attempt.argv)
+        except ChildError as error:
+            if is_last:
+                raise
+            logger.info("%s", error)
+            return str(error)
 
     async def _run_process(self, argv: list[str]) -> str:
         """Run one process to its end and return why it has ended.
@@ -359,7 +375,8 @@ class OpenVpnTunnel:
             self._stop_nudging()
             self._was_connected = True
             self._set_state(TunnelState.CONNECTED)
-            self._report(Connected(self.link.tunnel, self._remote(event)))
+            remote = self._proxied or self._remote(event)
+            self._report(Connected(self.link.tunnel, remote, self._proxied is not None))
 
     def _on_peer_left(self) -> None:
         """The peer has ended the tunnel: end our side now; OpenVPN itself would take a second."""
