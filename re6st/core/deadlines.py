@@ -21,6 +21,7 @@ class Timer(enum.Enum):
     """A request has waited too long for its answer."""
     DIAL = "dial"
     ROTATE = "rotate"
+    REUNION = "reunion"
     GOSSIP = "gossip"
     GOSSIP_TIMEOUT = "gossip timeout"
     """Per exchange: it has taken too long."""

@@ -67,6 +67,8 @@ class Dialling:
         self._misses = 0
         self._pause_until = float("-inf")
         self._idle_until: float | None = float("-inf")
+        self._satisfied = False
+        """Whether as many outgoing tunnels were up as were wanted."""
         self.exhausted = False
         """Whether nobody is left in the address book who could be dialled now."""
 
@@ -78,6 +80,7 @@ class Dialling:
         """Dial until there are ``wanted`` outgoing tunnels or attempts at one."""
         outgoing = self._tunnels.outgoing()
         missing = wanted - len(outgoing)
+        self._satisfied = sum(tunnel.up for tunnel in outgoing) >= wanted
         if missing <= 0:
             self.exhausted = False
             return
@@ -210,6 +213,8 @@ class Dialling:
             self._miss()
 
     def _miss(self) -> None:
+        if self._satisfied:
+            return  # this dial was for something else, and says nothing of the room that there is
         self._misses += 1
         beyond = self._misses - self._context.settings.patience
         if beyond >= 0:

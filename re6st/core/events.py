@@ -215,6 +215,13 @@ class GossipFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class RoutesKnown:
+    """There are routes to these node prefixes now, and to no others."""
+
+    prefixes: frozenset[IPv6Network]
+
+
+@dataclass(frozen=True, slots=True)
 class VersionSeen:
     """``peer`` (None: the registry) has this version of a signed document."""
 
@@ -280,6 +287,7 @@ Event = (
     | TunnelSilent
     | TrafficCounted
     | SlotQuiet
+    | RoutesKnown
     | GossipAnswered
     | GossipFailed
     | VersionSeen

@@ -28,6 +28,7 @@ from re6st.core.events import (
     RegistryAnswered,
     RegistryFailed,
     RevocationsAccepted,
+    RoutesKnown,
     SlotQuiet,
     Source,
     TrafficCounted,
@@ -44,6 +45,7 @@ from re6st.core.events import (
 )
 from re6st.core.gossip import Gossip
 from re6st.core.registration import WELL_FILLED, Registration
+from re6st.core.reunion import Reunion
 from re6st.core.rotation import Rotation
 from re6st.core.settings import CoreSettings
 from re6st.core.snapshots import Counts, PeerSnapshot, TunnelSnapshot
@@ -79,6 +81,7 @@ class NodeCore:
         self._dialling = Dialling(context, book, tunnels, self._transports)
         self._admission = Admission(context, book, tunnels)
         self._rotation = Rotation(context, tunnels)
+        self._reunion = Reunion(context, book, tunnels, self._transports)
         self._gossip = Gossip(context, book, tunnels)
         self._documents = Documents(context, self.peer)
         self._registration = Registration(context, known_peers=lambda: len(book))
@@ -200,7 +203,7 @@ class NodeCore:
 
     # -- deadlines --------------------------------------------------------------------------------------
 
-    def _on_deadline(self, timer: Timer, number: int) -> None:  # noqa: C901 (one case per timer)
+    def _on_deadline(self, timer: Timer, number: int) -> None:  # noqa: C901, PLR0912 (one case per timer)
         match timer:
             case Timer.TUNNEL:
                 self._on_tunnel_deadline(number)
@@ -214,6 +217,9 @@ class NodeCore:
                 retired = self._rotation.due(candidates=self._dialling.candidates())
                 if retired is not None:
                     self._dialling.postpone(retired, RETIRED_DELAY)
+            case Timer.REUNION:
+                if not self._stopping:
+                    self._reunion.due()
             case Timer.GOSSIP:
                 self._gossip.due()
             case Timer.GOSSIP_TIMEOUT:
@@ -256,7 +262,7 @@ class NodeCore:
 
     # -- events -----------------------------------------------------------------------------------------
 
-    def _dispatch(self, event: Event) -> None:  # noqa: C901 (one case per kind of event)
+    def _dispatch(self, event: Event) -> None:  # noqa: C901, PLR0912 (one case per kind of event)
         match event:
             case PeersLearned():
                 self._on_peers(event)
@@ -270,6 +276,8 @@ class NodeCore:
                 self._on_silent(event)
             case TrafficCounted():
                 self._rotation.count(event.octets)
+            case RoutesKnown():
+                self._reunion.routes_changed(event.prefixes)
             case SlotQuiet():
                 self._tunnels.quiet(event.slot)
             case GossipAnswered():

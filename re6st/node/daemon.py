@@ -50,6 +50,7 @@ from re6st.core.events import (
     ParametersAccepted,
     PeersLearned,
     RevocationsAccepted,
+    RoutesKnown,
     SlotQuiet,
     Source,
     TunnelAdopted,
@@ -85,12 +86,15 @@ from re6st.peers import Peer
 from re6st.proxy import load_proxy
 from re6st.routing.babeld import Babeld, Started
 from re6st.routing.configuration import BabelConfiguration
-from re6st.routing.table import Change, InterfaceQuiet
+from re6st.routing.table import Change, InterfaceQuiet, RoutesChanged
 from re6st.supervisor import Supervisor
 from re6st.tunnel.openvpn import Credentials as TunnelCredentials
 from re6st.tunnel.openvpn_driver import OpenVpnDriver
 
 logger = logging.getLogger(__name__)
+
+ROUTES_DELAY = 2.0
+"""Seconds for which changes of routes are collected before the core hears of them."""
 
 CLOCK_INTERVAL = 60.0
 """Seconds between comparisons of the wall clock with the monotonic one."""
@@ -136,6 +140,7 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._restarting = False
         self._continues = self._find_predecessor()
+        self._routes_timer: asyncio.TimerHandle | None = None
         self._undo: list[Callable[[], Awaitable[None]]] = []
         self._handlers = self._make_handlers()
 
@@ -285,6 +290,13 @@ class Daemon:
     def _on_routing_change(self, change: Change | Started) -> None:
         if isinstance(change, InterfaceQuiet):
             self._report(SlotQuiet(int(change.interface.removeprefix(self._config.interface_prefix))))
+        elif isinstance(change, RoutesChanged) and self._routes_timer is None:
+            loop = asyncio.get_running_loop()
+            self._routes_timer = loop.call_later(ROUTES_DELAY, self._report_routes)
+
+    def _report_routes(self) -> None:
+        self._routes_timer = None
+        self._report(RoutesKnown(frozenset(route.prefix for route in self._babeld.table.installed())))
 
     def _on_tunnel_ended(self, tunnel: Tunnel) -> None:
         if tunnel.incoming:
@@ -433,6 +445,8 @@ class Daemon:
         """Take down everything that was set up, in the reverse order; each step is tried in any case."""
         logger.info("Stopping")
         self._brain.finish()
+        if self._routes_timer is not None:
+            self._routes_timer.cancel()
         for undo in (self._control_server.stop, *reversed(self._undo)):
             try:
                 await undo()

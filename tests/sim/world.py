@@ -97,6 +97,7 @@ class SimNode:
     effects: Counter[str] = field(default_factory=Counter)
     refusals: Counter[RefusalReason] = field(default_factory=Counter)
     timer: int = 0
+    routed: frozenset[IPv6Network] = frozenset()
 
     @property
     def prefix(self) -> IPv6Network:
@@ -125,6 +126,7 @@ class World:
         latency: tuple[float, float] = (0.01, 0.15),
         connecting: tuple[float, float] = (0.6, 1.4),
         failing: float = 0.0,
+        routing: float | None = None,
     ) -> None:
         self.random = random.Random(seed)
         self.now = 1000.0
@@ -147,6 +149,8 @@ class World:
         self._requests: dict[int, Request] = {}
         self._links: dict[str, Link] = {}
         self.events = 0
+        if routing is not None:
+            self._route(routing)
 
     # -- people -------------------------------------------------------------------------------------------
 
@@ -172,6 +176,7 @@ class World:
         node.sequence += 1
         node.endpoints = ()
         node.sides, node.requests, node.noisy = {}, {}, set()
+        node.routed = frozenset()
         node.core = NodeCore(node.settings, random.Random(self.random.getrandbits(64)))
         self._perform(node, node.core.start(self.now))
         if node.disk:
@@ -284,6 +289,16 @@ class World:
                 self._perform(node, node.core.advance(self.now))
 
         self.later(max(0.0, deadline - self.now), self._if_running(node, fire))
+
+    def _route(self, interval: float) -> None:
+        """Tell all nodes every so often to whom there are tunnels, directly or through others."""
+        for component in self.components():
+            prefixes = frozenset(node.prefix for node in component)
+            for node in component:
+                if prefixes != node.routed:
+                    node.routed = prefixes
+                    self.report(node, ev.RoutesKnown(prefixes - {node.prefix}))
+        self.later(interval, lambda: self._route(interval))
 
     def delay(self) -> float:
         return self.random.uniform(*self.latency)
@@ -537,22 +552,29 @@ class World:
             incoming[listener] += 1
         return outgoing, incoming
 
-    def component(self, nodes: list[SimNode] | None = None) -> int:
-        """Size of the component of the first living node."""
-        nodes = self.living if nodes is None else nodes
+    def components(self) -> list[list[SimNode]]:
+        """The parts of the graph of living nodes."""
         edges: dict[SimNode, set[SimNode]] = {node: set() for node in self.living}
         for one, other in self.links():
             edges[one].add(other)
             edges[other].add(one)
-        seen, queue = {nodes[0]}, deque([nodes[0]])
-        while queue:
-            for neighbour in edges[queue.popleft()] - seen:
-                seen.add(neighbour)
-                queue.append(neighbour)
-        return len(seen)
+        found: list[list[SimNode]] = []
+        seen: set[SimNode] = set()
+        for start in edges:
+            if start in seen:
+                continue
+            seen.add(start)
+            part, queue = [start], deque([start])
+            while queue:
+                for neighbour in edges[queue.popleft()] - seen:
+                    seen.add(neighbour)
+                    part.append(neighbour)
+                    queue.append(neighbour)
+            found.append(part)
+        return found
 
     def is_connected(self) -> bool:
-        return self.component() == len(self.living)
+        return len(self.components()) <= 1
 
     def duplicates(self) -> list[frozenset[SimNode]]:
         """Pairs of nodes with more than one tunnel."""
