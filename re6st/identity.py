@@ -13,9 +13,11 @@ that block, SAN and CN describe one node.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
@@ -128,6 +130,14 @@ def pem_to_der(pem: bytes) -> bytes:
         return x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
     except _MALFORMED as error:
         raise UntrustedError(f"not a certificate in PEM format: {error}") from error
+
+
+_PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def pem_to_ders(pem: bytes) -> tuple[bytes, ...]:
+    """Return all certificates in ``pem`` as DER. Raises :class:`UntrustedError`."""
+    return tuple(pem_to_der(block) for block in _PEM_CERTIFICATE.findall(pem))
 
 
 def der_to_pem(der: bytes) -> bytes:
@@ -296,10 +306,35 @@ class TrustStore:
 
         Raises :class:`UntrustedError`.
         """
+        signatures = [
+            signature for signature in (document.signature, document.further_signature) if signature
+        ]
         for authority in self._certificates:
-            if _holds(_load_public_key(authority), context, document.payload, document.signature):
+            key = _load_public_key(authority)
+            if any(_holds(key, context, document.payload, signature) for signature in signatures):
                 return document.payload
         raise UntrustedError(f"the signature of the {context} document is not of this network's CA")
+
+    def issuer(self, der: bytes) -> bytes | None:
+        """Return the CA certificate that issued the certificate ``der``, None if it is none of ours."""
+        certificate = _load_der(der)
+        for authority, trusted in zip(self._certificates, self.authorities, strict=True):
+            with contextlib.suppress(InvalidSignature, *_MALFORMED):
+                certificate.verify_directly_issued_by(authority)
+                return trusted
+        return None
+
+    def adopt(self, authorities: Sequence[bytes]) -> bool:
+        """Trust these CA certificates (DER) instead, for everyone who uses this store; return if that is new.
+
+        Raises :class:`UntrustedError`, with nothing changed, unless all are of this network.
+        """
+        other = TrustStore(authorities)
+        if other.network != self.network:
+            raise UntrustedError(f"the CA certificates are of {other.network}, not of {self.network}")
+        changed = self.authorities != other.authorities
+        self.authorities, self._certificates = other.authorities, other._certificates
+        return changed
 
 
 def format_time(wall: float) -> str:
@@ -327,9 +362,15 @@ def sign(key: ec.EllipticCurvePrivateKey, context: str, payload: bytes) -> bytes
     return key.sign(_covered(context, payload), ec.ECDSA(hashes.SHA256()))
 
 
-def sign_document(key: ec.EllipticCurvePrivateKey, context: str, payload: bytes) -> SignedDocument:
-    """Return ``payload`` as a signed document."""
-    return SignedDocument(payload=payload, signature=sign(key, context, payload))
+def sign_document(
+    key: ec.EllipticCurvePrivateKey,
+    context: str,
+    payload: bytes,
+    further_key: ec.EllipticCurvePrivateKey | None = None,
+) -> SignedDocument:
+    """Return ``payload`` as a signed document, signed with ``further_key``, too, if there is one."""
+    further = sign(further_key, context, payload) if further_key is not None else b""
+    return SignedDocument(payload=payload, signature=sign(key, context, payload), further_signature=further)
 
 
 def verify_signature(certificate: NodeCertificate, context: str, payload: bytes, signature: bytes) -> None:

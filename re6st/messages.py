@@ -72,6 +72,8 @@ class SignedDocument(Message, frozen=True, kw_only=True):
 
     payload: Annotated[bytes, Meta(max_length=192 * 1024)]
     signature: Annotated[bytes, Meta(max_length=128)]
+    further_signature: Annotated[bytes, Meta(max_length=128)] = b""
+    """That of the other CA while one takes over from the other: it is enough to know one of them."""
 
 
 class NetworkParameters(Message, frozen=True, kw_only=True, omit_defaults=False):
@@ -85,6 +87,8 @@ class NetworkParameters(Message, frozen=True, kw_only=True, omit_defaults=False)
     """The prefix of the network."""
     registry_urls: Annotated[tuple[Text, ...], Meta(max_length=8)] = ()
     """Where the registry can be asked, best first."""
+    authorities: Annotated[tuple[RecordCertificate, ...], Meta(max_length=2)] = ()
+    """CA certificates (DER) to trust, the one that issues first; none: the one known from the join."""
     babel_port: Port = 6696
     """UDP port of babel inside the tunnels; one host may be a member of several networks."""
     hello_interval: Annotated[float, Meta(ge=0.2, le=60)] = 4.0

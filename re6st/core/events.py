@@ -83,6 +83,8 @@ class OwnCertificateChanged:
     """Seconds since the epoch."""
     not_after: float
     """Seconds since the epoch."""
+    superseded: bool = False
+    """Another CA has taken over from the one that issued it: renew it soon."""
 
 
 @dataclass(frozen=True, slots=True)

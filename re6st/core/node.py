@@ -424,6 +424,8 @@ class NodeCore:
                     self._registration.publish()
             case OwnCertificateChanged():
                 self._context.own_expires = event.not_after
-                self._registration.certificate_changed(event.not_before, event.not_after)
+                self._registration.certificate_changed(
+                    event.not_before, event.not_after, superseded=event.superseded
+                )
                 self._registration.publish()
                 self._sweep()

@@ -4,7 +4,7 @@
 - *Sample* the peers: at the start unless the address book is well filled; a few more times soon after
   it, because nodes that start together (or two halves of a young network) know nothing of each other
   yet; then ever more rarely. A node without any tunnel and with nobody left to dial asks more often.
-- *Renew* the certificate after two thirds of its life.
+- *Renew* the certificate after two thirds of its life, or soon when another CA has taken over.
 - Ask for the *versions* of signed documents, because a revocation is known to the registry alone at first.
   The registry holds its answer back for up to :attr:`re6st.core.settings.CoreSettings.versions_wait` (100 s)
   while there is nothing new. Whoever learns of it tells all others by gossip, so it suffices that *somebody*
@@ -126,10 +126,15 @@ class Registration:
         """A tunnel is up."""
         self._lonely_samples = 0
 
-    def certificate_changed(self, not_before: float, not_after: float) -> None:
-        """The own certificate is valid from ``not_before`` to ``not_after`` (seconds since the epoch)."""
+    def certificate_changed(self, not_before: float, not_after: float, *, superseded: bool = False) -> None:
+        """The own certificate is valid from ``not_before`` to ``not_after`` (seconds since the epoch).
+
+        With ``superseded`` it is renewed soon: all nodes do so within the time in which all ask for versions.
+        """
         life = not_after - not_before
         self._renew_at = not_before + life * (RENEWAL_AT + self._context.random.uniform(-0.05, 0.05))
+        if superseded and self._at(RegistryOperation.RENEW) is None:
+            self._plan(RegistryOperation.RENEW, self._versions_mean() * self._context.random.random())
 
     def sweep(self) -> None:
         """Look at the wall clock: is it time to renew?"""
@@ -217,13 +222,16 @@ class Registration:
 
         Nodes that started together ask in step at first; the first delay after that spreads them evenly.
         """
-        shortest, longest = self._context.settings.versions_bounds
-        mean = self._context.settings.versions_interval * (self._known_peers() + 1)
-        mean = min(longest, max(shortest, mean))
+        mean = self._versions_mean()
         if self._has_asked_versions:
             return self._context.vary(mean, 0.5)
         self._has_asked_versions = True
         return mean * self._context.random.random()
+
+    def _versions_mean(self) -> float:
+        shortest, longest = self._context.settings.versions_bounds
+        mean = self._context.settings.versions_interval * (self._known_peers() + 1)
+        return min(longest, max(shortest, mean))
 
     def _plan(self, operation: RegistryOperation, delay: float) -> None:
         self._errands[operation].again = False

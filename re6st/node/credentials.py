@@ -7,8 +7,8 @@ ca.pem            CA certificates of the network
 
 from __future__ import annotations
 
-import re
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +22,8 @@ from re6st.identity import (
     der_to_pem,
     load_certificate,
     load_key,
-    pem_to_der,
+    pem_to_ders,
 )
-
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +60,10 @@ class CredentialFiles:
         """Write the node's certificate. Raises :class:`StorageError`."""
         write_atomically(self.certificate, der_to_pem(der), 0o644)
 
-    def store_authority(self, pem: bytes) -> None:
-        """Write the CA certificates. Raises :class:`StorageError`."""
+    def store_authorities(self, authorities: Sequence[bytes]) -> None:
+        """Write the CA certificates (DER). Raises :class:`StorageError`."""
         self.prepare()
-        write_atomically(self.authority, pem, 0o644)
+        write_atomically(self.authority, b"".join(der_to_pem(der) for der in authorities), 0o644)
 
     def prepare(self) -> None:
         """Make the directory, for its owner only. Raises :class:`StorageError`."""
@@ -114,7 +112,7 @@ def load_credentials(directory: Path, wall: float) -> Credentials:
         authority = files.authority.read_bytes()
     except OSError as error:
         raise StorageError(f"cannot read the CA certificate: {error}") from error
-    trust = TrustStore([pem_to_der(block) for block in _CERTIFICATE.findall(authority)])
+    trust = TrustStore(pem_to_ders(authority))
     key = load_key(files.key)
     der = load_certificate(files.certificate)
     certificate = trust.verify(der, wall)

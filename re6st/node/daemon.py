@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ class Daemon:
         self._tasks = Tasks()
         self._run_record = RunRecord.begin(self._credentials.certificate.prefix)
         trust = self._credentials.trust
-        self._documents = Documents(config.state_directory, trust)
+        self._documents = Documents(config.state_directory, trust, self._credentials.certificate.der)
         self._cache = Cache(config.state_directory / CACHE_NAME)
         self._verifier = Verifier(trust, lambda: self._documents.revoked, time.time)
         self._own = OwnRecord(self._credentials, self._cache, config.control_port, time.time)
@@ -314,22 +315,41 @@ class Daemon:
     def _on_renewed(self, certificate: bytes) -> None:
         """Use a renewed certificate for everything that begins from now on."""
         self._credentials.files.store_certificate(certificate)
-        self._credentials = load_credentials(self._config.state_directory, time.time())
+        renewed = load_credentials(self._config.state_directory, time.time())
+        self._credentials = replace(renewed, trust=self._credentials.trust)
+        self._documents.own = self._credentials.certificate.der
         self._server_context.load_cert_chain(self._credentials.files.certificate, self._credentials.files.key)
         self._tasks.spawn(self._client.start(self._credentials.client_context()), "use the new certificate")
         self._own.renew(self._credentials)
         self._registry.use(self._credentials)
         self._report_certificate()
 
+    def _on_trust_changed(self) -> None:
+        """Trust other CAs for everything that begins from now on."""
+        self._store_authorities()
+        # A context forgets no CA; every certificate is verified by the trust store once more.
+        self._server_context.load_verify_locations(cadata=b"".join(self._credentials.trust.authorities))
+        self._tasks.spawn(self._client.start(self._credentials.client_context()), "use the new CA")
+        self._report_certificate()
+
+    def _store_authorities(self) -> None:
+        try:
+            self._credentials.files.store_authorities(self._credentials.trust.authorities)
+        except StorageError as error:
+            logger.error("New tunnels do not trust the new CA, since it cannot be written: %s", error)
+
     def _report_certificate(self) -> None:
-        certificate = self._credentials.certificate
-        self._report(OwnCertificateChanged(certificate.not_before, certificate.not_after))
+        certificate, trust = self._credentials.certificate, self._credentials.trust
+        superseded = trust.issuer(certificate.der) != trust.authorities[0]
+        self._report(OwnCertificateChanged(certificate.not_before, certificate.not_after, superseded))
 
     # -- life -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Bring the node up. Raises :class:`Re6stError`; :meth:`stop` undoes what was done until then."""
+        self._store_authorities()
         context = self._server_context = self._credentials.server_context()
+        self._documents.trust_changed = self._on_trust_changed
         self._control_server.bind()
         await self._step(self._status_server.start, self._status_server.stop)
         await self._step(self._host.start, self._host.stop)

@@ -7,6 +7,7 @@ makes sense for this node. What is on disk is verified again when it is loaded.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from re6st.core.events import Document
@@ -24,9 +25,16 @@ CONTEXTS = {Document.PARAMETERS: CONTEXT_PARAMETERS, Document.REVOCATIONS: CONTE
 class Documents:
     """The newest signed documents known."""
 
-    def __init__(self, directory: Path, trust: TrustStore) -> None:
-        """Load what ``directory`` holds; what is unreadable or invalid is ignored with a warning."""
+    def __init__(self, directory: Path, trust: TrustStore, own: bytes | None = None) -> None:
+        """Load what ``directory`` holds; what is unreadable or invalid is ignored with a warning.
+
+        ``trust`` follows the CAs in the parameters. Those that would not trust the issuer of ``own``, this
+        node's certificate (DER), are refused.
+        """
         self._directory = directory
+        self.own = own
+        self.trust_changed: Callable[[], None] = lambda: None
+        """Called when other CAs are trusted than before."""
         self._trust = trust
         self._signed: dict[Document, SignedDocument] = {}
         self.parameters = NetworkParameters(version=0, network=str(trust.network))
@@ -82,6 +90,8 @@ class Documents:
             if parameters.version <= self.parameters.version:
                 return False
             self.parameters = parameters
+            if parameters.authorities and self._trust.adopt(parameters.authorities):
+                self.trust_changed()
         else:
             revocations = decode(payload, Revocations)
             if revocations.version <= self.revocations.version:
@@ -101,6 +111,15 @@ class Documents:
             raise RemoteProtocolError(
                 f"network parameters are for {network}, this node is in {self._trust.network}"
             )
+        if parameters.authorities:
+            trust = TrustStore(parameters.authorities)
+            if trust.network != self._trust.network:
+                raise RemoteProtocolError(f"network parameters: the CA certificates are of {trust.network}")
+            if self.own is not None and trust.issuer(self.own) is None:
+                raise RemoteProtocolError(
+                    "network parameters do not trust the CA any more that issued this node's certificate:"
+                    " ask the operator for a new join link and join again with --force"
+                )
         for url in parameters.registry_urls:
             if not url.startswith("https://"):
                 raise RemoteProtocolError(f"network parameters: registry URL {url!r} is not https")

@@ -30,7 +30,6 @@ from re6st.identity import (
     NodeCertificate,
     TrustStore,
     build_request,
-    der_to_pem,
     generate_key,
     key_to_pem,
     load_key,
@@ -46,7 +45,7 @@ from re6st.node.underlay import Underlay, dial_order
 from re6st.node.verifier import Verifier
 from re6st.peers import Peer
 from re6st.proxy import Proxy
-from re6st.registry.client import ClientCertificate, JoinLink, RegistryClient, fetch_authority
+from re6st.registry.client import ClientCertificate, JoinLink, RegistryClient, fetch_authorities
 
 CACHE_NAME = "cache.sqlite"
 """File of the address book in the state directory."""
@@ -81,16 +80,16 @@ async def join(
         )
     files.prepare()
     key = _pending_key(files)
-    authority = await fetch_authority(link, proxy=proxy)
-    trust = TrustStore([authority])
-    client = RegistryClient([link.url], [authority], proxy=proxy)
+    authorities = await fetch_authorities(link, proxy=proxy)
+    trust = TrustStore(authorities)
+    client = RegistryClient([link.url], authorities, proxy=proxy)
     enrolment = await client.enrol(link.token, build_request(key, name))
     certificate = trust.verify(enrolment.certificate, time.time())
     if not same_key(key, enrolment.certificate):
         raise UntrustedError("the registry answered with a certificate for another key")
     if files.exist():
         _forget_network(state_directory)
-    files.store_authority(der_to_pem(authority))
+    files.store_authorities(authorities)
     files.store_certificate(enrolment.certificate)
     _adopt_pending_key(files)
     peers = _store_start(state_directory, trust, enrolment)

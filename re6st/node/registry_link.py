@@ -18,7 +18,7 @@ from re6st.core.events import (
     Source,
     VersionSeen,
 )
-from re6st.errors import IdentityError, ProtocolError, Re6stError, RegistryRefusedError
+from re6st.errors import IdentityError, ProtocolError, Re6stError, RegistryRefusedError, UntrustedError
 from re6st.identity import build_request
 from re6st.messages import DocumentVersions, NodeReport, SignedDocument
 from re6st.node.credentials import Credentials
@@ -102,6 +102,8 @@ class RegistryLink:
                 case RegistryOperation.VERSIONS:
                     await self._versions(wait)
         except Re6stError as error:
+            if isinstance(error, UntrustedError):
+                await self._learn_authorities()
             self._note(str(error), reachable=isinstance(error, RegistryRefusedError))
             logger.warning("The registry did not %s: %s", operation.value, error)
             final = isinstance(error, RegistryRefusedError | IdentityError)
@@ -109,6 +111,14 @@ class RegistryLink:
             return
         self._note("reachable", reachable=True)
         self._report(RegistryAnswered(operation))
+
+    async def _learn_authorities(self) -> None:
+        """Perhaps another CA took over while this node was away: its own CA signed parameters that say so."""
+        try:
+            if self._accept(Document.PARAMETERS, await self._client().parameters_of_anybody()):
+                logger.info("The registry has changed; its new parameters are signed by a CA that we trust")
+        except Re6stError as error:
+            logger.debug("No parameters that we could trust: %s", error)
 
     async def _sample(self, count: int) -> None:
         answer = await self._client().sample(count)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import datetime
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Network
 
 from cryptography import x509
@@ -77,11 +77,13 @@ def build_authority(
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A CA certificate with its private key."""
+    """A CA certificate with its private key, and the other one while one takes over from the other."""
 
     certificate: bytes
     """DER."""
     key: ec.EllipticCurvePrivateKey = field(repr=False)
+    other: Authority | None = None
+    """Trusted as well, and signs documents as well, but issues no certificates."""
 
     def __post_init__(self) -> None:
         """Raise :class:`UntrustedError` when certificate and key do not belong together."""
@@ -91,7 +93,13 @@ class Authority:
     @property
     def trust(self) -> TrustStore:
         """What verifies certificates and documents of this authority."""
-        return TrustStore([self.certificate])
+        return TrustStore([self.certificate, *([self.other.certificate] if self.other else [])])
+
+    def led_by(self, certificate: bytes) -> Authority:
+        """Return the same authorities, the one with ``certificate`` issuing, if it is one of them."""
+        if self.other is None or self.other.certificate != certificate:
+            return self
+        return replace(self.other, other=replace(self, other=None))
 
     @property
     def network(self) -> IPv6Network:
@@ -134,11 +142,14 @@ class Authority:
     def sign_parameters(self, parameters: NetworkParameters) -> SignedDocument:
         """Return ``parameters`` signed. Raises :class:`ConfigError` unless they are sound."""
         check_parameters(parameters, self.network)
-        return sign_document(self.key, CONTEXT_PARAMETERS, encode(parameters))
+        return self._sign_document(CONTEXT_PARAMETERS, encode(parameters))
 
     def sign_revocations(self, revocations: Revocations) -> SignedDocument:
         """Return ``revocations`` signed."""
-        return sign_document(self.key, CONTEXT_REVOCATIONS, encode(revocations))
+        return self._sign_document(CONTEXT_REVOCATIONS, encode(revocations))
+
+    def _sign_document(self, context: str, payload: bytes) -> SignedDocument:
+        return sign_document(self.key, context, payload, self.other.key if self.other else None)
 
     def _leaf(
         self,

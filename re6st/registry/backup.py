@@ -49,7 +49,9 @@ def back_up(state: StateDirectory, file: Path, actor: Actor, *, include_keys: bo
             store.copy_to(temporary)
         with Store.open(temporary) as copy, copy.transaction():
             copy.execute("CREATE TABLE backup_files (name TEXT PRIMARY KEY, content BLOB NOT NULL) STRICT")
-            paths = [state.authority_certificate, *([state.authority_key] if include_keys else [])]
+            paths = [state.authority_certificate]
+            if include_keys:
+                paths += [path for path in (state.authority_key, state.new_authority) if path.exists()]
             for path in paths:
                 copy.execute("INSERT INTO backup_files VALUES (?, ?)", (path.name, path.read_bytes()))
         with temporary.open("rb") as written:
@@ -84,11 +86,13 @@ def restore(state: StateDirectory, file: Path, actor: Actor, authority_key: Path
                 key = authority_key.read_bytes()
             write_atomically(state.authority_certificate, files[state.authority_certificate.name], 0o644)
             write_atomically(state.authority_key, key or b"", 0o600)
-            authority = state.authority()
+            if state.new_authority.name in files:
+                write_atomically(state.new_authority, files[state.new_authority.name], 0o600)
             store.execute("VACUUM")
             store.keep_log()
-            service = Service(store, authority, actor=actor)
+            service = Service(store, state.authority(), actor=actor)
             _advance_documents(store, service)
+            authority = service.authority
         state.refresh_server(authority, time.time())
     except OSError as error:
         state.clear()
@@ -134,7 +138,7 @@ def check(state: StateDirectory) -> list[str]:
     Raises :class:`ConfigError`, :class:`StorageError` or :class:`UntrustedError` when it cannot be opened.
     """
     problems = []
-    for path in (state.authority_key, state.server, state.database):
+    for path in (state.authority_key, state.new_authority, state.server, state.database):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mode & 0o077:
                 problems.append(f"{path} can be read by others: chmod 600 {path}")

@@ -19,7 +19,7 @@ import click
 from re6st.errors import ConfigError, Re6stError
 from re6st.notify import notify
 from re6st.prefix import parse_network
-from re6st.registry import cli_admission, cli_nodes, cli_settings
+from re6st.registry import cli_admission, cli_authority, cli_nodes, cli_settings
 from re6st.registry.cli_common import UNITS, duration
 from re6st.registry.state import DEFAULT_STATE, StateDirectory
 
@@ -104,7 +104,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     with state.service() as service:
-        server = RegistryServer(state, state.authority(), service, public)
+        server = RegistryServer(state, service, public)
         try:
             await server.start(addresses)
             places = ", ".join(f"https://{address}" for address in server.addresses)
@@ -121,6 +121,7 @@ for command in (
     cli_admission.token,
     cli_admission.reservation,
     cli_admission.operator_token,
+    cli_authority.authority,
     cli_nodes.nodes,
     cli_nodes.rename,
     cli_nodes.suspend,

@@ -99,13 +99,15 @@ def _print_differences(differences: Sequence[Difference]) -> None:
 
 
 def _show_parameters(state: StateDirectory, as_json: bool) -> None:
+    from re6st.registry.parameters import format_value
+
     with opened(state) as service:
-        values = msgspec.structs.asdict(service.current_parameters())
+        current = service.current_parameters()
     if as_json:
-        print_json(values)
+        print_json(msgspec.to_builtins(current))
     else:
-        for key, value in values.items():
-            click.echo(f"{key} = {', '.join(value) if isinstance(value, tuple) else value}")
+        for key, value in msgspec.structs.asdict(current).items():
+            click.echo(f"{key} = {format_value(value).replace(',', ', ')}")
 
 
 @click.command()

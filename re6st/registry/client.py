@@ -30,12 +30,20 @@ from re6st.errors import (
     StorageError,
     UntrustedError,
 )
-from re6st.identity import TrustStore, fingerprint, load_certificate, pem_to_der
+from re6st.identity import (
+    CONTEXT_PARAMETERS,
+    TrustStore,
+    fingerprint,
+    load_certificate,
+    pem_to_der,
+    pem_to_ders,
+)
 from re6st.messages import (
     DocumentVersions,
     Enrolment,
     EnrolmentRequest,
     MessageType,
+    NetworkParameters,
     NodeReport,
     PeerSample,
     RenewalRequest,
@@ -53,7 +61,7 @@ __all__ = [
     "JoinLink",
     "RegistryClient",
     "RegistryUrl",
-    "fetch_authority",
+    "fetch_authorities",
     "parse_registry_url",
 ]
 
@@ -64,14 +72,15 @@ SAMPLE_SIZE = 16
 """Peer records that a node asks for unless it says otherwise."""
 
 
-async def fetch_authority(
+async def fetch_authorities(
     link: JoinLink, *, time_limit: float = REQUEST_TIMEOUT, proxy: Proxy | None = None
-) -> bytes:
-    """Return the CA certificate (DER) of the network that ``link`` leads to.
+) -> tuple[bytes, ...]:
+    """Return the CA certificates (DER) of the network that ``link`` leads to.
 
-    It is fetched over an unauthenticated connection on which nothing but this question is sent, and is
-    returned only if it has the fingerprint that the link names. ``time_limit`` is in seconds. With a
-    ``proxy`` it is tried through that first.
+    They are fetched over an unauthenticated connection on which nothing but questions is sent. One must have
+    the fingerprint that the link names; another one counts only if network parameters that the first one
+    signed say so. ``time_limit`` is in seconds, for each question. With a ``proxy`` it is tried through
+    that first.
 
     Raises :class:`UntrustedError` on another fingerprint, :class:`RegistryUnavailableError`.
     """
@@ -82,26 +91,43 @@ async def fetch_authority(
     else:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # the fingerprint below is what counts
-    body = await _fetch(link.url, context, time_limit, proxy)
+    body = await _fetch(link.url, context, "/v1/ca", time_limit, proxy)
     try:
-        der = pem_to_der(body)
+        offered = pem_to_ders(body) or (pem_to_der(body),)
     except UntrustedError as error:
         raise UntrustedError(f"{link.url.base} does not answer like a registry: {error}") from error
-    found = fingerprint(der)
-    if not hmac.compare_digest(found, link.fingerprint):
+    pinned = [der for der in offered if hmac.compare_digest(fingerprint(der), link.fingerprint)]
+    if not pinned:
         raise UntrustedError(
-            f"the registry at {link.url.base} has the CA fingerprint {found}, but the join link says"
-            f" {link.fingerprint}: the link is not for this registry, or somebody stands in between."
-            " Nothing was sent; ask the operator for a new link."
+            f"the registry at {link.url.base} has the CA fingerprint {fingerprint(offered[0])}, but the join"
+            f" link says {link.fingerprint}: the link is not for this registry, or somebody stands in"
+            " between. Nothing was sent; ask the operator for a new link."
         )
-    return der
+    if len(offered) == 1:
+        return (pinned[0],)
+    answer = await _fetch(link.url, context, "/v1/parameters", time_limit, proxy)
+    return signed_authorities(TrustStore(pinned), answer) or (pinned[0],)
 
 
-async def _fetch(url: RegistryUrl, context: ssl.SSLContext, time_limit: float, proxy: Proxy | None) -> bytes:
+def signed_authorities(trust: TrustStore, answer: bytes) -> tuple[bytes, ...]:
+    """Return the CA certificates (DER) in network parameters that ``trust`` believes.
+
+    ``answer`` may come from anybody. Raises :class:`UntrustedError` or :class:`RegistryUnavailableError`.
+    """
+    try:
+        payload = trust.verify_document(CONTEXT_PARAMETERS, decode(answer, SignedDocument))
+        return decode(payload, NetworkParameters).authorities
+    except RemoteProtocolError as error:
+        raise RegistryUnavailableError(f"the registry answers nonsense: {error}") from error
+
+
+async def _fetch(
+    url: RegistryUrl, context: ssl.SSLContext, path: str, time_limit: float, proxy: Proxy | None
+) -> bytes:
     if proxy is not None:
         with contextlib.suppress(RegistryUnavailableError):
-            return await send(url, context, "GET", "/v1/ca", b"", time_limit, proxy=proxy)
-    return await send(url, context, "GET", "/v1/ca", b"", time_limit)
+            return await send(url, context, "GET", path, b"", time_limit, proxy=proxy)
+    return await send(url, context, "GET", path, b"", time_limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +225,24 @@ class RegistryClient:
     async def parameters(self) -> SignedDocument:
         """Return the network parameters, not verified yet."""
         return await self._ask("GET", "/v1/parameters", SignedDocument)
+
+    async def parameters_of_anybody(self) -> SignedDocument:
+        """Return what answers as network parameters at one of the URLs, whoever answers.
+
+        For a node that was away while another CA took over: it knows the registry's certificate no more, but
+        parameters that its own CA has signed as well. Our certificate is not shown.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # the signature is what counts
+        failure: Exception = RegistryUnavailableError("no registry URL is known")
+        for url, proxy in itertools.product(self.urls, self._proxies):
+            try:
+                body = await send(url, context, "GET", "/v1/parameters", b"", self._time_limit, proxy=proxy)
+                return decode(body, SignedDocument)
+            except (RegistryUnavailableError, RemoteProtocolError) as error:
+                failure = error
+        raise RegistryUnavailableError(str(failure)) from failure
 
     async def revocations(self) -> SignedDocument:
         """Return the revocations, not verified yet."""

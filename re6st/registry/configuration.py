@@ -12,7 +12,13 @@ from re6st.identity import CONTEXT_PARAMETERS, CONTEXT_REVOCATIONS
 from re6st.messages import NetworkParameters, Revocations, SignedDocument, decode
 from re6st.registry.authority import Authority
 from re6st.registry.links import RegistryUrl, parse_registry_url
-from re6st.registry.parameters import Difference, change_parameters, check_parameters, differences
+from re6st.registry.parameters import (
+    FIXED,
+    Difference,
+    change_parameters,
+    check_parameters,
+    differences,
+)
 from re6st.registry.store import Store
 from re6st.registry.usecases import UseCases
 
@@ -97,7 +103,8 @@ class ParameterUseCases(UseCases):
             for earlier in self.parameter_history():
                 known = earlier.parameters
                 if known.version <= wanted and (version is None or known.version == wanted):
-                    changed = msgspec.structs.replace(known, version=before.version + 1)
+                    kept = {name: getattr(before, name) for name in FIXED}
+                    changed = msgspec.structs.replace(known, **kept | {"version": before.version + 1})
                     check_parameters(changed, self.network)
                     return self._put(before, changed, "parameters.undone")
         raise RegistryRefusedError(

@@ -89,6 +89,10 @@ REFUSALS = {
     "unknown-version": HTTPStatus.NOT_FOUND,
     "prefix-taken": HTTPStatus.CONFLICT,
     "suspended": HTTPStatus.CONFLICT,
+    "rollover-under-way": HTTPStatus.CONFLICT,
+    "not-prepared": HTTPStatus.CONFLICT,
+    "not-switched": HTTPStatus.CONFLICT,
+    "nodes-not-ready": HTTPStatus.CONFLICT,
     "version-changed": HTTPStatus.PRECONDITION_FAILED,
     "idempotency-key-reused": HTTPStatus.UNPROCESSABLE_ENTITY,
     "too-many-requests": HTTPStatus.TOO_MANY_REQUESTS,
@@ -223,7 +227,7 @@ class Api:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def authority(self, _request: web.Request) -> web.Response:
-        """Return the CA certificate (PEM)."""
+        """Return the CA certificates (PEM), the one that issues first."""
         return web.Response(body=self._service.authority_pem(), content_type="application/x-pem-file")
 
     async def parameters(self, _request: web.Request) -> web.Response:

@@ -31,7 +31,7 @@ from re6st.errors import (
 )
 from re6st.identity import REGISTRY_NAME
 from re6st.messages import MessageType, decode, encode
-from re6st.registry.client import REQUEST_TIMEOUT, fetch_authority
+from re6st.registry.client import REQUEST_TIMEOUT, fetch_authorities
 from re6st.registry.links import JoinLink, RegistryUrl, parse_registry_url
 from re6st.registry.operator_messages import (
     AuditEntry,
@@ -75,9 +75,13 @@ class OperatorClient:
     """The operator API of one registry. Holds no connection between two calls."""
 
     def __init__(
-        self, url: RegistryUrl | str, token: str, authority: bytes, *, time_limit: float = REQUEST_TIMEOUT
+        self,
+        url: RegistryUrl | str,
+        token: str,
+        *authorities: bytes,
+        time_limit: float = REQUEST_TIMEOUT,
     ) -> None:
-        """Ask at ``url`` with an operator's ``token``; ``authority`` is the CA certificate (DER).
+        """Ask at ``url`` with an operator's ``token``; ``authorities`` are CA certificates (DER).
 
         ``time_limit`` is in seconds, for each attempt. Raises :class:`ConfigError` for a malformed URL.
         """
@@ -89,7 +93,7 @@ class OperatorClient:
         if self.url.public:
             self._context.load_default_certs()
         else:
-            self._context.load_verify_locations(cadata=authority)
+            self._context.load_verify_locations(cadata=b"".join(authorities))
 
     @classmethod
     async def find(cls, url: RegistryUrl | str, token: str, fingerprint: str) -> Self:
@@ -98,8 +102,7 @@ class OperatorClient:
         The token is not sent before the fingerprint was compared.
         """
         place = parse_registry_url(url) if isinstance(url, str) else url
-        authority = await fetch_authority(JoinLink(place, fingerprint.lower(), ""))
-        return cls(place, token, authority)
+        return cls(place, token, *await fetch_authorities(JoinLink(place, fingerprint.lower(), "")))
 
     async def overview(self) -> Overview:
         """Return who we are, and how the network is."""

@@ -14,6 +14,7 @@ from ipaddress import IPv6Network
 import msgspec
 
 from re6st.errors import ConfigError, RemoteProtocolError
+from re6st.identity import TrustStore, fingerprint
 from re6st.messages import NetworkParameters, decode, encode
 from re6st.prefix import parse_network
 from re6st.registry.links import parse_registry_url
@@ -24,7 +25,16 @@ BABEL_PORTS = range(16384, 32768)
 LONGEST_UPDATE_INTERVAL = 50.0
 """Seconds: babeld holds routes 3.5 times as long, which must be less than 200 s."""
 
-_FIXED = ("version", "network", "babel_port")  # another port would split the network
+FIXED = ("version", "network", "babel_port", "authorities")
+"""Not for operators to set: another port would split the network, and CAs have commands of their own."""
+
+
+_WHY_FIXED = {
+    "version": "cannot be set; it grows with each change",
+    "network": "cannot be set; another network has to be founded with init",
+    "babel_port": "cannot be set; nodes with the old port and with the new one would not hear each other",
+    "authorities": "cannot be set; see re6st-registry authority",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,9 @@ class Difference:
 
 
 def format_value(value: object) -> str:
-    """Return a value of a parameter as operators write it."""
+    """Return a value of a parameter as operators write it; certificates by their fingerprints."""
+    if isinstance(value, tuple) and any(isinstance(part, bytes) for part in value):
+        return ",".join(fingerprint(part) for part in value)
     return ",".join(str(part) for part in value) if isinstance(value, tuple) else str(value)
 
 
@@ -82,11 +94,14 @@ def change_parameters(
     Lists are separated by commas. Raises :class:`ConfigError` that names every mistake.
     """
     fields = {field.name: field for field in msgspec.structs.fields(NetworkParameters)}
-    possible = [name for name in fields if name not in _FIXED]
+    possible = [name for name in fields if name not in FIXED]
     mistakes: list[str] = []
     accepted: dict[str, object] = {"version": parameters.version + 1}
     for key, text in changes.items():
         if key not in possible:
+            if key in fields:
+                mistakes.append(f"{key}: {_WHY_FIXED[key]}")
+                continue
             close = difflib.get_close_matches(key, possible, n=1)
             hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(possible)}"
             mistakes.append(f"{key}: cannot be set; {hint}")
@@ -124,3 +139,5 @@ def check_parameters(parameters: NetworkParameters, network: IPv6Network) -> Non
         )
     for url in parameters.registry_urls:
         parse_registry_url(url)
+    if parameters.authorities and TrustStore(parameters.authorities).network != network:
+        raise ConfigError("network parameters: the CA certificates are of another network")

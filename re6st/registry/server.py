@@ -10,22 +10,24 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from aiohttp import web
 
 from re6st.errors import ConfigError
 from re6st.gate import Gate, Limits
 from re6st.identity import REGISTRY_NAME
-from re6st.registry.authority import Authority
 from re6st.registry.http import Api
 from re6st.registry.service import Service
 from re6st.registry.state import StateDirectory
 
 logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 DEFAULT_PORT = 8443
 
@@ -35,6 +37,8 @@ SHUTDOWN_TIME = 5.0
 RENEWAL_CHECK = 3600.0
 """Seconds between looks at the server's own certificate, and at nodes whose time is over."""
 
+AUTHORITY_CHECK = 2.0
+"""Seconds between looks at which CA is in force: the operator's commands may change it."""
 
 LIMITS = Limits(total=1024, for_each_address=64)
 """Connections at a time."""
@@ -74,13 +78,11 @@ class RegistryServer:
     def __init__(
         self,
         state: StateDirectory,
-        authority: Authority,
         service: Service,
         public: PublicCertificate | None = None,
     ) -> None:
         """``public`` is shown to clients that ask for another name than that of every registry."""
         self._state = state
-        self._authority = authority
         self._service = service
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="service")
         self._runner = web.AppRunner(
@@ -92,6 +94,7 @@ class RegistryServer:
         self._public = public
         self._gate: Gate | None = None
         self._renewal: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self.addresses: tuple[ListenAddress, ...] = ()
         """Where the server listens, with the real port where 0 was asked for."""
 
@@ -100,7 +103,7 @@ class RegistryServer:
 
         Raises :class:`ConfigError` when one is in use or not ours, or the public certificate is unusable.
         """
-        self._state.refresh_server(self._authority, time.time())
+        self._state.refresh_server(self._service.authority, time.time())
         own, shown = self._contexts()
         with contextlib.ExitStack() as opened:
             sockets = [opened.enter_context(_listen(address)) for address in listen]
@@ -113,13 +116,14 @@ class RegistryServer:
             self._gate.open(listener)
         self.addresses = tuple(ListenAddress(*listener.getsockname()[:2]) for listener in sockets)
         self._renewal = asyncio.create_task(self._keep_house(own))
+        self._following = asyncio.create_task(self._follow_authority(own, shown))
 
     async def stop(self) -> None:
         """Finish the requests under way and close everything."""
-        if self._renewal is not None:
-            self._renewal.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._renewal
+        tasks = [task for task in (self._renewal, self._following) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._gate is not None:
             await self._gate.close()
         await self._runner.cleanup()
@@ -147,7 +151,7 @@ class RegistryServer:
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_verify_locations(cadata=self._authority.certificate)
+        context.load_verify_locations(cadata=b"".join(self._service.authority.trust.authorities))
         # Who has no certificate yet comes to get one.
         context.verify_mode = ssl.CERT_OPTIONAL
         return context
@@ -156,18 +160,39 @@ class RegistryServer:
         """Renew the server's own certificate in time (new connections see the new one); tidy up."""
         while True:
             try:
-                expired, purged = await asyncio.get_running_loop().run_in_executor(
-                    self._worker, self._service.tidy
-                )
+                expired, purged = await self._ask(self._service.tidy)
                 if expired or purged:
                     logger.info("Released %d expired nodes, dropped %d deleted ones", expired, purged)
                 await asyncio.sleep(RENEWAL_CHECK)
-                if await asyncio.to_thread(self._state.refresh_server, self._authority, time.time()):
+                authority = await self._ask(lambda: self._service.authority)
+                if await asyncio.to_thread(self._state.refresh_server, authority, time.time()):
                     context.load_cert_chain(self._state.server)
                     logger.info("Renewed the certificate of the registry's server")
             except Exception:
                 logger.exception("Cannot keep the registry in order")
                 await asyncio.sleep(RENEWAL_CHECK)
+
+    async def _follow_authority(self, own: ssl.SSLContext, shown: ssl.SSLContext) -> None:
+        """Show a certificate of the CA that issues, and let in nodes of all that are trusted."""
+        known = self._service.authority
+        while True:
+            await asyncio.sleep(AUTHORITY_CHECK)
+            try:
+                authority = await self._ask(lambda: self._service.authority)
+                if authority is known:
+                    continue
+                for context in {own, shown}:
+                    context.load_verify_locations(cadata=b"".join(authority.trust.authorities))
+                if await asyncio.to_thread(self._state.refresh_server, authority, time.time()):
+                    own.load_cert_chain(self._state.server)
+                known = authority
+                logger.info("Certificates are issued by the CA %s now", authority.fingerprint)
+            except Exception:
+                logger.exception("Cannot follow the change of the CA")
+
+    async def _ask(self, question: Callable[[], Answer]) -> Answer:
+        """Return what ``question`` says in the service's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, question)
 
 
 def _listen(address: ListenAddress) -> socket.socket:

@@ -36,7 +36,7 @@ from re6st.registry.certification import CertificationRequest, open_request
 from re6st.registry.operators import OperatorUseCases
 from re6st.registry.records import draw_records, open_published, store_record
 from re6st.registry.recovery import RecoveryUseCases
-from re6st.registry.reporting import ReportUseCases
+from re6st.registry.rollover import RolloverUseCases
 from re6st.registry.store import CertificateRow, NodeRow
 
 ENROLMENT_SAMPLE = 16
@@ -57,7 +57,7 @@ class Caller:
     certificate: NodeCertificate
 
 
-class Service(RecoveryUseCases, OperatorUseCases, ReportUseCases):
+class Service(RecoveryUseCases, OperatorUseCases, RolloverUseCases):
     """All use cases; those of nodes are here, those of operators in the modules it inherits from."""
 
     # -- certificates

@@ -2,6 +2,7 @@
 
 ca.pem            CA certificate
 ca-key.pem        its private key (0600): whoever has it is the network
+ca-new.pem        key and certificate of the CA that takes over (0600), while it does
 server.pem        key and certificate of the HTTPS server (0600), in one file so that they always match
 registry.sqlite3  everything else (0600)
 """
@@ -46,6 +47,11 @@ class StateDirectory:
     def authority_key(self) -> Path:
         """The CA's private key."""
         return self.path / "ca-key.pem"
+
+    @property
+    def new_authority(self) -> Path:
+        """Key and certificate of the CA that takes over."""
+        return self.path / "ca-new.pem"
 
     @property
     def server(self) -> Path:
@@ -111,7 +117,10 @@ class StateDirectory:
             raise StorageError(f"cannot make the state directory {self.path}: {error.strerror}") from error
 
     def authority(self) -> Authority:
-        """Return the CA. Raises :class:`ConfigError`, :class:`StorageError` or :class:`UntrustedError`."""
+        """Return the CA, and the one that takes over from it, if any.
+
+        Raises :class:`ConfigError`, :class:`StorageError` or :class:`UntrustedError`.
+        """
         try:
             exists = self.authority_certificate.exists()
         except OSError as error:
@@ -121,14 +130,43 @@ class StateDirectory:
                 f"{self.path} holds no registry: make one with re6st-registry --state {self.path} init"
                 " --network PREFIX"
             )
-        return Authority(load_certificate(self.authority_certificate), load_key(self.authority_key))
+        new = self.load_new_authority()
+        certificate, key = load_certificate(self.authority_certificate), load_key(self.authority_key)
+        if new is not None and new.key.public_key() == key.public_key():
+            return new  # it was just taking the other's place
+        return Authority(certificate, key, new)
+
+    def load_new_authority(self) -> Authority | None:
+        """Return the CA that takes over, None without one. Raises as :meth:`authority`."""
+        if not self.new_authority.exists():
+            return None
+        return Authority(load_certificate(self.new_authority), load_key(self.new_authority))
+
+    def make_new_authority(self, network: IPv6Network, now: float) -> Authority:
+        """Return the CA that takes over, a new one unless there is one already."""
+        present = self.load_new_authority()
+        if present is not None:
+            return present
+        key = generate_key()
+        authority = Authority(build_authority(key, network, now), key)
+        write_atomically(self.new_authority, key_to_pem(key) + der_to_pem(authority.certificate), 0o600)
+        return authority
+
+    def keep_new_authority(self) -> None:
+        """Let the CA that took over be the only one; may be repeated. Raises :class:`StorageError`."""
+        new = self.load_new_authority()
+        if new is not None:
+            # The key first: certificate and new CA tell then that this was under way.
+            write_atomically(self.authority_key, key_to_pem(new.key), 0o600)
+            write_atomically(self.authority_certificate, der_to_pem(new.certificate), 0o644)
+            self.new_authority.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def service(self, actor: Actor = SYSTEM) -> Iterator[Service]:
         """Open the registry here for ``actor``. Raises as :meth:`authority` and :meth:`Store.open`."""
         authority = self.authority()
         with Store.open(self.database) as store:
-            yield Service(store, authority, actor=actor)
+            yield Service(store, authority, actor=actor, reload=self.authority)
 
     def refresh_server(self, authority: Authority, now: float) -> bool:
         """Renew the server's certificate when a third of its time is left, or it is not usable at all.

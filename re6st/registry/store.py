@@ -106,8 +106,13 @@ class Store(Admissions, Reports):
 
     def document(self, kind: str) -> SignedDocument | None:
         """Return the newest signed document of a kind."""
-        rows = self.execute("SELECT payload, signature FROM documents WHERE kind = ?", (kind,))
-        return SignedDocument(payload=rows[0][0], signature=rows[0][1]) if rows else None
+        rows = self.execute(
+            "SELECT payload, signature, further_signature FROM documents WHERE kind = ?", (kind,)
+        )
+        if not rows:
+            return None
+        payload, signature, further = rows[0]
+        return SignedDocument(payload=payload, signature=signature, further_signature=further)
 
     def document_version(self, kind: str) -> int:
         """Return the version of the newest document of a kind, 0 for none."""
@@ -117,10 +122,11 @@ class Store(Admissions, Reports):
     def put_document(self, kind: str, version: int, document: SignedDocument) -> None:
         """Replace a document by a later version; a version that is not later is refused."""
         self.execute(
-            "INSERT INTO documents (kind, version, payload, signature) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (kind) DO UPDATE SET version = excluded.version, payload = excluded.payload,"
-            " signature = excluded.signature",
-            (kind, version, document.payload, document.signature),
+            "INSERT INTO documents (kind, version, payload, signature, further_signature)"
+            " VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind) DO UPDATE SET version = excluded.version,"
+            " payload = excluded.payload, signature = excluded.signature,"
+            " further_signature = excluded.further_signature",
+            (kind, version, document.payload, document.signature, document.further_signature),
         )
 
     # -- nodes

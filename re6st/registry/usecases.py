@@ -20,7 +20,8 @@ from typing import Self
 import msgspec
 from cryptography import x509
 
-from re6st.identity import der_to_pem
+from re6st.identity import TrustStore, der_to_pem
+from re6st.registry.authorities import AuthorityKeeper
 from re6st.registry.authority import DAY, NODE_VALIDITY, Authority
 from re6st.registry.store import Store
 
@@ -80,11 +81,14 @@ class UseCases:
         *,
         clock: Callable[[], float] = time.time,
         actor: Actor = SYSTEM,
+        reload: Callable[[], Authority] | None = None,
     ) -> None:
-        """``clock`` returns seconds since the epoch; ``actor`` is whom the audit log names."""
+        """``clock`` returns seconds since the epoch; ``actor`` is whom the audit log names.
+
+        ``reload`` returns the authority anew when another one may be in force; by default it never changes.
+        """
         self._store = store
-        self._authority = authority
-        self._trust = authority.trust
+        self._keeper = AuthorityKeeper(store, authority, reload)
         self._clock = clock
         self._actor = actor
         self._quarantine = float(store.setting(SETTING_QUARANTINE) or QUARANTINE)
@@ -101,6 +105,19 @@ class UseCases:
         return self._clock()
 
     @property
+    def _authority(self) -> Authority:
+        return self._keeper.current
+
+    @property
+    def _trust(self) -> TrustStore:
+        return self._keeper.trust
+
+    @property
+    def authority(self) -> Authority:
+        """The CA that issues certificates now."""
+        return self._authority
+
+    @property
     def network(self) -> IPv6Network:
         """The prefix of the network."""
         return self._trust.network
@@ -111,8 +128,8 @@ class UseCases:
         return self._authority.fingerprint
 
     def authority_pem(self) -> bytes:
-        """Return the CA certificate."""
-        return der_to_pem(self._authority.certificate)
+        """Return the CA certificate, followed by the other one while one takes over from the other."""
+        return b"".join(der_to_pem(der) for der in self._trust.authorities)
 
     def authority_expiry(self) -> float:
         """Return when the CA certificate expires."""

@@ -55,7 +55,7 @@ def make_node(directory, authority, number, *, now=None, validity=86_400.0, name
     )
     files.key.write_bytes(key_to_pem(key))
     files.certificate.write_bytes(der_to_pem(der))
-    files.store_authority(der_to_pem(authority.certificate))
+    files.store_authorities([authority.certificate])
     return load_credentials(directory, (now or time.time()) + 1)
 
 

@@ -38,7 +38,7 @@ def credentials(tmp_path):
         own.public_key(), "one", IPv6Network("2001:db8:42:1::/64"), time.time() - 30, 9999.0
     )
     files.certificate.write_bytes(der_to_pem(der))
-    files.store_authority(der_to_pem(authority.certificate))
+    files.store_authorities([authority.certificate])
     return load_credentials(tmp_path, time.time())
 
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from re6st.errors import RegistryUnavailableError, RevokedError
 from re6st.identity import build_request, der_to_pem, generate_key, key_to_pem
 from re6st.registry.cli import cli
-from re6st.registry.client import ClientCertificate, JoinLink, RegistryClient, fetch_authority
+from re6st.registry.client import ClientCertificate, JoinLink, RegistryClient, fetch_authorities
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "re6st-registry"
 
@@ -97,7 +97,7 @@ def operator(tmp_path):
 
 async def enrol(link, directory):
     directory.mkdir()
-    authority = await fetch_authority(link)
+    (authority,) = await fetch_authorities(link)
     key = generate_key()
     enrolment = await RegistryClient([link.url], [authority]).enrol(link.token, build_request(key, ""))
     files = ClientCertificate(directory / "certificate.pem", directory / "key.pem")
@@ -213,7 +213,7 @@ def test_a_server_stops_cleanly(operator, tmp_path, number):
         assert server.notifications.recv(100) == b"STOPPING=1"
         link = JoinLink.parse(operator("token", "create", "--url", server.url))
         with pytest.raises(RegistryUnavailableError):
-            asyncio.run(fetch_authority(link))
+            asyncio.run(fetch_authorities(link))
     assert not list(operator.state.glob("registry.sqlite3-*"))
 
 

@@ -50,7 +50,7 @@ from re6st.messages import (
     decode,
 )
 from re6st.peers import open_record, seal_record
-from re6st.registry.client import ClientCertificate, JoinLink, RegistryClient, RegistryUrl, fetch_authority
+from re6st.registry.client import ClientCertificate, JoinLink, RegistryClient, RegistryUrl, fetch_authorities
 from re6st.registry.server import ListenAddress, PublicCertificate, RegistryServer
 from re6st.registry.state import StateDirectory
 
@@ -79,7 +79,7 @@ async def running(path, network=NETWORK, public=None, address="127.0.0.1", port=
     if not state.database.exists():
         state.create(network)
     with state.service() as served, state.service() as operator:
-        server = RegistryServer(state, state.authority(), served, public)
+        server = RegistryServer(state, served, public)
         await server.start([ListenAddress(address, port)])
         try:
             yield Registry(state, operator, server)
@@ -117,7 +117,7 @@ class Node:
 async def join(registry, directory, name="", **options):
     """Do all that a new node does with a join link."""
     link = JoinLink.parse(str(registry.link(**options)))
-    authority = await fetch_authority(link)
+    (authority,) = await fetch_authorities(link)
     key = generate_key()
     client = RegistryClient([link.url], [authority])
     enrolment = await client.enrol(link.token, build_request(key, name))
@@ -228,7 +228,7 @@ async def test_a_wrong_fingerprint_sends_nothing(tmp_path):
     async with plain_server(handle, context) as port:
         link = replace(link, url=RegistryUrl(f"https://127.0.0.1:{port}"))
         with pytest.raises(UntrustedError, match=r"but the join link says .*Nothing was sent") as caught:
-            await fetch_authority(link)
+            await fetch_authorities(link)
     assert link.fingerprint in str(caught.value)
     assert seen == [("GET", "/v1/ca", b"")]
 
@@ -258,7 +258,7 @@ async def test_a_plain_http_server():
 
     async with plain_server(handle) as port:
         with pytest.raises(RegistryUnavailableError, match="does not speak HTTPS: check host and port"):
-            await fetch_authority(link_to(port))
+            await fetch_authorities(link_to(port))
 
 
 async def test_another_https_server(tmp_path):
@@ -279,17 +279,17 @@ async def test_another_https_server(tmp_path):
 
         async with plain_server(handle, context) as port:
             with pytest.raises(kind, match=message):
-                await fetch_authority(link_to(port))
+                await fetch_authorities(link_to(port))
 
 
 async def test_nobody_there():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         with pytest.raises(RegistryUnavailableError, match="cannot be reached"):
-            await fetch_authority(link_to(unused.getsockname()[1]))
+            await fetch_authorities(link_to(unused.getsockname()[1]))
     unknown = replace(link_to(1), url=RegistryUrl("https://nowhere.invalid:8443"))
     with pytest.raises(RegistryUnavailableError, match="cannot be reached"):
-        await fetch_authority(unknown)
+        await fetch_authorities(unknown)
 
 
 async def test_a_server_that_never_answers():
@@ -300,7 +300,7 @@ async def test_a_server_that_never_answers():
     server = await asyncio.start_server(swallow, "127.0.0.1", 0)
     async with server:
         with pytest.raises(RegistryUnavailableError, match=r"did not answer within 0\.3 s"):
-            await fetch_authority(link_to(server.sockets[0].getsockname()[1]), time_limit=0.3)
+            await fetch_authorities(link_to(server.sockets[0].getsockname()[1]), time_limit=0.3)
 
 
 async def test_several_urls_are_tried(registry, tmp_path):
@@ -434,9 +434,9 @@ async def test_a_public_certificate(tmp_path, monkeypatch):
         url = RegistryUrl(f"https://localhost:{port}", public=True)
         link = replace(registry.link(), url=url)
         with pytest.raises(UntrustedError, match="is not the registry"):
-            await fetch_authority(link)
+            await fetch_authorities(link)
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
-        assert fingerprint(await fetch_authority(JoinLink.parse(str(link)))) == link.fingerprint
+        assert fingerprint((await fetch_authorities(JoinLink.parse(str(link))))[0]) == link.fingerprint
         # Clients that trust the network's CA are served with its certificate at the same port.
         node = await join(registry, tmp_path / "1")
         client = RegistryClient([url], [registry.authority.certificate], node.files)
@@ -545,7 +545,7 @@ async def test_one_port_for_both_families(tmp_path):
         port = registry.server.addresses[0].port
         for host in ("127.0.0.1", "[::1]"):
             link = replace(registry.link(), url=RegistryUrl(f"https://{host}:{port}"))
-            assert fingerprint(await fetch_authority(link)) == link.fingerprint
+            assert fingerprint((await fetch_authorities(link))[0]) == link.fingerprint
 
 
 async def test_a_storage_failure_is_not_told_to_strangers(registry):
@@ -563,7 +563,7 @@ async def test_a_port_in_use(registry, tmp_path):
     state = StateDirectory(tmp_path / "other")
     state.create(NETWORK)
     with state.service() as service:
-        server = RegistryServer(state, state.authority(), service)
+        server = RegistryServer(state, service)
         with pytest.raises(ConfigError, match="another program uses this port already"):
             await server.start([ListenAddress("127.0.0.1", 0), registry.server.addresses[0]])
         await server.stop()

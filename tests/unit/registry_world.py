@@ -26,7 +26,9 @@ class World:
         self.authority = self.state.authority()
         self.manager = self.state.service()
         self.store = self.manager.__enter__()._store
-        self.service = Service(self.store, self.authority, clock=lambda: self.now)
+        self.service = Service(
+            self.store, self.authority, clock=lambda: self.now, reload=self.state.authority
+        )
         self.trust = TrustStore([self.authority.certificate])
 
     def close(self):

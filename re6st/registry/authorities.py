@@ -1,0 +1,55 @@
+"""Which CA is in force: known from the network parameters, so that a running server follows the operator.
+
+The state directory may hold two CAs while one takes over from the other (:mod:`re6st.registry.rollover`). The
+first of the parameters' ``authorities`` issues certificates. Whether that has changed is asked of the
+database before each use, because the operator's commands run beside the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from re6st.identity import CONTEXT_PARAMETERS, TrustStore
+from re6st.messages import NetworkParameters, decode
+from re6st.registry.authority import Authority
+from re6st.registry.store import Store
+
+
+class AuthorityKeeper:
+    """The authority as the network parameters in force order it."""
+
+    def __init__(self, store: Store, authority: Authority, reload: Callable[[], Authority] | None) -> None:
+        """Begin with ``authority``; ``reload`` returns it anew after a change."""
+        self._store = store
+        self._reload = reload or (lambda: authority)
+        self._version = 0
+        self._current = authority
+        self._trust = authority.trust
+
+    @property
+    def current(self) -> Authority:
+        """The authority that issues certificates."""
+        self._follow()
+        return self._current
+
+    @property
+    def trust(self) -> TrustStore:
+        """What verifies certificates and documents of all authorities that are trusted now."""
+        self._follow()
+        return self._trust
+
+    def use(self, authority: Authority) -> None:
+        """Use ``authority`` until other parameters are in force."""
+        self._current, self._trust = authority, authority.trust
+        self._version = self._store.document_version(CONTEXT_PARAMETERS)
+
+    def _follow(self) -> None:
+        version = self._store.document_version(CONTEXT_PARAMETERS)
+        if version == self._version:
+            return
+        document = self._store.document(CONTEXT_PARAMETERS)
+        first = decode(document.payload, NetworkParameters).authorities[:1] if document else ()
+        loaded = self._reload()
+        self._current = loaded.led_by(first[0]) if first else loaded
+        self._trust = self._current.trust
+        self._version = version
