@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from re6st.lab import nat
@@ -12,11 +12,15 @@ from re6st.lab.process import Process, start
 from re6st.lab.wiring import ROUTER_INSIDE, ROUTER_OUTSIDE
 
 
-def configuration(router: str, lan: IPv4Network) -> str:
-    """Return the configuration file of miniupnpd for ``router``, whose LAN is ``lan``."""
+def configuration(router: str, lan: IPv4Network, claims: IPv4Address | None = None) -> str:
+    """Return the configuration file of miniupnpd for ``router``, whose LAN is ``lan``.
+
+    It says that its outside address is the one that it ``claims``, or the truth.
+    """
     return "\n".join(
         (
             f"ext_ifname={ROUTER_OUTSIDE}",
+            *(() if claims is None else (f"ext_ip={claims}",)),
             f"listening_ip={ROUTER_INSIDE}",
             "enable_upnp=yes",
             "enable_natpmp=yes",
@@ -37,9 +41,11 @@ def configuration(router: str, lan: IPv4Network) -> str:
     )
 
 
-def start_gateway(namespace: Namespace, router: str, lan: IPv4Network, directory: Path) -> Process:
+def start_gateway(
+    namespace: Namespace, router: str, lan: IPv4Network, directory: Path, claims: IPv4Address | None = None
+) -> Process:
     """Start miniupnpd in ``namespace`` with its files in ``directory``. Raises :class:`ChildError`."""
     path = directory / "miniupnpd.conf"
-    path.write_text(configuration(router, lan))
+    path.write_text(configuration(router, lan, claims))
     command = ["miniupnpd", "-d", "-f", str(path), "-P", str(directory / "miniupnpd.pid")]
     return start(namespace, command, log=directory / "miniupnpd.log")

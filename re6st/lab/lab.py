@@ -133,7 +133,7 @@ class Lab:
                     self.proxies[name] = start_proxy(self.namespace(name), router.lan, where)
                 if router.kind is RouterKind.UPNP:
                     self.gateways[name] = start_gateway(
-                        self.namespace(name), name, router.lan, self.directory / name
+                        self.namespace(name), name, router.lan, self.directory / name, router.claims
                     )
         except BaseException:
             self.close()

@@ -92,6 +92,8 @@ class RouterSpec(Struct, frozen=True, kw_only=True, rename="kebab"):
     """It lets nothing out at all, but runs an HTTP proxy that connects to TCP port 443."""
     address: IPv4Address | None = None
     """Of its outside; the next free one by default."""
+    claims: IPv4Address | None = None
+    """What its UPnP gateway says that its outside address is; the truth by default."""
 
 
 class HostSpec(Struct, frozen=True, kw_only=True, rename="kebab"):

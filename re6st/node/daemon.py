@@ -170,7 +170,7 @@ class Daemon:
 
     def _make_adapters(self) -> None:
         self._port_share = PortShare()
-        outside = OutsideTester(self._client, self._reachability, self._own, self._testers)
+        outside = self._outside = OutsideTester(self._client, self._reachability, self._own, self._testers)
         self._correspondence = Correspondence(
             config=self._config,
             boot_id=self._run_record.boot_id,
@@ -370,6 +370,7 @@ class Daemon:
         await self._control_server.start(context)
         self._tasks.spawn(self._watch_clock(), "watch the clock")
         self._tasks.spawn(self._reachability.watch(), "watch the network")
+        self._tasks.spawn(self._reachability.watch_mapping(self._outside.ask), "watch the port mapping")
 
     async def _step(self, do: Callable[[], Awaitable[None]], undo: Callable[[], Awaitable[None]]) -> None:
         """Do a step of the start, and take note of how it is undone even if it fails half way."""

@@ -9,13 +9,17 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv6Network
+
+import msgspec
 
 from re6st.config import NodeConfig
 from re6st.errors import NetlinkError
 from re6st.messages import Endpoint, Transport
 from re6st.node.addresses import host_addresses, source_towards
+from re6st.node.mapping_trust import MappingTrust, TrustState
 from re6st.node.netlink import Kernel
 from re6st.node.underlay import (
     Listener,
@@ -28,7 +32,7 @@ from re6st.node.underlay import (
     usable,
 )
 from re6st.peers import Peer
-from re6st.status import MappingStatus
+from re6st.status import MappingStatus, OutsideStatus
 from re6st.upnp.mappings import Mapping
 from re6st.upnp.port_mapper import PortMapper
 
@@ -69,6 +73,7 @@ class ReachabilityKeeper:
                 logger.warning("%s is not advertised: it belongs to the network itself", address)
         self._underlay = Underlay(network, advertised=tuple(one for one in advertised if one not in network))
         self._mapper = PortMapper(self._assess, seed) if config.upnp else None
+        self._trust = MappingTrust()
         self._is_mapping = False
         self.situation: Situation
         """How the node is reached now."""
@@ -104,7 +109,23 @@ class ReachabilityKeeper:
 
     def mappings(self) -> list[MappingStatus]:
         """Return what became of each port that was to be mapped."""
-        return self._mapper.status() if self._mapper is not None and self._is_mapping else []
+        found = self._mapper.status() if self._mapper is not None and self._is_mapping else []
+        if not self._trust.reason:
+            return found
+        return [msgspec.structs.replace(one, external_port=0, reason=self._trust.reason) for one in found]
+
+    async def watch_mapping(self, ask: Callable[[], Awaitable[OutsideStatus]]) -> None:
+        """Have a peer try the mapped control port now and then, for ever; ``ask`` asks one."""
+        while True:
+            await asyncio.sleep(self._trust.delay())
+            self._assess()
+            mapping = self._control_mapping()
+            if mapping is None or not self.situation.mapped:
+                continue
+            endpoint, told = str(_endpoint(mapping)), await ask()
+            if endpoint in (*told.reached, *told.unreached):
+                self._trust.tried(told.tester, reached=endpoint in told.reached, now=time.monotonic())
+                self._assess()
 
     # -- endpoints --------------------------------------------------------------------------------------
 
@@ -118,12 +139,14 @@ class ReachabilityKeeper:
         mapping = None
         if self._mapper is not None and self._is_mapping:
             mapping = await self._mapper.map(listener.transport, listener.port)
+        if self._trust.state is TrustState.DISTRUSTED:
+            mapping = None
         own = self._tunnel_endpoints(peer, listener, mapping, local, remote)
         if listener.transport is not Transport.TCP:
             return own
         port = self._config.control_port
-        mapping = self._mapper.mapping(Transport.TCP, port) if self._mapper is not None else None
-        shared = self._tunnel_endpoints(peer, Listener(Transport.TCP, port), mapping, local, remote)
+        shared_mapping = self._control_mapping() if self.situation.mapped else None
+        shared = self._tunnel_endpoints(peer, Listener(Transport.TCP, port), shared_mapping, local, remote)
         return join_endpoints(own, shared)
 
     def _tunnel_endpoints(
@@ -167,6 +190,7 @@ class ReachabilityKeeper:
         has_moved = self._underlay.addresses != before
         if has_moved:
             logger.info("The addresses of this host have changed")
+            self._trust.reset()
             self._changed()
         if has_moved or is_route:
             self._moved()
@@ -201,5 +225,17 @@ class ReachabilityKeeper:
         port = self._config.control_port
         if self._mapper is None:
             return assess(self._underlay, port, None, NO_UPNP)
-        mapping = self._mapper.mapping(Transport.TCP, port) if self._is_mapping else None
+        mapping = self._control_mapping()
+        endpoint = None if mapping is None else _endpoint(mapping)
+        if not self._trust.consider(endpoint, time.monotonic()):
+            return assess(self._underlay, port, None, self._trust.reason)
         return assess(self._underlay, port, mapping, self._mapper.why_not(Transport.TCP, port))
+
+    def _control_mapping(self) -> Mapping | None:
+        if self._mapper is None or not self._is_mapping:
+            return None
+        return self._mapper.mapping(Transport.TCP, self._config.control_port)
+
+
+def _endpoint(mapping: Mapping) -> Endpoint:
+    return Endpoint(mapping.transport, str(mapping.external_address), mapping.external_port)

@@ -82,7 +82,7 @@ def test_demo_is_the_world_that_the_readme_promises():
 
 
 def test_unknown_topology_lists_what_there_is():
-    with pytest.raises(ConfigError, match=r"demo, ipv6, .*tcp443, udp-blocked"):
+    with pytest.raises(ConfigError, match=r"demo, ipv6, .*nat-zoo, .*udp-blocked"):
         topology.find("dmeo")
 
 
