@@ -178,6 +178,20 @@ class TunnelOffer(Message, frozen=True, kw_only=True):
         return f"TunnelOffer(tunnel={self.tunnel!r}, endpoints={self.endpoints!r}, key=<redacted>)"
 
 
+class Draining(Message, frozen=True, kw_only=True):
+    """``POST /v1/tunnels/<tunnel>/drain``: move your routes away from it, I will end it. Said repeatedly."""
+
+    leaving: bool = False
+    """The sender stops: the route to its own prefix need not move."""
+
+
+class DrainProgress(Message, frozen=True, kw_only=True):
+    """How far the other end is."""
+
+    drained: bool = False
+    """It has no route through the tunnel any more."""
+
+
 class RefusalReason(enum.Enum):
     """Why a tunnel was refused."""
 

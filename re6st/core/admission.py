@@ -126,6 +126,8 @@ class Admission:
         if not waited and not self._claims.spend(event.peer.prefix, self._context.now):
             self._refuse(event, RefusalReason.UNAVAILABLE, "you ask for tunnels too often")
             return
+        for tunnel in self._tunnels.draining(event.peer.prefix):
+            self._tunnels.end(tunnel, "the peer asks for a new one", notify=True)
         for tunnel in replaced:
             # A tunnel that is up is told about: the peer may know it under another boot id only.
             self._tunnels.end(tunnel, "the peer asks for a new one", notify=tunnel.up)

@@ -7,6 +7,7 @@ one run.
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
@@ -82,6 +83,30 @@ class AttachTunnel:
     """When the first of its two certificates expires (seconds since the epoch)."""
 
 
+class Drain(enum.Enum):
+    """Who drains a tunnel, and why."""
+
+    TUNNEL = "tunnel"
+    """We, because this tunnel shall end."""
+    NODE = "node"
+    """We, because this node stops: only what it carries for others can move."""
+    PEER = "peer"
+    """The peer; it also sees when no route is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainTunnel:
+    """Make both ends move their routes away from ``tunnel``, which goes on to carry packets.
+
+    TunnelDrained follows when that is done, unless the peer drains it.
+    """
+
+    tunnel: int
+    slot: int
+    peer: Peer
+    drain: Drain
+
+
 @dataclass(frozen=True, slots=True)
 class DetachTunnel:
     """Set the link of ``slot`` down: routes leave it at once. SlotQuiet follows in time."""
@@ -148,6 +173,7 @@ Effect = (
     | RefuseTunnel
     | DialTunnel
     | AttachTunnel
+    | DrainTunnel
     | DetachTunnel
     | CloseTunnel
     | CancelRequest

@@ -180,6 +180,22 @@ class TunnelSilent:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelDraining:
+    """The peer moves its routes away from ``tunnel`` and will then end it."""
+
+    tunnel: int
+    leaving: bool
+    """Because it stops altogether."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelDrained:
+    """No route leads through ``tunnel`` any more, at either end."""
+
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelCancelled:
     """The peer said that it ends ``tunnel``."""
 
@@ -285,6 +301,8 @@ Event = (
     | TunnelUp
     | TunnelAdopted
     | TunnelDown
+    | TunnelDraining
+    | TunnelDrained
     | TunnelCancelled
     | TunnelSilent
     | TrafficCounted

@@ -12,7 +12,7 @@ from re6st.core.context import Context
 from re6st.core.deadlines import Timer
 from re6st.core.dialling import Dialling
 from re6st.core.documents import Documents
-from re6st.core.effects import CloseTunnel, Effect, RefuseTunnel, StorePeers
+from re6st.core.effects import CloseTunnel, Drain, Effect, RefuseTunnel, StorePeers
 from re6st.core.events import (
     ClockRead,
     Document,
@@ -35,6 +35,8 @@ from re6st.core.events import (
     TunnelAdopted,
     TunnelCancelled,
     TunnelDown,
+    TunnelDrained,
+    TunnelDraining,
     TunnelOffered,
     TunnelRefused,
     TunnelRequested,
@@ -112,6 +114,35 @@ class NodeCore:
             self._on_deadline(*key)
         return self._conclude()
 
+    def drain(self, now: float) -> list[Effect]:
+        """Return how to have peers send nothing more through this node, which will :meth:`stop`.
+
+        Nothing new is begun. :attr:`drained` tells when it is done.
+        """
+        self._context.now = now
+        self._stopping = True
+        self._admission.refuse_waiting("this node stops")
+        patience = 2 * self._context.settings.leaving_timeout
+        for tunnel in self._tunnels:
+            if not tunnel.draining:
+                self._tunnels.drain(tunnel, "this node stops", patience, Drain.NODE)
+        return self._context.take_effects()
+
+    @property
+    def settings(self) -> CoreSettings:
+        """How patient it is."""
+        return self._context.settings
+
+    @property
+    def drained(self) -> bool:
+        """Whether no tunnel waits for routes to leave it."""
+        return all(tunnel.drained for tunnel in self._tunnels.draining())
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to drain or to stop."""
+        return self._stopping
+
     def stop(self, now: float) -> list[Effect]:
         """Return how to leave in good order: all tunnels end, peers are told, the book is stored.
 
@@ -121,6 +152,8 @@ class NodeCore:
         self._stopping = True
         self._admission.refuse_waiting("this node stops")
         for tunnel in self._tunnels:
+            if tunnel.draining and not tunnel.drained:
+                self._warn_of_force(tunnel)
             self._tunnels.end(tunnel, "this node stops", notify=True)
         self._store()
         return self._context.take_effects()
@@ -239,8 +272,12 @@ class NodeCore:
         tunnel = self._tunnels.get(handle)
         if tunnel is None:
             return
-        if not tunnel.life.live:
+        if tunnel.life.ended:
             self._tunnels.press(tunnel)
+            return
+        if tunnel.draining:
+            self._warn_of_force(tunnel)
+            self._end_drained(tunnel)
             return
         has_answered = tunnel.state is not TunnelState.REQUESTED
         what = "has not connected" if has_answered else "has not answered"
@@ -249,6 +286,19 @@ class NodeCore:
             self._dialling.not_connected(tunnel)
         elif tunnel.outgoing:
             self._dialling.failed(tunnel.peer)
+
+    def _end_drained(self, tunnel: Tunnel) -> None:
+        self._tunnels.end(tunnel, tunnel.ended_for, notify=True)
+        if tunnel.renews and not self._stopping:
+            self._validity.replace(tunnel)
+
+    @staticmethod
+    def _warn_of_force(tunnel: Tunnel) -> None:
+        logger.warning(
+            "Routes have not left the tunnel to %s in time; it ends by force, and packets may be lost for up"
+            " to a second",
+            tunnel.peer.name,
+        )
 
     def _sweep(self) -> None:
         self._validity.sweep()
@@ -274,6 +324,8 @@ class NodeCore:
                 self._on_tunnel(event)
             case TunnelSilent():
                 self._on_silent(event)
+            case TunnelDraining() | TunnelDrained():
+                self._on_draining(event)
             case TrafficCounted():
                 self._rotation.count(event.octets)
             case RoutesKnown():
@@ -357,9 +409,10 @@ class NodeCore:
             self._tunnels.gone(tunnel)
         else:
             self._tunnels.end(tunnel, f"ended by {tunnel.peer.name}: {event.reason}", notify=False)
-        if state is TunnelState.UP:
+        carried = state in {TunnelState.UP, TunnelState.DRAINING}
+        if carried:
             logger.info("Tunnel %s to %s ended: %s", tunnel.direction.value, tunnel.peer.name, event.reason)
-        if tunnel.outgoing and state is TunnelState.UP:
+        if tunnel.outgoing and carried:
             self._dialling.lost(tunnel, since)
         elif tunnel.outgoing and state is TunnelState.OPENING and isinstance(event, TunnelDown):
             self._dialling.not_connected(tunnel)
@@ -378,11 +431,27 @@ class NodeCore:
 
     def _on_silent(self, event: TunnelSilent) -> None:
         tunnel = self._tunnels.get(event.tunnel)
-        if tunnel is None or not tunnel.up:
+        if tunnel is None or not (tunnel.up or tunnel.draining):
             return
         logger.info("Tunnel %s to %s fell silent", tunnel.direction.value, tunnel.peer.name)
         self._tunnels.end(tunnel, "nothing comes through it any more", notify=True)
         self._dialling.died(tunnel.peer)
+
+    def _on_draining(self, event: TunnelDraining | TunnelDrained) -> None:
+        tunnel = self._tunnels.get(event.tunnel)
+        if tunnel is None:
+            return
+        if isinstance(event, TunnelDraining):
+            if tunnel.up:
+                # The peer ends it, and much sooner.
+                patience = 1.5 * self._context.settings.drain_timeout
+                self._tunnels.drain(tunnel, f"{tunnel.peer.name} ends it", patience, Drain.PEER)
+                self._dialling.wake()
+            return
+        tunnel.drained = tunnel.draining
+        # A node that stops carries packets for others until they have left it altogether.
+        if tunnel.draining and not self._stopping:
+            self._end_drained(tunnel)
 
     def _on_up(self, tunnel: Tunnel) -> None:
         self._transports.came_up(tunnel)

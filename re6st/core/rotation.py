@@ -3,13 +3,14 @@
 So the graph stays random while nodes come and go, and tunnels that matter stay. The new tunnel comes
 first: a rotation only raises the number of wanted tunnels by one; when one more than needed has been up
 for a while, long enough for routes to know it, the one that carried least since the last
-rotation ends. If no new peer is found in time, nothing happens.
+rotation is drained and ends. If no new peer is found in time, nothing happens.
 """
 
 from __future__ import annotations
 
 from re6st.core.context import Context
 from re6st.core.deadlines import Timer
+from re6st.core.effects import Drain
 from re6st.core.tunnels import Tunnel, TunnelTable
 from re6st.peers import Peer
 
@@ -34,7 +35,7 @@ class Rotation:
     def due(self, *, candidates: bool) -> Peer | None:
         """Take the next step; ``candidates`` says whether there is a new peer to be had.
 
-        Return the peer whose tunnel was ended, if one was.
+        Return the peer whose tunnel drains now, if one does.
         """
         if self._seeking_until is None:
             if candidates and len(self._settled()) >= self._context.settings.outgoing:
@@ -69,7 +70,8 @@ class Rotation:
         old = [tunnel for tunnel in settled if tunnel is not newest]
         least = min(tunnel.octets - tunnel.counted for tunnel in old)
         retired = self._context.random.choice([t for t in old if t.octets - t.counted == least])
-        self._tunnels.end(retired, "replaced by a tunnel to a new peer", notify=True)
+        patience = self._context.settings.drain_timeout
+        self._tunnels.drain(retired, "replaced by a tunnel to a new peer", patience, Drain.TUNNEL)
         self._finish()
         return retired.peer
 

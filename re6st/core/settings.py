@@ -44,6 +44,10 @@ class CoreSettings:
     """How long a negotiated tunnel may take to come up."""
     closing_timeout: float = 10.0
     """How long a driver may take to end before it is told once more, and then given up."""
+    drain_timeout: float = 60.0
+    """How long routes may take to leave a tunnel that shall end, before it ends all the same."""
+    leaving_timeout: float = 20.0
+    """The same for all tunnels of a node that stops."""
     hello_interval: float = 4.0
     """Seconds between babel hellos; a silent neighbour is forgotten after about 17 of them."""
 

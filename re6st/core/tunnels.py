@@ -21,6 +21,8 @@ from re6st.core.effects import (
     CloseTunnel,
     DetachTunnel,
     DialTunnel,
+    Drain,
+    DrainTunnel,
     OfferTunnel,
     RequestTunnel,
 )
@@ -79,7 +81,11 @@ class Tunnel:
     counted: int = 0
     """Of these, carried before the current period of rotation."""
     ended_for: str = ""
-    """Why we ended it."""
+    """Why we end it, or have ended it."""
+    drained: bool = False
+    """It drains, and routes use it no more at either end."""
+    renews: bool = False
+    """It drains, and its dialer asks for a new one to the same peer when it has ended."""
 
     @property
     def state(self) -> TunnelState:
@@ -88,8 +94,13 @@ class Tunnel:
 
     @property
     def up(self) -> bool:
-        """Whether it carries packets."""
+        """Whether it carries packets, and shall go on to do so."""
         return self.life.state is TunnelState.UP
+
+    @property
+    def draining(self) -> bool:
+        """Whether it carries packets until routes have left it."""
+        return self.life.state is TunnelState.DRAINING
 
     @property
     def outgoing(self) -> bool:
@@ -129,28 +140,38 @@ class TunnelTable:
     def leaving(self, prefix: IPv6Network) -> list[Tunnel]:
         """Return the tunnels dialled by the owner of ``prefix`` that were ended and still have their port."""
         return [
-            tunnel for tunnel in self._by_peer.get(prefix, ()) if not tunnel.outgoing and not tunnel.life.live
+            tunnel for tunnel in self._by_peer.get(prefix, ()) if not tunnel.outgoing and tunnel.life.ended
         ]
+
+    def draining(self, prefix: IPv6Network | None = None) -> list[Tunnel]:
+        """Return the tunnels to the owner of ``prefix`` (None: all) that carry packets until routes leave."""
+        found = self._tunnels.values() if prefix is None else self._by_peer.get(prefix, ())
+        return [tunnel for tunnel in found if tunnel.draining]
 
     def connected(self, prefix: IPv6Network) -> bool:
         """Whether there is a tunnel, or an attempt at one, to the owner of ``prefix``."""
-        return any(tunnel.life.live for tunnel in self._by_peer.get(prefix, ()))
+        return any(not tunnel.life.ended for tunnel in self._by_peer.get(prefix, ()))
 
     def neighbours(self) -> list[Peer]:
         """Return the peers to which a tunnel is up."""
-        return [tunnel.peer for tunnel in self._tunnels.values() if tunnel.up]
+        return [tunnel.peer for tunnel in self._tunnels.values() if tunnel.up or tunnel.draining]
 
     @property
     def isolated(self) -> bool:
         """Whether no tunnel is up."""
-        return not any(tunnel.up for tunnel in self._tunnels.values())
+        return not any(tunnel.up or tunnel.draining for tunnel in self._tunnels.values())
 
     def outgoing(self) -> list[Tunnel]:
-        """Return the outgoing tunnels that are up or may come up, replacements left out until they are up."""
+        """Return the outgoing tunnels that are up, may come up or drain only to be made anew.
+
+        Replacements are left out until they are up.
+        """
         return [
             tunnel
             for tunnel in self._tunnels.values()
-            if tunnel.outgoing and tunnel.life.live and (tunnel.up or not tunnel.replacing)
+            if tunnel.outgoing
+            and (tunnel.life.live or (tunnel.draining and tunnel.renews))
+            and (tunnel.up or tunnel.draining or not tunnel.replacing)
         ]
 
     @property
@@ -266,9 +287,22 @@ class TunnelTable:
         """Take note that the driver of ``tunnel`` has ended."""
         self._feed(tunnel, Input.GONE)
 
+    def drain(self, tunnel: Tunnel, reason: str, patience: float, drain: Drain) -> None:
+        """Have routes leave ``tunnel``, which is up, before it ends; end it after ``patience`` in any case.
+
+        One that is not up ends at once.
+        """
+        if not tunnel.up:
+            self.end(tunnel, reason, notify=True)
+            return
+        logger.info("Draining the tunnel to %s: %s", tunnel.peer.name, reason)
+        tunnel.ended_for = reason
+        self._feed(tunnel, Input.DRAIN, drain=drain)
+        self._context.schedule(patience, Timer.TUNNEL, tunnel.handle)
+
     def end(self, tunnel: Tunnel, reason: str, *, notify: bool) -> None:
         """End ``tunnel``, and tell the peer if ``notify``."""
-        if not tunnel.life.live:
+        if tunnel.life.ended:
             return
         tunnel.ended_for = reason
         self._feed(tunnel, Input.END, notify=notify)
@@ -287,18 +321,26 @@ class TunnelTable:
 
     def quiet(self, slot: int) -> None:
         """Take note that the routing daemon has forgotten the neighbours on ``slot``."""
-        if any(tunnel.slot == slot and tunnel.up for tunnel in self._tunnels.values()):
+        if any(tunnel.slot == slot and (tunnel.up or tunnel.draining) for tunnel in self._tunnels.values()):
             return
         self._context.deadlines.clear(Timer.SLOT, slot)
         self._slots.calm(slot)
 
     def _feed(
-        self, tunnel: Tunnel, happened: Input, *, offer: TunnelOffer | None = None, notify: bool = False
+        self,
+        tunnel: Tunnel,
+        happened: Input,
+        *,
+        offer: TunnelOffer | None = None,
+        notify: bool = False,
+        drain: Drain = Drain.TUNNEL,
     ) -> None:
         for action in tunnel.life.feed(happened, self._context.now):
-            self._perform(tunnel, action, offer, notify)
+            self._perform(tunnel, action, offer, notify, drain)
 
-    def _perform(self, tunnel: Tunnel, action: Action, offer: TunnelOffer | None, notify: bool) -> None:
+    def _perform(
+        self, tunnel: Tunnel, action: Action, offer: TunnelOffer | None, notify: bool, drain: Drain
+    ) -> None:
         emit = self._context.emit
         match action:
             case Action.CANCEL_REQUEST:
@@ -319,6 +361,8 @@ class TunnelTable:
                         expires=tunnel.expires,
                     )
                 )
+            case Action.DRAIN:
+                emit(DrainTunnel(tunnel.handle, tunnel.slot, tunnel.peer, drain))
             case Action.DETACH:
                 # The peer may have had other parameters when its link came up.
                 slowest = max(tunnel.hello_interval, self.hello_interval)

@@ -196,7 +196,7 @@ class Node:
         self.launch()
         self.wait_ready(timeout)
 
-    def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 20.0) -> None:
+    def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 40.0) -> None:
         """End the daemon. Raises :class:`ChildError` when it does not end, or not cleanly.
 
         SIGKILL hits the daemon only; its children live on, as after a crash.
@@ -208,7 +208,7 @@ class Node:
         if how is signal.SIGTERM and result != 0:
             raise process.failure(f"ended with status {result} after SIGTERM", result)
 
-    def stop_running(self, how: signal.Signals, timeout: float = 20.0) -> None:
+    def stop_running(self, how: signal.Signals, timeout: float = 40.0) -> None:
         """End the daemon whoever started it. Raises :class:`ChildError` when it does not end."""
         pid = self.status().pid
         os.kill(pid, how)

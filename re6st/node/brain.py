@@ -31,6 +31,11 @@ class Brain:
         self._stopped = False
         self._perform(self._core.start(self._now()))
 
+    def drain(self) -> None:
+        """Have the core make peers send nothing more through this node."""
+        if not self._stopped:
+            self._perform(self._core.drain(self._now()))
+
     def finish(self) -> None:
         """Have the core leave in good order: it closes its tunnels and stores its address book."""
         if not self._stopped:

@@ -10,7 +10,7 @@ from re6st.config import NodeConfig
 from re6st.errors import ConfigError, RemoteProtocolError
 from re6st.status import NodeStatus, fetch
 
-_STOP_TIMEOUT = 20.0
+_STOP_TIMEOUT = 45.0
 _RESTART_TIMEOUT = 90.0
 _POLL = 0.05
 

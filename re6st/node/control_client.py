@@ -21,6 +21,8 @@ from re6st.core.events import Document
 from re6st.errors import IdentityError, ProtocolError, RemoteProtocolError, connection_failure
 from re6st.messages import (
     MAXIMUM_BODY,
+    Draining,
+    DrainProgress,
     Endpoint,
     Gossip,
     Problem,
@@ -110,6 +112,15 @@ class ControlClient:
         """Tell ``peer``, over the overlay or at ``endpoints``, that a tunnel ends. Raises as above."""
         where = [self.overlay_endpoint(peer), *endpoints]
         await self._first(peer, where, "DELETE", f"/v1/tunnels/{name}", b"")
+
+    async def drain_tunnel(
+        self, peer: Peer, name: str, draining: Draining, endpoints: Sequence[Endpoint] = ()
+    ) -> DrainProgress:
+        """Have ``peer`` move its routes away from a tunnel; return how far it is. Raises as above."""
+        where = [self.overlay_endpoint(peer), *endpoints]
+        path = f"/v1/tunnels/{name}/drain"
+        status, body = await self._first(peer, where, "POST", path, encode(draining))
+        return _expect(peer, status, body, DrainProgress)
 
     async def exchange_gossip(self, peer: Peer, gossip: Gossip, endpoints: Sequence[Endpoint] = ()) -> Gossip:
         """Give ``gossip`` to ``peer``, over the overlay unless ``endpoints`` are given; return what it gave.

@@ -2,6 +2,7 @@
 
     POST   /v1/tunnels          ask for a tunnel           TunnelRequest -> TunnelOffer, 409 TunnelRefusal
     DELETE /v1/tunnels/<name>   end one
+    POST   /v1/tunnels/<name>/drain   move routes away   Draining -> DrainProgress
     POST   /v1/gossip           exchange peer records      Gossip -> Gossip
     POST   /v1/reachability     am I reached from there?   ReachabilityRequest -> ReachabilityAnswer
     GET    /v1/parameters       network parameters         -> SignedDocument
@@ -30,6 +31,8 @@ from re6st.gate import BACKLOG, Gate, Limits
 from re6st.identity import NodeCertificate
 from re6st.messages import (
     MAXIMUM_BODY,
+    Draining,
+    DrainProgress,
     Gossip,
     Message,
     Problem,
@@ -70,6 +73,9 @@ class ControlService(Protocol):
 
     def tunnel_cancelled(self, caller: NodeCertificate, name: str) -> None:
         """End the tunnel called ``name`` that ``caller`` is the other end of."""
+
+    def tunnel_draining(self, caller: NodeCertificate, name: str, draining: Draining) -> DrainProgress | None:
+        """Move routes away from the tunnel called ``name``; return None when there is none to ``caller``."""
 
     def gossip_received(self, caller: NodeCertificate, gossip: Gossip) -> Gossip:
         """Take the caller's records and return some of ours."""
@@ -128,6 +134,7 @@ class ControlServer:
             [
                 web.post("/v1/tunnels", self._post_tunnel),
                 web.delete("/v1/tunnels/{name}", self._delete_tunnel),
+                web.post("/v1/tunnels/{name}/drain", self._post_drain),
                 web.post("/v1/gossip", self._post_gossip),
                 web.post("/v1/reachability", self._post_reachability),
                 web.get("/v1/parameters", self._get_parameters),
@@ -188,6 +195,13 @@ class ControlServer:
     async def _delete_tunnel(self, request: web.Request) -> web.Response:
         self._service.tunnel_cancelled(request[CALLER], request.match_info["name"])
         return web.Response(status=HTTPStatus.NO_CONTENT)
+
+    async def _post_drain(self, request: web.Request) -> web.Response:
+        draining = decode(await request.read(), Draining)
+        progress = self._service.tunnel_draining(request[CALLER], request.match_info["name"], draining)
+        if progress is None:
+            return _problem(HTTPStatus.NOT_FOUND, "unknown", "there is no such tunnel to you")
+        return _answer(progress)
 
     async def _post_gossip(self, request: web.Request) -> web.Response:
         return _answer(self._service.gossip_received(request[CALLER], decode(await request.read(), Gossip)))

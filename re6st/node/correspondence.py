@@ -35,6 +35,7 @@ from re6st.core.events import (
     RevocationsAccepted,
     Source,
     TunnelCancelled,
+    TunnelDraining,
     TunnelOffered,
     TunnelRefused,
     TunnelRequested,
@@ -45,6 +46,8 @@ from re6st.errors import IdentityError, ProtocolError, Re6stError, UntrustedErro
 from re6st.identity import NodeCertificate
 from re6st.messages import (
     PROTOCOL_VERSION,
+    Draining,
+    DrainProgress,
     Endpoint,
     Gossip,
     ReachabilityAnswer,
@@ -78,6 +81,9 @@ CANCEL_TIMEOUT = 6.0
 
 CANCEL_ATTEMPT = 1.5
 """Seconds of one attempt at it. A connection that began before routes had changed is best begun anew."""
+
+DRAIN_ATTEMPT = 2.0
+"""Seconds of one question how far a peer is with a tunnel that is drained."""
 
 CANCEL_PAUSE = 0.2
 """Seconds between two attempts."""
@@ -187,6 +193,28 @@ class Correspondence:
         tunnel = self.operator.find(caller.prefix, name)
         if tunnel is not None:
             self._report(TunnelCancelled(tunnel.number, "the peer ended it"))
+
+    def tunnel_draining(self, caller: NodeCertificate, name: str, draining: Draining) -> DrainProgress | None:
+        """Move routes away from the tunnel called ``name``; return None when there is none to ``caller``."""
+        tunnel = self.operator.find(caller.prefix, name)
+        if tunnel is None:
+            return None
+        self._report(TunnelDraining(tunnel.number, draining.leaving))
+        return DrainProgress(drained=self.operator.is_drained(tunnel, leaving=draining.leaving))
+
+    async def drain_at_peer(self, peer: Peer, name: str, *, leaving: bool) -> bool | None:
+        """Have ``peer`` move its routes away from the tunnel ``name``; return whether none is left there.
+
+        Return None when it does not say: it is not reached, or does not know the message.
+        """
+        try:
+            async with asyncio.timeout(DRAIN_ATTEMPT):
+                endpoints = self._underlay.dial_order(peer.endpoints)
+                draining = Draining(leaving=leaving)
+                return (await self._client.drain_tunnel(peer, name, draining, endpoints)).drained
+        except (IdentityError, ProtocolError, TimeoutError) as error:
+            logger.debug("%s does not say whether it has drained the tunnel: %s", peer.name, error)
+            return None
 
     def gossip_received(self, caller: NodeCertificate, gossip: Gossip) -> Gossip:
         """Take the caller's records and return some of ours."""

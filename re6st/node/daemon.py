@@ -34,6 +34,7 @@ from re6st.core.effects import (
     CloseTunnel,
     DetachTunnel,
     DialTunnel,
+    DrainTunnel,
     Effect,
     ExchangeGossip,
     FetchDocument,
@@ -101,6 +102,10 @@ CLOCK_INTERVAL = 60.0
 """Seconds between comparisons of the wall clock with the monotonic one."""
 
 
+DRAIN_POLL = 0.1
+"""Seconds between looks whether all tunnels are drained."""
+
+
 class Daemon:
     """One node in one network."""
 
@@ -142,6 +147,7 @@ class Daemon:
         self._restarting = False
         self._continues = self._find_predecessor()
         self._routes_timer: asyncio.TimerHandle | None = None
+        self._forced = asyncio.Event()
         self._undo: list[Callable[[], Awaitable[None]]] = []
         self._handlers = self._make_handlers()
 
@@ -211,6 +217,7 @@ class Daemon:
             self._report,
             self._on_tunnel_ended,
             self._correspondence.cancel_at_peer,
+            self._correspondence.drain_at_peer,
             note_of,
         )
         self._correspondence.operator = self._operator
@@ -259,6 +266,7 @@ class Daemon:
             RefuseTunnel: self._correspondence.refuse,
             DialTunnel: self._operator.dial,
             AttachTunnel: self._operator.attach,
+            DrainTunnel: self._operator.drain,
             DetachTunnel: self._operator.detach,
             CloseTunnel: self._operator.close,
             ExchangeGossip: self._correspondence.exchange,
@@ -417,7 +425,9 @@ class Daemon:
             self._read_clock()
 
     def request_stop(self) -> None:
-        """End the daemon soon."""
+        """End the daemon when its peers send nothing more through it; asked again, at once."""
+        if self._stopping.is_set() and not self._restarting:
+            self._forced.set()
         self._restarting = False
         self._stopping.set()
 
@@ -449,6 +459,8 @@ class Daemon:
             await self._stopping.wait()
             if self._restarting:
                 self._hand_over()
+            notify("STOPPING=1")
+            await self._drain()
         finally:
             notify("STOPPING=1")
             await self.stop()
@@ -461,6 +473,15 @@ class Daemon:
             restart.execute()
         except OSError as error:
             logger.error("Cannot restart in place, so the node stops: %s", error)
+
+    async def _drain(self) -> None:
+        """Wait until nobody sends packets for others through this node, or until told to hurry."""
+        self._brain.drain()
+        deadline = time.monotonic() + self._core.settings.leaving_timeout
+        while not self._core.drained and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._forced.wait(), DRAIN_POLL)
+                return
 
     async def stop(self) -> None:
         """Take down everything that was set up, in the reverse order; each step is tried in any case."""

@@ -20,8 +20,16 @@ from ipaddress import IPv6Network
 from typing import Protocol
 
 from re6st.config import NodeConfig
-from re6st.core.effects import AttachTunnel, CloseTunnel, DetachTunnel, DialTunnel, OfferTunnel
-from re6st.core.events import Event, TrafficCounted, TunnelCancelled, TunnelDown, TunnelUp
+from re6st.core.effects import (
+    AttachTunnel,
+    CloseTunnel,
+    DetachTunnel,
+    DialTunnel,
+    Drain,
+    DrainTunnel,
+    OfferTunnel,
+)
+from re6st.core.events import Event, TrafficCounted, TunnelCancelled, TunnelDown, TunnelDrained, TunnelUp
 from re6st.errors import LocalProtocolError, Re6stError, StorageError
 from re6st.messages import Endpoint, Transport
 from re6st.node.tasks import Tasks
@@ -30,6 +38,23 @@ from re6st.status import TunnelStatus
 from re6st.tunnel.driver import Closed, Connected, Counters, Driver, DriverEvent, Link, PeerLeft
 
 logger = logging.getLogger(__name__)
+
+
+DRAIN_INTERVAL = 0.5
+"""Seconds between questions how far a peer is with a tunnel that is drained."""
+
+DRAIN_CONFIRMATIONS = 3
+"""How often in a row both ends must have no route: what is under way then arrives before the end."""
+
+DRAIN_UNTOLD = 8.0
+"""Seconds after which routes are taken for moved at a peer that cannot say: an older one, for example."""
+
+
+class DrainAtPeer(Protocol):
+    """Has a peer drain a tunnel; see :meth:`re6st.node.correspondence.Correspondence.drain_at_peer`."""
+
+    async def __call__(self, peer: Peer, name: str, *, leaving: bool) -> bool | None:
+        """Return whether the peer has no route through the tunnel ``name``, None if it does not say."""
 
 
 class Interfaces(Protocol):
@@ -50,6 +75,12 @@ class RoutingDaemon(Protocol):
 
         The node prefix of ``peer`` makes the first exchange of routes much faster.
         """
+
+    def drain(self, interface: str) -> None:
+        """Move routes away from ``interface``, which stays usable."""
+
+    def is_drained(self, interface: str, but: IPv6Network | None = None) -> bool:
+        """Return whether no route leads through ``interface``, except the one to ``but``."""
 
     def detach(self, interface: str) -> None:
         """Take note that the link of ``interface`` was set down."""
@@ -94,6 +125,8 @@ class Tunnel:
     sent: int = 0
     cost: int = 0
     state: str = "opening"
+    drain: Drain | None = None
+    """Why it drains, if it does."""
 
     @property
     def established(self) -> str:
@@ -147,11 +180,12 @@ class TunnelOperator:
         report: Callable[[Event], None],
         ended: Callable[[Tunnel], None],
         cancel_at_peer: Callable[[Peer, str], None],
+        drain_at_peer: DrainAtPeer,
         note: Callable[[Tunnel, AttachTunnel], str],
     ) -> None:
-        """Report to the core through ``report``; call ``ended`` when nothing is left of a tunnel and
-        ``cancel_at_peer`` to tell a peer by its control API that a tunnel ends. ``note`` says what the next
-        daemon has to know of a tunnel.
+        """Report to the core through ``report``; call ``ended`` when nothing is left of a tunnel, and
+        ``cancel_at_peer`` or ``drain_at_peer`` to tell a peer by its control API that one ends or drains.
+        ``note`` says what the next daemon has to know of a tunnel.
         """
         self._config = config
         self._driver = driver
@@ -163,6 +197,7 @@ class TunnelOperator:
         self._ended = ended
         self._cancel_at_peer = cancel_at_peer
         self._note = note
+        self._drain_at_peer = drain_at_peer
         self._tunnels: dict[int, Tunnel] = {}
         self._links: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         driver.set_listener(self._on_driver_event)
@@ -248,6 +283,42 @@ class TunnelOperator:
             raise
         self._watch.watch(tunnel.number, tunnel.interface)
         self._set_state(tunnel, "up")
+
+    def drain(self, effect: DrainTunnel) -> None:
+        """Have routes leave a tunnel that goes on to carry packets."""
+        tunnel = self._tunnels.get(effect.tunnel)
+        if tunnel is not None:
+            self._tasks.spawn(self._drain(tunnel, effect.drain), f"drain the tunnel to {tunnel.peer.name}")
+
+    async def _drain(self, tunnel: Tunnel, drain: Drain) -> None:
+        async with tunnel.lock, self._links[tunnel.interface]:
+            if tunnel.number not in self._tunnels or tunnel.state != "up":
+                return
+            self._routing.drain(tunnel.interface)
+            tunnel.drain = drain
+            self._set_state(tunnel, "draining")
+        begun, successes = time.monotonic(), 0
+        while drain is not Drain.PEER and successes < DRAIN_CONFIRMATIONS:
+            await asyncio.sleep(DRAIN_INTERVAL)
+            leaving = drain is Drain.NODE
+            there = await self._drain_at_peer(tunnel.peer, tunnel.name, leaving=leaving)
+            if tunnel.number not in self._tunnels or tunnel.state != "draining":
+                return
+            if there is None:
+                there = time.monotonic() - begun >= DRAIN_UNTOLD
+            # What a node that stops carries for others depends on their routes, not on its own.
+            here = leaving or self._routing.is_drained(tunnel.interface)
+            successes = successes + 1 if here and there else 0
+        if drain is not Drain.PEER:
+            self._report(TunnelDrained(tunnel.number))
+
+    def is_drained(self, tunnel: Tunnel, *, leaving: bool) -> bool:
+        """Return whether no route of this node leads through ``tunnel``; if the peer is ``leaving``, except
+        the one to itself. If this node stops as well, neither has to wait for the other.
+        """
+        if tunnel.drain is Drain.NODE:
+            return True
+        return self._routing.is_drained(tunnel.interface, tunnel.peer.prefix if leaving else None)
 
     def detach(self, effect: DetachTunnel) -> None:
         """Take a tunnel away from routes."""

@@ -30,6 +30,7 @@ from re6st.messages import NetworkParameters
 from re6st.routing import configuration as settings
 from re6st.routing.configuration import BabelConfiguration, BabelFiles
 from re6st.routing.control import ControlConnection
+from re6st.routing.draining import RouteMover
 from re6st.routing.first_exchange import first_packet, send_packet, wildcard_request
 from re6st.routing.monitor import Update
 from re6st.routing.table import Change, InterfaceQuiet, InterfaceUp, NeighbourHeard, RoutingTable
@@ -88,6 +89,7 @@ class Babeld:
         self._report = report
         self._links: dict[str, _Link] = {}
         self._nudges: dict[str, asyncio.Task[None]] = {}
+        self._mover = RouteMover(configuration.port, lambda: self.table, self._attached)
         self._connection: ControlConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._child_pid: int | None = None
@@ -148,6 +150,7 @@ class Babeld:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._mover.stop()
         await self._supervisor.stop(CHILD_NAME)
         self._remove_stale_files()
         self._files.configuration.unlink(missing_ok=True)
@@ -182,10 +185,24 @@ class Babeld:
         intervals), or at once if there is none. It is not reported of interfaces that are attached.
         """
         self._stop_nudging(interface)
+        self._mover.forget(interface)
         if (link := self._links.get(interface)) is not None:
             link.attached = False
+            if not self.is_drained(interface):
+                self._mover.hurry()
         if self.table.is_quiet(interface):
             self._report(InterfaceQuiet(interface))
+
+    def drain(self, interface: str) -> None:
+        """Move routes away from ``interface``, which stays usable; see :mod:`re6st.routing.draining`."""
+        if (link := self._links.get(interface)) is not None and link.attached:
+            self._mover.drain(interface, link.hello_interval)
+
+    def is_drained(self, interface: str, but: IPv6Network | None = None) -> bool:
+        """Return whether no route of this node leads through ``interface``, except the one to ``but``."""
+        return not any(
+            route.interface == interface and route.prefix != but for route in self.table.installed()
+        )
 
     def nudge(self, interface: str) -> None:
         """Make the first exchange with the neighbour on ``interface`` happen now.
@@ -303,6 +320,9 @@ class Babeld:
             if isinstance(change, InterfaceQuiet) and self._is_attached(change.interface):
                 continue
             self._report(change)
+
+    def _attached(self) -> list[str]:
+        return [interface for interface, link in self._links.items() if link.attached]
 
     def _is_attached(self, interface: str) -> bool:
         link = self._links.get(interface)

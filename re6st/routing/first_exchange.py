@@ -65,15 +65,16 @@ def first_packet(*, cost: int, hello_interval: float, number: int, peer: IPv6Net
         head = struct.pack("!BBHBB", _IPV6, peer.prefixlen, 0, 1, 0)
         records.append((_SEQNO_REQUEST, head + _ANYONE + prefix))
     records.append((_ACKNOWLEDGMENT_REQUEST, struct.pack("!HHH", 0, number, 1)))
-    return _packet(records)
+    return assemble(records)
 
 
 def wildcard_request() -> bytes:
     """Return the packet that only asks for all routes."""
-    return _packet([_WILDCARD_REQUEST])
+    return assemble([_WILDCARD_REQUEST])
 
 
-def _packet(records: list[tuple[int, bytes]]) -> bytes:
+def assemble(records: list[tuple[int, bytes]]) -> bytes:
+    """Return the packet of these TLVs: type and value of each (RFC 8966, 4.2 and 4.3)."""
     body = b"".join(struct.pack("!BB", kind, len(value)) + value for kind, value in records)
     return struct.pack("!BBH", _MAGIC, _VERSION, len(body)) + body
 

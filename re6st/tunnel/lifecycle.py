@@ -9,11 +9,11 @@ listener's end begins with the offer, so with a driver::
 
     dialer:    REQUESTED --OFFERED--> OPENING --CONNECTED--> UP --+
                   |                      |                        |
-    listener:     |        begins in  OPENING --CONNECTED--> UP --+
-                  |                      |                        |
-                  |                     END                      END       (we want it to end)
-                  |                      v                        v
-                  |                   CLOSING                 DRAINING
+    listener:     |        begins in  OPENING --CONNECTED--> UP --+--DRAIN--> DRAINING
+                  |                      |                        |              |
+                  |                     END                      END            END    (we want it to end)
+                  |                      v                        v              |
+                  |                   CLOSING                 DETACHED <---------+
                   |                      |                        |
                   +-REFUSED, END         +--- GONE (driver) ------+
                   v                                               v
@@ -26,8 +26,11 @@ Rules of the house:
   :class:`Action` there. This module knows neither slots, nor peers, nor time.
 - A pair that is not in the table cannot follow from what we did, but it can follow from delay: an answer that
   crossed our cancellation, a driver that comes up while it is being ended. Such inputs change nothing.
-- Only an end that was UP was seen by the routing daemon. So the ways out are two, CLOSING and DRAINING: the
+- Only an end that was UP was seen by the routing daemon. So the ways out are two, CLOSING and DETACHED: the
   interface of a tunnel that never was UP is free at once, the other one must first grow quiet.
+- A removal that can wait goes through DRAINING: the tunnel still carries packets, but both ends make it so
+  dear that routes leave it, and it ends when none is left. A removal that cannot wait goes from UP straight
+  to DETACHED and may cost the packets of the next second.
 - A driver that ends by itself (GONE) needs no word from us; a driver that we end is awaited, because its
   interface and port are taken until then. A driver that never confirms is given up (GIVEN_UP).
 """
@@ -62,6 +65,8 @@ class TunnelState(enum.Enum):
     CLOSING = "closing"
     """The driver was told to end; routing never used the tunnel."""
     DRAINING = "draining"
+    """Packets still pass, and routes are being moved away."""
+    DETACHED = "detached"
     """The driver was told to end; routing has used the tunnel."""
     CLOSED = "closed"
     """Nothing is left of it."""
@@ -74,6 +79,8 @@ class Input(enum.Enum):
     REFUSED = "refused"
     """The request got a refusal or no usable answer."""
     CONNECTED = "connected"
+    DRAIN = "drain"
+    """We or the peer want it to end without the loss of a packet."""
     END = "end"
     """We want it to end: the peer said so, time is up, or it is not wanted any more."""
     GONE = "gone"
@@ -88,6 +95,7 @@ class Action(enum.Enum):
     CANCEL_REQUEST = "cancel request"
     DIAL = "dial"
     ATTACH = "attach"
+    DRAIN = "drain"
     DETACH = "detach"
     END_DRIVER = "end driver"
     RELEASE = "release"
@@ -114,14 +122,19 @@ TRANSITIONS: dict[TunnelState, dict[Input, Transition]] = {
         Input.GONE: Transition(TunnelState.CLOSED, (Action.RELEASE,)),
     },
     TunnelState.UP: {
-        Input.END: Transition(TunnelState.DRAINING, (Action.DETACH, Action.END_DRIVER)),
+        Input.DRAIN: Transition(TunnelState.DRAINING, (Action.DRAIN,)),
+        Input.END: Transition(TunnelState.DETACHED, (Action.DETACH, Action.END_DRIVER)),
+        Input.GONE: Transition(TunnelState.CLOSED, (Action.DETACH, Action.RELEASE)),
+    },
+    TunnelState.DRAINING: {
+        Input.END: Transition(TunnelState.DETACHED, (Action.DETACH, Action.END_DRIVER)),
         Input.GONE: Transition(TunnelState.CLOSED, (Action.DETACH, Action.RELEASE)),
     },
     TunnelState.CLOSING: {
         Input.GONE: Transition(TunnelState.CLOSED, (Action.RELEASE,)),
         Input.GIVEN_UP: Transition(TunnelState.CLOSED, (Action.RELEASE,)),
     },
-    TunnelState.DRAINING: {
+    TunnelState.DETACHED: {
         Input.GONE: Transition(TunnelState.CLOSED, (Action.RELEASE,)),
         Input.GIVEN_UP: Transition(TunnelState.CLOSED, (Action.RELEASE,)),
     },
@@ -131,6 +144,9 @@ TRANSITIONS: dict[TunnelState, dict[Input, Transition]] = {
 
 LIVE = frozenset({TunnelState.REQUESTED, TunnelState.OPENING, TunnelState.UP})
 """States of a tunnel that is wanted."""
+
+ENDED = frozenset({TunnelState.CLOSING, TunnelState.DETACHED, TunnelState.CLOSED})
+"""States of a tunnel that carries nothing any more and will not."""
 
 
 class Lifecycle:
@@ -155,6 +171,11 @@ class Lifecycle:
     def live(self) -> bool:
         """Whether the tunnel is wanted (though perhaps not up yet)."""
         return self.state in LIVE
+
+    @property
+    def ended(self) -> bool:
+        """Whether the tunnel was told to end, or has ended."""
+        return self.state in ENDED
 
     def feed(self, happened: Input, now: float) -> tuple[Action, ...]:
         """Take ``happened`` into account and return what must be done, in order."""

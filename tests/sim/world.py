@@ -404,6 +404,17 @@ class World:
         assert effect.tunnel in node.sides
         node.noisy.add(effect.slot)
 
+    def _do_DrainTunnel(self, node: SimNode, effect: fx.DrainTunnel) -> None:  # noqa: N802
+        side, link = node.sides[effect.tunnel]
+        other = link.other(side)
+        if effect.drain is fx.Drain.PEER:
+            return
+        if other is not None and other.alive:
+            self._tell(
+                other.node, ev.TunnelDraining(other.handle, effect.drain is fx.Drain.NODE), self.delay()
+            )
+        self._tell(node, ev.TunnelDrained(effect.tunnel), self.random.uniform(1.5, 3.0))
+
     def _do_DetachTunnel(self, node: SimNode, effect: fx.DetachTunnel) -> None:  # noqa: N802
         def calm() -> None:
             node.noisy.discard(effect.slot)

@@ -24,9 +24,19 @@ def test_the_whole_life_of_a_dialer() -> None:
     assert life.feed(Input.CONNECTED, 2.0) == (Action.ATTACH,)
     assert (life.state, life.since, life.live) == (TunnelState.UP, 2.0, True)
     assert life.feed(Input.END, 3.0) == (Action.DETACH, Action.END_DRIVER)
-    assert (life.state, life.live) == (TunnelState.DRAINING, False)
+    assert (life.state, life.live, life.ended) == (TunnelState.DETACHED, False, True)
     assert life.feed(Input.GONE, 4.0) == (Action.RELEASE,)
     assert life.state is TunnelState.CLOSED
+
+
+def test_a_tunnel_drains_before_it_is_detached() -> None:
+    life = begin()
+    life.feed(Input.OFFERED, 1.0)
+    life.feed(Input.CONNECTED, 2.0)
+    assert life.feed(Input.DRAIN, 3.0) == (Action.DRAIN,)
+    assert (life.state, life.live, life.ended) == (TunnelState.DRAINING, False, False)
+    assert life.feed(Input.DRAIN, 3.5) == ()
+    assert life.feed(Input.END, 4.0) == (Action.DETACH, Action.END_DRIVER)
 
 
 def test_a_driver_that_dies_is_detached_but_not_ended() -> None:
@@ -63,7 +73,7 @@ def test_what_is_taken_is_given_back_exactly_once(direction: Direction, inputs: 
     closed = life.state is TunnelState.CLOSED
     assert actions.count(Action.RELEASE) == closed
     assert actions.count(Action.ATTACH) <= 1
-    attached_now = life.state is TunnelState.UP
+    attached_now = life.state in {TunnelState.UP, TunnelState.DRAINING}
     assert actions.count(Action.ATTACH) == actions.count(Action.DETACH) + attached_now
     assert actions.count(Action.END_DRIVER) <= 1
     if Action.RELEASE in actions:

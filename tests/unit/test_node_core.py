@@ -400,9 +400,46 @@ def test_rotation_takes_the_new_tunnel_first_and_drops_the_one_that_carried_leas
     assert request.peer.name == "n3"
     bench.offer(request.tunnel, 3)
     bench.report(ev.TunnelUp(request.tunnel))
-    assert not every(bench.wait(19), fx.CloseTunnel)
-    closed = only(bench.wait(7), fx.CloseTunnel)
+    assert not every(bench.wait(19), fx.DrainTunnel)
+    assert only(bench.wait(7), fx.DrainTunnel).tunnel == idle.tunnel
+    assert not every(bench.wait(5), fx.CloseTunnel)
+    closed = only(bench.report(ev.TunnelDrained(idle.tunnel)), fx.CloseTunnel)
     assert (closed.tunnel, closed.notify) == (idle.tunnel, True)
+    assert bench.core.counts().outgoing == 2
+
+
+def test_a_tunnel_that_does_not_drain_in_time_ends_by_force(caplog) -> None:
+    bench = Bench()
+    offered = bench.admit(7)
+    bench.report(ev.TunnelDraining(offered.tunnel, leaving=False))
+    assert only(bench.effects, fx.DrainTunnel).drain is fx.Drain.PEER
+    assert not every(bench.wait(85), fx.CloseTunnel)
+    assert only(bench.wait(10), fx.CloseTunnel).tunnel == offered.tunnel
+    assert "by force" in caplog.text
+
+
+def test_a_node_that_leaves_keeps_its_tunnels_until_all_are_drained() -> None:
+    bench = Bench()
+    dialled, admitted = bench.dial(7), bench.admit(8)
+    drained = every(bench.core.drain(bench.now), fx.DrainTunnel)
+    assert {(effect.tunnel, effect.drain) for effect in drained} == {
+        (dialled.tunnel, fx.Drain.NODE),
+        (admitted.tunnel, fx.Drain.NODE),
+    }
+    assert every(bench.ask(9), fx.RefuseTunnel)
+    assert not every(bench.report(ev.TunnelDrained(dialled.tunnel)), fx.CloseTunnel)
+    assert not bench.core.drained
+    bench.report(ev.TunnelDrained(admitted.tunnel))
+    assert bench.core.drained
+    assert len(every(bench.core.stop(bench.now), fx.CloseTunnel)) == 2
+
+
+def test_a_tunnel_whose_peer_drains_it_is_replaced_before_it_ends() -> None:
+    bench = Bench(outgoing=1)
+    dialled = bench.dial(7)
+    bench.learn(peer(8))
+    effects = bench.report(ev.TunnelDraining(dialled.tunnel, leaving=True))
+    assert only(effects, fx.RequestTunnel).peer.name == "n8"
 
 
 def test_a_rotation_without_a_new_peer_drops_nothing() -> None:

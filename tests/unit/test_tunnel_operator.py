@@ -35,14 +35,26 @@ class Rig:
         self.operator = TunnelOperator(
             *cast("tuple[Any, Any]", (config, driver)),
             interfaces=self,
-            routing=cast("Any", SimpleNamespace(attach=self.attach, detach=lambda interface: None)),
+            routing=cast(
+                "Any",
+                SimpleNamespace(
+                    attach=self.attach,
+                    detach=lambda interface: None,
+                    drain=lambda interface: None,
+                    is_drained=lambda interface, but=None: True,
+                ),
+            ),
             watch=cast("Any", SimpleNamespace(watch=self.watch, forget=self.forget)),
             tasks=cast("Any", SimpleNamespace(spawn=self.spawn)),
             report=lambda event: None,
             ended=lambda tunnel: None,
             cancel_at_peer=lambda peer, name: None,
             note=lambda tunnel, effect: f"note of {tunnel.number}",
+            drain_at_peer=cast("Any", self.drain_at_peer),
         )
+
+    async def drain_at_peer(self, peer: Any, name: str, *, leaving: bool) -> bool | None:
+        return True
 
     def spawn(self, work: Any, name: str) -> None:
         self.tasks.append(asyncio.create_task(work, name=name))

@@ -1,0 +1,136 @@
+"""Planned removals lose nothing: a node that stops while it relays, and tunnels that rotate.
+
+registry  node1  node2  node3  node4  node5
+   |        |      |      |      |      |
+===+========+======+======+======+======+===  internet: all addresses are public
+
+Pings run 50 times a second, and octets flow over TCP, while tunnels in use are taken away.
+"""
+
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from conftest import FORMING
+from msgspec import structs
+
+from re6st import status
+from re6st.lab import worlds
+from re6st.lab.bench_outage import cut_until_relayed
+from re6st.lab.lab import Lab
+from re6st.lab.leftovers import assert_clean, host_interfaces
+from re6st.lab.ping_train import PATIENCE, PingTrain
+from re6st.status import TunnelStatus
+
+pytestmark = pytest.mark.timeout(300)
+
+SETTINGS = {"outgoing-tunnels": 2, "tunnel-refresh": 10.0}
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    name = f"t{os.getpid()}drain"
+    before = host_interfaces()
+    guests = {f"node{number}": None for number in range(1, 6)}
+    world = worlds.with_guests(worlds.mixed(1), guests)
+    world = structs.replace(world, mesh=structs.replace(world.mesh, settings=SETTINGS))
+    with Lab(world, name=name) as built:
+        built.start_mesh()
+        assert built.wait_for_all_pairs(FORMING).complete
+        yield built
+    assert_clean(name)
+    assert host_interfaces() == before
+
+
+class Transfer:
+    """A TCP connection from one node to another that carries octets until it is told to end."""
+
+    def __init__(self, lab: Lab, source: str, target: str) -> None:
+        address = lab.nodes[target].address()
+        with lab.hosts[target].namespace.entered():
+            self._listener = socket.create_server((address, 0), family=socket.AF_INET6)
+        with lab.hosts[source].namespace.entered():
+            self._client = socket.socket(socket.AF_INET6)
+        self._client.settimeout(30)
+        self._client.connect(self._listener.getsockname()[:2])
+        self._ending = threading.Event()
+        self._sent = self._received = 0
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._send, self._receive)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self) -> None:
+        with self._client:
+            while not self._ending.wait(0.01):
+                self._client.sendall(bytes(4096))
+                self._sent += 4096
+
+    def _receive(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, self._listener:
+            while octets := connection.recv(65536):
+                self._received += len(octets)
+
+    def complete(self) -> bool:
+        """End it; return whether all that was sent has arrived."""
+        self._ending.set()
+        for thread in self._threads:
+            thread.join(30)
+        return self._sent == self._received > 0
+
+
+def drained_tunnels(lab: Lab) -> set[tuple[str, int]]:
+    """Return the tunnels that drain now, by node and number."""
+    return {
+        (name, tunnel.tunnel)
+        for name, node in lab.nodes.items()
+        for tunnel in status.fetch(node.runtime, "tunnels", list[TunnelStatus])
+        if tunnel.state == "draining"
+    }
+
+
+def lossless(trains: list[PingTrain]) -> bool:
+    """Wait until the last pings have been answered or are lost; return whether all were answered."""
+    deadline = time.monotonic() + PATIENCE + 0.2
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+    return all(train.lost() == [] for train in trains)
+
+
+def test_tunnels_that_rotate_lose_nothing(lab):
+    pairs = [(f"node{number}", f"node{number % 5 + 1}") for number in range(1, 6)]
+    with ExitStack() as stack:
+        trains = [
+            stack.enter_context(PingTrain(lab.hosts[source].namespace, lab.nodes[target].address()))
+            for source, target in pairs
+        ]
+        transfer = Transfer(lab, "node1", "node3")
+        deadline, seen = time.monotonic() + 120, set()
+        while time.monotonic() < deadline:
+            draining = drained_tunnels(lab)
+            seen |= draining
+            if len(seen) >= 4 and not draining:
+                break
+            time.sleep(0.2)
+        assert len(seen) >= 4, "nothing rotates"
+        assert lossless(trains)
+        assert transfer.complete()
+
+
+def test_a_relay_that_stops_loses_nothing(lab):
+    pair, relay = cut_until_relayed(lab, random.Random(2))
+    source, target = pair
+    try:
+        with PingTrain(lab.hosts[source].namespace, lab.nodes[target].address()) as train:
+            transfer = Transfer(lab, source, target)
+            assert train.wait_steady(1, FORMING)
+            lab.nodes[relay].stop()
+            assert lossless([train])
+            assert transfer.complete()
+    finally:
+        lab.heal_all()
