@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from re6st.registry.ledger import Ledger
+from re6st.registry.space import Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Reservation:
     created: float
 
 
-class Admissions(Ledger):
+class Admissions(Ledger, Space):
     """The tables for those who shall come. Belongs to one thread at a time."""
 
     # -- reservations
@@ -75,10 +76,14 @@ class Admissions(Ledger):
                 reservation.created,
             ),
         )
+        self.refresh_space(reservation.prefix)
 
     def unreserve(self, name: str) -> None:
         """Keep no prefix for this name any more."""
-        self.execute("DELETE FROM reservations WHERE name = ?", (name,))
+        reservation = self.reservation(name)
+        if reservation is not None:
+            self.execute("DELETE FROM reservations WHERE name = ?", (name,))
+            self.refresh_space(reservation.prefix)
 
     def reservations(self) -> list[Reservation]:
         """Return all reservations, by prefix."""

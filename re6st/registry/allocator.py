@@ -1,10 +1,11 @@
-"""Allocation of node prefixes: which free prefix of a network a new node gets.
+"""The arithmetic of allocation: which prefixes remain of a region when some of it is taken.
 
-A network is a binary tree: each prefix has two halves, one bit longer. A prefix can be given away when
-no held prefix overlaps it. Of the largest free subtrees the *smallest one that fits* is taken, of those the
-lowest, and its first prefix of the wanted length is given away (best fit in a buddy system; Knuth, The Art of
-Computer Programming, vol. 1, 2.5). As long as nothing is given back there is then at most one free
-subtree of each length, so that a request fails only if the network is really too full for it.
+A network is a binary tree: each prefix has two halves, one bit longer, which are each other's buddies. A
+prefix can be given away when no taken prefix overlaps it. Of the largest free subtrees the *smallest one that
+fits* is chosen, of those the lowest, and its first prefix of the wanted length is given away (best fit in a
+buddy system; Knuth, The Art of Computer Programming, vol. 1, 2.5). As long as nothing is given back there is
+then at most one free subtree of each length, so that a request fails only if the network is really too full
+for it. The free subtrees themselves are kept in the database (:mod:`re6st.registry.space`).
 
 A prefix that was given back stays in *quarantine*: its former owner may be offline and believe in it for
 a while, and must not meet a successor.
@@ -18,17 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Network
-from typing import NamedTuple
-
-from re6st.errors import RegistryRefusedError
-from re6st.identity import format_time
-from re6st.prefix import check_node_length
+from typing import NamedTuple, Self
 
 ADDRESS_BITS = 128
 
 
 class Lease(NamedTuple):
-    """A prefix that is, or was, somebody's."""
+    """A prefix that is, or was, somebody's, or nobody's."""
 
     start: int
     """Its first address."""
@@ -37,59 +34,44 @@ class Lease(NamedTuple):
     released: float | None = None
     """When it was given back, seconds since the epoch; None while it is held."""
 
+    @classmethod
+    def of(cls, prefix: IPv6Network) -> Self:
+        """Return ``prefix`` as a lease."""
+        return cls(int(prefix.network_address), prefix.prefixlen)
+
     @property
     def end(self) -> int:
         """The first address behind it."""
         return self.start + (1 << (ADDRESS_BITS - self.length))
 
+    @property
+    def buddy(self) -> Lease:
+        """The other half of the prefix that is one bit shorter."""
+        return Lease(self.start ^ (1 << (ADDRESS_BITS - self.length)), self.length)
 
-def allocate(
-    network: IPv6Network, leases: Iterable[Lease], length: int, now: float, quarantine: float
-) -> IPv6Network:
-    """Return the prefix of ``length`` for a new node.
+    @property
+    def parent(self) -> Lease:
+        """The prefix that is one bit shorter."""
+        return Lease(min(self.start, self.buddy.start), self.length - 1)
 
-    ``leases`` are all prefixes of the network that are held or were given back, in any order; those that
-    count at ``now`` (seconds since the epoch) do not overlap. ``quarantine`` is in seconds. The effort grows
-    with the number of leases, and is some milliseconds for 10,000.
-
-    Raises :class:`ConfigError` for an impossible length and :class:`RegistryRefusedError` with the code
-    ``network-full``.
-    """
-    check_node_length(network, length)
-    taken = []
-    waiting = []
-    for lease in leases:
-        if lease.released is None:
-            taken.append(lease)
-        elif lease.released + quarantine > now:
-            taken.append(lease)
-            waiting.append(lease.released + quarantine)
-    best: Lease | None = None
-    for block in free_blocks(network, taken):
-        if block.length <= length and (best is None or block.length > best.length):
-            best = block
-            if block.length == length:
-                break
-    if best is None:
-        hint = (
-            f"; {len(waiting)} are in quarantine, the next until {format_time(min(waiting))}"
-            if waiting
-            else ""
-        )
-        raise RegistryRefusedError(
-            f"the network is full: {network} has no free /{length} left{hint}", code="network-full"
-        )
-    return IPv6Network((best.start, length))
+    def outer(self, shortest: int) -> Iterator[int]:
+        """Yield the first addresses of the prefixes around it, of ``shortest`` bits and more, each once."""
+        before = None
+        for length in range(self.length - 1, shortest - 1, -1):
+            bits = ADDRESS_BITS - length
+            start = self.start >> bits << bits
+            if start != before:
+                yield start
+            before = start
 
 
-def free_blocks(network: IPv6Network, taken: Iterable[Lease]) -> Iterator[Lease]:
-    """Yield the largest free prefixes of ``network``, from the lowest to the highest."""
-    position = int(network.network_address)
-    end = Lease(position, network.prefixlen).end
-    for lease in sorted(taken):
-        yield from _cover(position, lease.start)
+def free_blocks(region: Lease, taken: Iterable[Lease]) -> Iterator[Lease]:
+    """Yield the largest prefixes of ``region`` that nothing ``taken`` overlaps, the lowest first."""
+    position = region.start
+    for lease in sorted(taken, key=lambda lease: lease[:2]):
+        yield from _cover(position, min(lease.start, region.end))
         position = max(position, lease.end)
-    yield from _cover(position, end)
+    yield from _cover(position, region.end)
 
 
 def _cover(start: int, end: int) -> Iterator[Lease]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
+
 from re6st.errors import IdentityError, RegistryRefusedError, RemoteProtocolError
 from re6st.identity import TrustStore
 from re6st.messages import SignedPeerRecord
 from re6st.peers import Peer, open_record
 from re6st.registry.store import NodeRow, RecordRow, Store
+
+DRAWS = 4
+"""Random lots from which a sample is drawn."""
 
 FRESH = 86400.0
 """Peer records that were published within so many seconds are preferred."""
@@ -59,16 +64,24 @@ def draw_records(store: Store, asking: NodeRow, count: int, now: float) -> tuple
 
     Three quarters are of peers that can be dialled, as far as there are any, the rest of all peers. Older
     records are drawn only for want of fresh ones.
+
+    Every record has a random lot, and a new one whenever it is published. A draw takes the records behind
+    a few random lots: two of them may come together again until one is published, but no draw looks at
+    all records. Only where that gives too few, in a network that is small or hardly alive, all are looked at.
     """
     drawn: list[RecordRow] = []
     dialled = (3 * count + 3) // 4
+    everywhere: list[int] = []
+    lots = [secrets.randbits(64) - (1 << 63) for _ in range(DRAWS)]
     steps = (
-        (True, now - FRESH, dialled),
-        (None, now - FRESH, count),
-        (True, 0.0, dialled),
-        (None, 0.0, count),
+        (lots, True, now - FRESH, dialled),
+        (everywhere, True, now - FRESH, dialled),
+        (lots, None, now - FRESH, count),
+        (everywhere, None, now - FRESH, count),
+        (everywhere, True, 0.0, dialled),
+        (everywhere, None, 0.0, count),
     )
-    for reachable, since, until in steps:
+    for near, reachable, since, until in steps:
         if len(drawn) < until:
             drawn += store.draw_records(
                 exclude=[asking.identifier, *(row.node for row in drawn)],
@@ -76,5 +89,6 @@ def draw_records(store: Store, asking: NodeRow, count: int, now: float) -> tuple
                 since=since,
                 now=now,
                 count=until - len(drawn),
+                lots=near,
             )
     return tuple(row.signed for row in drawn)

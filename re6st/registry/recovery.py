@@ -78,11 +78,9 @@ class RecoveryUseCases(TokenUseCases, ParameterUseCases):
             return row
 
     def _admit_again(self, certificate: NodeCertificate) -> NodeRow:
-        first = int(certificate.prefix.network_address)
-        last = int(certificate.prefix.broadcast_address)
-        held = (lease for lease in self._store.leases(certificate.name) if lease.released is None)
+        overlapping = self._store.holders(certificate.prefix, certificate.name)
         if self._store.member(certificate.name) is not None or any(
-            lease.start <= last and first < lease.end for lease in held
+            lease.released is None for lease in overlapping
         ):
             raise self._lost(certificate)
         return self._store.add_node(certificate.name, certificate.prefix, self._clock())

@@ -31,12 +31,12 @@ from re6st.messages import (
     encode,
 )
 from re6st.registry.admissions import TokenRow, TokenUse
-from re6st.registry.allocator import allocate
 from re6st.registry.certification import CertificationRequest, open_request
 from re6st.registry.operators import OperatorUseCases
 from re6st.registry.records import draw_records, open_published, store_record
 from re6st.registry.recovery import RecoveryUseCases
 from re6st.registry.rollover import RolloverUseCases
+from re6st.registry.space import allocate
 from re6st.registry.store import CertificateRow, NodeRow
 
 ENROLMENT_SAMPLE = 16
@@ -113,7 +113,7 @@ class Service(RecoveryUseCases, OperatorUseCases, RolloverUseCases):
             self._check_prefix_free(reservation.prefix, name)
             prefix = reservation.prefix
         else:
-            prefix = allocate(self.network, self._store.leases(), token.prefix_length, now, self._quarantine)
+            prefix = allocate(self._store, self.network, token.prefix_length, now, self._quarantine)
         node = self._store.add_node(name, prefix, now)
         return node, self._issue(node, request, now)
 

@@ -6,6 +6,7 @@ Methods that change something are to be called inside :meth:`Store.transaction`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
@@ -13,7 +14,6 @@ from ipaddress import IPv6Address, IPv6Network
 from re6st.messages import SignedDocument, SignedPeerRecord
 from re6st.prefix import node_address
 from re6st.registry.admissions import Admissions
-from re6st.registry.allocator import Lease
 from re6st.registry.reports import Reports
 
 
@@ -90,6 +90,13 @@ _STATES = {
 """Conditions of :meth:`Member.state`, with the present time for each question mark."""
 
 
+_NEAR_LOT = (
+    "SELECT node FROM (SELECT node FROM records WHERE reachable = ? AND NOT departed AND lot >= ?"
+    " ORDER BY lot LIMIT ?)"
+)
+"""Nodes of records that follow a lot."""
+
+
 class Store(Admissions, Reports):
     """The tables. Belongs to one thread at a time."""
 
@@ -131,14 +138,6 @@ class Store(Admissions, Reports):
 
     # -- nodes
 
-    def leases(self, name: str = "") -> list[Lease]:
-        """Return all prefixes that are or were somebody's, or are reserved for another name than ``name``."""
-        rows = self.execute("SELECT prefix_first, prefix_length, released FROM nodes")
-        rows += self.execute(
-            "SELECT prefix_first, prefix_length, NULL FROM reservations WHERE name <> ?", (name,)
-        )
-        return [Lease(int.from_bytes(first), length, released) for first, length, released in rows]
-
     def add_node(self, name: str, prefix: IPv6Network, now: float) -> NodeRow:
         """Add a member. Its name and prefix must be free."""
         identifier = self.insert(
@@ -146,6 +145,7 @@ class Store(Admissions, Reports):
             " VALUES (?, ?, ?, ?, ?)",
             (name, prefix.network_address.packed, prefix.broadcast_address.packed, prefix.prefixlen, now),
         )
+        self.refresh_space(prefix)
         return NodeRow(identifier, name, prefix, now, None)
 
     def nodes(self) -> list[NodeRow]:
@@ -208,7 +208,12 @@ class Store(Admissions, Reports):
 
     def restore_node(self, identifier: int, name: str) -> None:
         """Make a former member a member again; its prefix must be free."""
-        self.execute("UPDATE nodes SET released = NULL, name = ? WHERE id = ?", (name, identifier))
+        self.execute(
+            "UPDATE nodes SET released = NULL, recycled = NULL, name = ? WHERE id = ?", (name, identifier)
+        )
+        node = self.node(identifier)
+        if node is not None:
+            self.refresh_space(node.prefix)
 
     def delete_node(self, identifier: int, now: float) -> None:
         """Do not show a former member any more; nothing gives it its place back."""
@@ -217,16 +222,19 @@ class Store(Admissions, Reports):
 
     def purge(self, released_before: float, now: float) -> int:
         """Drop deleted nodes whose quarantine and certificates are over; return how many."""
-        gone = self.execute(
-            "SELECT id FROM nodes WHERE deleted IS NOT NULL AND released < ? AND NOT EXISTS"
+        gone = self._nodes(
+            "WHERE deleted IS NOT NULL AND released < ? AND NOT EXISTS"
             " (SELECT 1 FROM certificates WHERE node = nodes.id AND expires > ?)",
-            (released_before, now),
+            released_before,
+            now,
         )
-        for row in gone:
+        for node in gone:
+            row = (node.identifier,)
             self.execute("DELETE FROM token_uses WHERE node = ?", row)
             self.execute("UPDATE tokens SET node = NULL, revoked = coalesce(revoked, 0) WHERE node = ?", row)
             self.execute("DELETE FROM certificates WHERE node = ?", row)
             self.execute("DELETE FROM nodes WHERE id = ?", row)
+            self.refresh_space(node.prefix)
         return len(gone)
 
     def overview(
@@ -360,8 +368,8 @@ class Store(Admissions, Reports):
         """Remember the newest record of a node."""
         self.execute(
             "INSERT OR REPLACE INTO records"
-            " (node, sequence, serial, payload, signature, reachable, departed, software, published)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " (node, sequence, serial, payload, signature, reachable, departed, software, published, lot)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, random())",
             (
                 row.node,
                 row.sequence,
@@ -384,23 +392,36 @@ class Store(Admissions, Reports):
         self.execute("DELETE FROM records WHERE node = ?", (node,))
 
     def draw_records(
-        self, *, exclude: Sequence[int], reachable: bool | None, since: float, now: float, count: int
+        self,
+        *,
+        exclude: Sequence[int],
+        reachable: bool | None,
+        since: float,
+        now: float,
+        count: int,
+        lots: Sequence[int] = (),
     ) -> list[RecordRow]:
         """Return up to ``count`` random records of members whose certificate is valid at ``now``.
 
         ``exclude`` are nodes that are not wanted, ``reachable`` None means either; published after ``since``.
+        With ``lots`` (signed 64-bit numbers) only records whose lots follow these closely are looked at:
+        that may give fewer than there are, but takes the same time in a network of any size.
         """
-        marks = ",".join("?" * len(exclude))
-        wanted = (False, True) if reachable is None else (reachable, reachable)
+        wanted = (False, True) if reachable is None else (reachable,)
+        near = " UNION ".join([_NEAR_LOT] * (len(wanted) * len(lots)))
+        candidates = f"AND records.node IN ({near})" if lots else ""
+        marks, states = ",".join("?" * len(exclude)), ",".join("?" * len(wanted))
+        each = math.ceil(count / len(lots)) + len(exclude) if lots else 0
         return self._records(
             "JOIN nodes ON nodes.id = records.node WHERE nodes.released IS NULL AND nodes.suspended IS NULL"
             " AND certificates.revoked IS NULL AND certificates.expires > ? AND NOT departed"
-            f" AND published >= ? AND reachable IN (?, ?) AND records.node NOT IN ({marks})"
-            " ORDER BY random() LIMIT ?",
+            f" AND published >= ? AND reachable IN ({states}) AND records.node NOT IN ({marks})"
+            f" {candidates} ORDER BY random() LIMIT ?",
             now,
             since,
             *wanted,
             *exclude,
+            *(value for state in wanted for lot in lots for value in (state, lot, each)),
             count,
         )
 

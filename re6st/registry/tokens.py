@@ -8,10 +8,10 @@ from ipaddress import IPv6Network
 from re6st.errors import ConfigError, RegistryRefusedError
 from re6st.prefix import DEFAULT_NODE_LENGTH, check_node_length
 from re6st.registry.admissions import Reservation, TokenRow
-from re6st.registry.allocator import Lease, allocate
 from re6st.registry.authority import DAY
 from re6st.registry.certification import check_name
 from re6st.registry.members import MemberUseCases
+from re6st.registry.space import allocate
 from re6st.registry.store import NodeRow
 from re6st.registry.usecases import digest
 
@@ -161,9 +161,8 @@ class TokenUseCases(MemberUseCases):
 
     def _check_prefix_free(self, prefix: IPv6Network, name: str) -> None:
         """Refuse a prefix that overlaps what a member holds, or what is reserved for another name."""
-        wanted = Lease(int(prefix.network_address), prefix.prefixlen)
-        for lease in self._store.leases(name):
-            if lease.released is None and lease.start < wanted.end and wanted.start < lease.end:
+        for lease in self._store.holders(prefix, name):
+            if lease.released is None:
                 raise RegistryRefusedError(
                     f"{prefix} overlaps {IPv6Network((lease.start, lease.length))}, which belongs to or is"
                     " reserved for somebody else",
@@ -190,7 +189,7 @@ class TokenUseCases(MemberUseCases):
                 prefix = (
                     member.prefix
                     if member is not None
-                    else allocate(self.network, self._store.leases(), prefix_length, now, self._quarantine)
+                    else allocate(self._store, self.network, prefix_length, now, self._quarantine)
                 )
             self._check_reservation(name, prefix, member, now)
             reservation = Reservation(name, prefix, now)
