@@ -1,9 +1,10 @@
 """Benchmark ``outage``: for how long two nodes do not reach each other when something on the way fails.
 
 One node pings another one 50 times a second. Then the path below the tunnel in use is cut silently, in both
-directions or in one, or one of its processes is killed; or, between two nodes that have no tunnel because
-their hosts do not reach each other, everything on the host of the relay is killed. Each run takes another
-pair, drawn at random but in the same way each time.
+directions or in one, its interface is set down, or one of its processes is killed; or, between two nodes
+that have no tunnel because their hosts do not reach each other, something on the host of the relay ends or
+is killed, or the host falls mute. And when a cut heals: how long until the direct tunnel is used again.
+Each run takes another pair, drawn at random but in the same way each time.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from pathlib import Path
 
 from re6st import status
 from re6st.errors import ChildError
+from re6st.files import write_atomically
 from re6st.lab import worlds
 from re6st.lab.daemons import Node
 from re6st.lab.lab import Lab
+from re6st.lab.latency_plot import plot
 from re6st.lab.measurement import Options, Result, Series, converged
 from re6st.lab.namespace import processes
 from re6st.lab.ping_train import PingTrain
@@ -56,23 +59,54 @@ def run(options: Options) -> list[Result]:
         for case, fault in FAULTS.items():
             for number in range(1, options.runs + 1):
                 with fault(lab, drawn) as (pair, strike):
-                    series.add(case, _outage(lab, pair, strike), "s")
+                    picture = (
+                        options.plots / f"{case.replace(' ', '-')}-{number}.svg" if options.plots else None
+                    )
+                    series.add(case, _outage(lab, pair, strike, picture), "s")
                 text = f"  {case}, run {number} of {options.runs}: {' -> '.join(pair)} {series.last:.2f} s"
                 options.step(text)
                 converged(lab)
+        for number in range(1, options.runs + 1):
+            series.add("return to the direct path", _return(lab, drawn), "s")
+            options.step(f"  return, run {number} of {options.runs}: {series.last:.2f} s")
     return series.results()
 
 
-def _outage(lab: Lab, pair: Pair, strike: Callable[[], None]) -> float:
+def _outage(lab: Lab, pair: Pair, strike: Callable[[], None], picture: Path | None) -> float:
     source, target = pair
     with PingTrain(lab.hosts[source].namespace, lab.nodes[target].address()) as train:
         if not train.wait_steady(STEADY, RECOVERY):
             raise lab.nodes[source].failure(f"does not reach {target} before anything has failed")
+        struck = time.monotonic()
         strike()
         # The effect of a failure may come late: a connection may have been refused only then.
         if not train.wait_steady(2 * STEADY, RECOVERY, since=time.monotonic() + STEADY):
             raise lab.nodes[source].failure(f"does not reach {target} again after {RECOVERY:g} s")
-        return train.outage()
+        if picture is not None:
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            title = f"{picture.stem}: {source} pings {target}"
+            write_atomically(picture, plot(title, train.pings(struck)).encode(), 0o644)
+        return train.outage(since=struck)
+
+
+def _file_name(case: str) -> str:
+    return case.replace("'", "").replace(" ", "-")
+
+
+def _return(lab: Lab, drawn: random.Random) -> float:
+    """Return how long after a cut has healed two nodes use a tunnel between them again, both of them."""
+    pair, _ = cut_until_relayed(lab, drawn)
+    time.sleep(SETTLING)
+    lab.heal_all()
+    healed = time.monotonic()
+    ends = [lab.nodes[name] for name in pair]
+    while time.monotonic() < healed + 2 * RECOVERY:
+        if next_hop(ends[0], ends[1]) == pair[1] and next_hop(ends[1], ends[0]) == pair[0]:
+            return time.monotonic() - healed
+        time.sleep(0.1)
+    raise lab.nodes[pair[0]].failure(
+        f"does not use a tunnel to {pair[1]} {2 * RECOVERY:g} s after the cut healed"
+    )
 
 
 # -- what fails -----------------------------------------------------------------------------------------
@@ -116,11 +150,81 @@ def _killed_relay(lab: Lab, drawn: random.Random) -> Fault:
         lab.power_on(relay)
 
 
+@contextmanager
+def _interface_down(lab: Lab, drawn: random.Random) -> Fault:
+    pair = neighbours(lab, drawn)
+    node, peer = drawn.sample(pair, 2)
+    (interface,) = {tunnel.interface for tunnel in _tunnels(lab.nodes[node]) if tunnel.peer == peer}
+    command = ["ip", "link", "set", "dev", interface, "down"]
+
+    def set_down() -> None:
+        lab.hosts[node].run(command)
+
+    yield pair, set_down
+
+
+@contextmanager
+def _mute_relay(lab: Lab, drawn: random.Random) -> Fault:
+    pair, relay = cut_until_relayed(lab, drawn)
+
+    def mute() -> None:
+        for other in lab.nodes:
+            if other != relay:
+                lab.cut(relay, other)
+
+    try:
+        yield pair, mute
+    finally:
+        lab.heal_all()
+
+
+@contextmanager
+def _killed_daemon(lab: Lab, drawn: random.Random) -> Fault:
+    pair, relay = cut_until_relayed(lab, drawn)
+    try:
+        yield pair, lambda: lab.nodes[relay].stop(signal.SIGKILL)
+    finally:
+        lab.heal_all()
+        lab.nodes[relay].start()
+
+
+@contextmanager
+def _killed_babeld(lab: Lab, drawn: random.Random) -> Fault:
+    pair, relay = cut_until_relayed(lab, drawn)
+    try:
+        yield pair, lambda: _kill_babeld(lab.nodes[relay])
+    finally:
+        lab.heal_all()
+
+
+def _kill_babeld(node: Node) -> None:
+    for pid in processes([node.host.namespace]):
+        if Path(f"/proc/{pid}/comm").read_text().strip() == "babeld":
+            os.kill(pid, signal.SIGKILL)
+            return
+    raise node.failure("has no babeld")
+
+
+@contextmanager
+def _stopped_relay(lab: Lab, drawn: random.Random) -> Fault:
+    pair, relay = cut_until_relayed(lab, drawn)
+    try:
+        yield pair, lab.nodes[relay].stop
+    finally:
+        lab.heal_all()
+        lab.nodes[relay].start()
+
+
 FAULTS = {
     "silent cut": _silent_cut,
     "one-way cut": _one_way_cut,
     "kill of one openvpn": _killed_tunnel,
+    "interface down": _interface_down,
     "kill of the relay host": _killed_relay,
+    "mute relay host": _mute_relay,
+    "kill of the relay's daemon": _killed_daemon,
+    "kill of the relay's babeld": _killed_babeld,
+    "relay is stopped": _stopped_relay,
 }
 
 

@@ -272,9 +272,21 @@ def _node(lab: str, host: str) -> Node:
 @click.option(
     "--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the values here."
 )
+@click.option(
+    "--plot",
+    "plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write pictures of latency over time into this directory (outage).",
+)
 @click.option("--markdown", is_flag=True, help="Print the table as it stands in docs/benchmarks.md.")
 def bench(
-    names: Sequence[str], lab: str, runs: int, window: float, file: Path | None, markdown: bool
+    names: Sequence[str],
+    lab: str,
+    runs: int,
+    window: float,
+    file: Path | None,
+    plots: Path | None,
+    markdown: bool,
 ) -> None:
     """Measure: join, cold, node, control, outage, revocation; all of them by default."""
     from re6st.lab import bench as benchmark
@@ -283,7 +295,7 @@ def bench(
 
     console = output.make_console()
     with output.Progress(console) as progress:
-        options = Options(lab, runs, window, progress.step)
+        options = Options(lab, runs, window, progress.step, plots)
         results = benchmark.run(names, options)
     if file is not None:
         write_atomically(file, msgspec.json.format(msgspec.json.encode(results), indent=2), 0o644)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -70,6 +71,8 @@ class Options:
     """Seconds over which an idle mesh is watched."""
     step: Step
     """Hears what goes on."""
+    plots: Path | None = None
+    """Directory for pictures of single runs, if they are wanted."""
 
 
 def converged(lab: Lab, names: Iterable[str] | None = None, timeout: float = PAIRS_TIMEOUT) -> Matrix:

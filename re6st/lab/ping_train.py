@@ -82,9 +82,22 @@ class PingTrain:
             if sent <= until and self._answered.get(number, float("inf")) - sent > PATIENCE
         ]
 
-    def outage(self) -> float:
-        """Return how long pings were lost, seconds: from the first to the last lost one, ends included."""
-        lost = self.lost()
+    def pings(self, since: float) -> list[tuple[float, float | None]]:
+        """Return when each ping was sent, in seconds after ``since`` (:func:`time.monotonic`), and how long
+        its answer took; None for the lost ones.
+        """
+        lost = set(self.lost())
+        return [
+            (sent - since, None if sent in lost else self._answered[number] - sent)
+            for number, sent in enumerate(list(self._sent))
+            if sent in lost or number in self._answered
+        ]
+
+    def outage(self, since: float = 0.0) -> float:
+        """Return how long pings sent after ``since`` were lost, seconds: from the first to the last lost one,
+        ends included.
+        """
+        lost = [sent for sent in self.lost() if sent >= since]
         return lost[-1] - lost[0] + INTERVAL if lost else 0.0
 
     def _run(self) -> None:
