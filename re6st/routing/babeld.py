@@ -33,7 +33,14 @@ from re6st.routing.control import ControlConnection
 from re6st.routing.draining import RouteMover
 from re6st.routing.first_exchange import first_packet, send_packet, wildcard_request
 from re6st.routing.monitor import Update
-from re6st.routing.table import Change, InterfaceQuiet, InterfaceUp, NeighbourHeard, RoutingTable
+from re6st.routing.table import (
+    Change,
+    InterfaceQuiet,
+    InterfaceUp,
+    NeighbourHeard,
+    NeighbourRestarted,
+    RoutingTable,
+)
 from re6st.supervisor import ChildExit, ChildSpec, RestartPolicy, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -48,6 +55,8 @@ _RECONNECT_INTERVAL = 0.02
 _SLOW_RECONNECT_INTERVAL = 0.5
 _NUDGE_DELAYS = (0.14, 0.14, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds after each packet of a first exchange. An urgent answer is ready after 125 ms."""
+_GREETING_DELAYS = (0.1, 0.2, 0.4, 0.8)
+"""Seconds after each greeting of a neighbour that has begun again."""
 _NOT_READY_DELAY = 0.01
 _READY_ATTEMPTS = 200
 
@@ -165,6 +174,7 @@ class Babeld:
         command = self._command(interface, cost)
         self._links[interface] = _Link(cost, peer, self._configuration.hello_interval)
         if self._connection is not None:
+            self._greet(interface)
             await self._connection.command(command)
 
     def use(self, parameters: NetworkParameters) -> None:
@@ -290,6 +300,7 @@ class Babeld:
         try:
             self._note_start()
             for interface, link in list(self._links.items()):
+                self._greet(interface)
                 await connection.command(self._command(interface, link.cost))
             await connection.command("monitor")
             changes = fresh.changes_since(self.table)
@@ -317,6 +328,10 @@ class Babeld:
         for change in changes:
             if isinstance(change, InterfaceUp | NeighbourHeard):
                 self.nudge(change.interface)
+            if isinstance(change, NeighbourRestarted) and not self._is_nudging(change.interface):
+                self._nudges[change.interface] = asyncio.create_task(
+                    self._greet_again(change.interface), name=f"greet {change.interface}"
+                )
             if isinstance(change, InterfaceQuiet) and self._is_attached(change.interface):
                 continue
             self._report(change)
@@ -345,18 +360,37 @@ class Babeld:
         A link that was set up gets its multicast route a moment later, and if many links change at the
         same time up to a second later.
         """
-        link = self._links[interface]
-        packet = first_packet(
-            cost=link.cost,
-            hello_interval=link.hello_interval,
-            number=link.number,
-            peer=link.peer,
-        )
-        link.number += 2
+        packet = self._first_packet(interface)
         for _ in range(_READY_ATTEMPTS):
             if self._send(interface, packet):
                 return
             await asyncio.sleep(_NOT_READY_DELAY)
+
+    async def _greet_again(self, interface: str) -> None:
+        """Greet a router that has begun again, until it surely listens."""
+        for delay in _GREETING_DELAYS:
+            self._greet(interface)
+            await asyncio.sleep(delay)
+
+    def _greet(self, interface: str) -> None:
+        """Keep the link usable for a router that has begun again, or although ours has.
+
+        See :mod:`re6st.routing.first_exchange`. Nothing happens while the link is down.
+        """
+        if interface in self._links:
+            self._send(interface, self._first_packet(interface, greeting=True))
+
+    def _first_packet(self, interface: str, *, greeting: bool = False) -> bytes:
+        link = self._links[interface]
+        number = link.number
+        link.number += 2
+        return first_packet(
+            cost=link.cost,
+            hello_interval=link.hello_interval,
+            number=number,
+            peer=link.peer,
+            greeting=greeting,
+        )
 
     def _send(self, interface: str, packet: bytes) -> bool:
         """Send ``packet`` as if babeld did; return whether that was possible."""
@@ -366,6 +400,10 @@ class Babeld:
             logger.debug("%s", error)
             return False
         return True
+
+    def _is_nudging(self, interface: str) -> bool:
+        task = self._nudges.get(interface)
+        return task is not None and not task.done()
 
     def _stop_nudging(self, interface: str) -> None:
         task = self._nudges.pop(interface, None)

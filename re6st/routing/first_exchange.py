@@ -20,6 +20,14 @@ in a packet that babeld could have sent (all sections of RFC 8966):
 It is sent when our link is up, again as soon as babeld hears the neighbour (now its link is up as well),
 and a few times more for as long as its routes are missing. After a hello interval, when babeld heeds wildcard
 requests again, one more follows for what may have been lost.
+
+*A babeld that begins again* on a link that is up, because the one before was killed, would do harm by itself.
+The numbers of its Hellos jump, so the neighbour would think the link lost until it has heard two; and having
+heard one Hello of the neighbour, it would say the same in an IHU. Meanwhile the neighbour asks for the routes
+that it had through here and is told that there are none. So the link is *greeted* in its name before it
+speaks: with unicast Hellos, which outweigh the history that is reset. And a neighbour whose Hellos
+jump is greeted by us several times, so that it uses the link at once and gets our routes. A greeting has no
+multicast Hello: its number would jump as well, and be answered by a greeting again.
 """
 
 from __future__ import annotations
@@ -43,7 +51,9 @@ _CHECKSUM_OFFSET = 6
 """Where the checksum is in a UDP header."""
 
 
-def first_packet(*, cost: int, hello_interval: float, number: int, peer: IPv6Network | None) -> bytes:
+def first_packet(
+    *, cost: int, hello_interval: float, number: int, peer: IPv6Network | None, greeting: bool = False
+) -> bytes:
     """Return the packet; ``number`` is the sequence number of its Hellos, the next packet has two more.
 
     ``cost`` is that of the link, ``hello_interval`` is babeld's, in seconds, ``peer`` the prefix of the
@@ -55,8 +65,9 @@ def first_packet(*, cost: int, hello_interval: float, number: int, peer: IPv6Net
     parts = [
         struct.pack("!HHH", _UNICAST, number, min(0xFFFF, 2 * interval)),
         struct.pack("!HHH", _UNICAST, (number + 1) & 0xFFFF, min(0xFFFF, 2 * interval)),
-        struct.pack("!HHH", 0, number, interval),
     ]
+    if not greeting:
+        parts.append(struct.pack("!HHH", 0, number, interval))
     records = [(_HELLO, part) for part in parts]
     records.append((_IHU, struct.pack("!BBHH", _WILDCARD, 0, cost, min(0xFFFF, 3 * interval))))
     records.append(_WILDCARD_REQUEST)

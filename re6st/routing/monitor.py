@@ -67,6 +67,8 @@ class Neighbour:
     txcost: int
     cost: int
     """:data:`INFINITY` until packets pass in both directions."""
+    reach: int = 0
+    """Which of its last 16 multicast Hellos were heard, the newest in the highest bit (RFC 8966, A.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ _ACTIONS = {action.value: action for action in Action}
 
 _INTERFACE = re.compile(r"(?P<name>\S+) up (?P<up>true|false)(?: .*)?")
 _NEIGHBOUR = re.compile(
-    r"(?P<id>\S+) address (?P<address>\S+) if (?P<if>\S+) reach \S+(?: ureach \S+)?"
+    r"(?P<id>\S+) address (?P<address>\S+) if (?P<if>\S+) reach (?P<reach>[0-9a-f]{1,4})(?: ureach \S+)?"
     r" rxcost (?P<rxcost>\d+) txcost (?P<txcost>\d+)(?: rtt \S+ rttcost \d+)? cost (?P<cost>\d+)(?: .*)?"
 )
 _ROUTE = re.compile(
@@ -163,6 +165,7 @@ def _parse_thing(kind: str, attributes: str) -> Thing | None:
             rxcost=_cost(found["rxcost"]),
             txcost=_cost(found["txcost"]),
             cost=_cost(found["cost"]),
+            reach=int(found["reach"], 16),
         )
     if kind == "route":
         return Route(

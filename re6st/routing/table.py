@@ -37,6 +37,16 @@ class NeighbourHeard:
 
 
 @dataclass(frozen=True, slots=True)
+class NeighbourRestarted:
+    """The router at the other end of ``interface`` counts its Hellos anew: it has begun again.
+
+    So does one that was silent for sixteen of them.
+    """
+
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
 class NeighbourUp:
     """Packets pass in both directions between us and the router at the other end of ``interface``."""
 
@@ -62,9 +72,19 @@ class RoutesChanged:
     """Some route was added, removed, or is used differently."""
 
 
-Change = InterfaceUp | NeighbourHeard | NeighbourUp | NeighbourDown | InterfaceQuiet | RoutesChanged
+Change = (
+    InterfaceUp
+    | NeighbourHeard
+    | NeighbourRestarted
+    | NeighbourUp
+    | NeighbourDown
+    | InterfaceQuiet
+    | RoutesChanged
+)
 
 Item = TypeVar("Item")
+
+_ONE_HELLO = 0x8000
 
 
 class RoutingTable:
@@ -140,9 +160,13 @@ class RoutingTable:
     def _apply_neighbour(self, neighbour: Neighbour, gone: bool) -> list[Change]:
         interface = neighbour.interface
         before = self._situation(interface)
-        heard = not gone and neighbour.identifier not in self._neighbours
+        known = self._neighbours.get(neighbour.identifier)
+        heard = not gone and known is None
+        restarted = not gone and known is not None and _counts_anew(known.reach, neighbour.reach)
         _store(self._neighbours, neighbour.identifier, neighbour, gone)
         first: list[Change] = [NeighbourHeard(interface)] if heard else []
+        if restarted:
+            first.append(NeighbourRestarted(interface))
         return first + _neighbour_changes(interface, before, self._situation(interface))
 
     def changes_since(self, old: RoutingTable) -> list[Change]:
@@ -169,6 +193,11 @@ def _neighbour_changes(interface: str, before: tuple[bool, bool], after: tuple[b
     if quiet and not quiet_before:
         changes.append(InterfaceQuiet(interface))
     return changes
+
+
+def _counts_anew(before: int, now: int) -> bool:
+    """Whether a history of Hellos that was longer is now one of a single Hello."""
+    return now == _ONE_HELLO and before & ~_ONE_HELLO != 0
 
 
 def _store(known: dict[str, Item], key: str, thing: Item, gone: bool) -> bool:

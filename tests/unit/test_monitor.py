@@ -60,8 +60,10 @@ def test_transcript() -> None:
         Reply(Verdict.OK),
         Update(Action.ADD, Interface("ab", up=True)),
         Update(Action.ADD, Interface("nosuch", up=False)),
-        Update(Action.ADD, Neighbour("55ff8a4a8300", "ab", neighbour, 100, 100, 100)),
-        Update(Action.CHANGE, Neighbour("55ff8a4a8300", "ab", neighbour, INFINITY, INFINITY, INFINITY)),
+        Update(Action.ADD, Neighbour("55ff8a4a8300", "ab", neighbour, 100, 100, 100, 0xFF00)),
+        Update(
+            Action.CHANGE, Neighbour("55ff8a4a8300", "ab", neighbour, INFINITY, INFINITY, INFINITY, 0x8000)
+        ),
         Update(Action.ADD, LocalRoute("fd00:a::1/128-::/0", IPv6Network("fd00:a::1/128"), 0)),
         Update(Action.ADD, route),
     ]

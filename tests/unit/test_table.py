@@ -9,6 +9,7 @@ from re6st.routing.table import (
     InterfaceUp,
     NeighbourDown,
     NeighbourHeard,
+    NeighbourRestarted,
     NeighbourUp,
     RoutesChanged,
     RoutingTable,
@@ -48,6 +49,15 @@ def test_life_of_a_neighbour() -> None:
     assert not table.is_quiet("re6st0")
     assert flush(table, SILENT) == [InterfaceQuiet("re6st0")]
     assert table.is_quiet("re6st0")
+
+
+def test_a_neighbour_that_counts_its_hellos_anew_has_begun_again() -> None:
+    table = RoutingTable()
+    add(table, replace(ALIVE, reach=0x8000))
+    assert add(table, replace(ALIVE, reach=0x8000)) == []
+    assert add(table, replace(ALIVE, reach=0xC000)) == []
+    assert add(table, replace(ALIVE, reach=0x8000)) == [NeighbourRestarted("re6st0")]
+    assert add(table, replace(ALIVE, reach=0x8000)) == []
 
 
 def test_repeated_lines_are_no_changes() -> None:
