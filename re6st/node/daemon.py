@@ -78,6 +78,7 @@ from re6st.node.own_record import OwnRecord
 from re6st.node.port_share import PortShare
 from re6st.node.reachability import ReachabilityKeeper
 from re6st.node.registry_link import RegistryLink
+from re6st.node.route_repair import RouteRepair
 from re6st.node.status_server import StatusServer
 from re6st.node.tasks import Tasks
 from re6st.node.tunnels import Tunnel, TunnelOperator
@@ -88,6 +89,7 @@ from re6st.peers import Peer
 from re6st.proxy import load_proxy
 from re6st.routing.babeld import Babeld, Started
 from re6st.routing.configuration import BabelConfiguration
+from re6st.routing.monitor import Route
 from re6st.routing.table import Change, InterfaceQuiet, RoutesChanged
 from re6st.supervisor import Supervisor
 from re6st.tunnel.openvpn import Credentials as TunnelCredentials
@@ -199,6 +201,9 @@ class Daemon:
             BabelConfiguration.from_parameters(prefix, self._documents.parameters),
             self._on_routing_change,
         )
+        self._route_repair = RouteRepair(
+            self._kernel, self._credentials.trust.network, self._installed_routes
+        )
         files = self._credentials.files
         self._monitor = LivenessMonitor(lambda tunnel: self._report(TunnelSilent(tunnel)))
         self._driver = OpenVpnDriver(
@@ -251,6 +256,9 @@ class Daemon:
         )
         self._status_server = StatusServer(self._observation, self._config.runtime_directory)
 
+    def _installed_routes(self) -> list[Route]:
+        return self._babeld.table.installed()
+
     def _testers(self) -> list[Peer]:
         """Return whom this node can ask to test it, neighbours first."""
         known = sorted(self._core.peers(), key=lambda entry: (not entry.connected, entry.failures))
@@ -297,6 +305,8 @@ class Daemon:
             logger.warning("The address book is not kept for the next start: %s", error)
 
     def _on_routing_change(self, change: Change | Started) -> None:
+        if isinstance(change, Started):
+            self._route_repair.begin()
         if isinstance(change, InterfaceQuiet):
             self._report(SlotQuiet(int(change.interface.removeprefix(self._config.interface_prefix))))
         elif isinstance(change, RoutesChanged) and self._routes_timer is None:
@@ -368,6 +378,7 @@ class Daemon:
         await self._step(lambda: self._client.start(self._credentials.client_context()), self._client.stop)
         self._undo.append(self._tasks.stop)
         await self._step(self._reachability.start, self._reachability.stop)
+        self._undo.append(self._route_repair.stop)
         await self._step(self._babeld.start, self._babeld.stop)
         await self._step(self._monitor.start, self._monitor.stop)
         self._undo.append(self._operator.close_all)

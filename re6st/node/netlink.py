@@ -36,6 +36,7 @@ MAXIMUM_ALIAS = 63
 
 _RT_SCOPE_LINK = 253  # rtnetlink(7)
 _IFF_UP = 1  # netdevice(7)
+_RTNH_F_ONLINK = 4  # rtnetlink(7): the next hop is on the link, whatever its address
 _IFA_F_NODAD = 2  # if_addr.h: usable at once, without looking for duplicates
 _INTERFACE_SETTINGS = {
     # What a peer sends through a tunnel must not configure this host.
@@ -58,6 +59,22 @@ class UnderlayChanged:
 
     kind: str
     """``link``, ``address`` or ``route``."""
+
+
+@dataclass(frozen=True, slots=True)
+class BabelRoute:
+    """A route of babeld in the kernel."""
+
+    destination: IPv6Network
+    via: str
+    """Next hop, empty if there is none."""
+    interface: str
+    metric: int | None
+    table: int | None
+    kind: int
+    """``rtm_type`` of rtnetlink(7): unicast, unreachable, ..."""
+    source: str | None
+    """Preferred source address."""
 
 
 class Kernel:
@@ -183,27 +200,55 @@ class Kernel:
 
         Only while babeld does not run: it would not notice. Raises :class:`NetlinkError`.
         """
-        removed = 0
-        with _translated(f"remove routes inside {network}"):
+        routes = await self.babel_routes(network)
+        for route in routes:
+            await self.remove_route(route)
+        return len(routes)
+
+    async def babel_routes(self, network: IPv6Network) -> list[BabelRoute]:
+        """Return babeld's routes to destinations inside ``network``. Raises :class:`NetlinkError`."""
+        found = []
+        with _translated(f"read routes inside {network}"):
             routes = [route async for route in await self._route.get_routes(family=socket.AF_INET6)]
         for route in routes:
             destination = route.get("dst")
             if route["proto"] != BABEL_PROTOCOL or destination is None:
                 continue
-            if not IPv6Network(f"{destination}/{route['dst_len']}").subnet_of(network):
-                continue
-            with _translated(f"remove the route to {destination}", errno.ESRCH):
-                await self._route.route(
-                    "del",
-                    family=socket.AF_INET6,
-                    dst=f"{destination}/{route['dst_len']}",
-                    proto=BABEL_PROTOCOL,
-                    priority=route.get("priority"),
-                    table=route.get("table"),
-                    type=route["type"],
+            prefix = IPv6Network(f"{destination}/{route['dst_len']}")
+            if prefix.subnet_of(network):
+                found.append(
+                    BabelRoute(
+                        destination=prefix,
+                        via=route.get("gateway") or "",
+                        interface=_name(route.get("oif")),
+                        metric=route.get("priority"),
+                        table=route.get("table"),
+                        kind=route["type"],
+                        source=route.get("prefsrc"),
+                    )
                 )
-                removed += 1
-        return removed
+        return found
+
+    async def remove_route(self, route: BabelRoute) -> None:
+        """Remove ``route`` if it is there. Raises :class:`NetlinkError`."""
+        with _translated(f"remove the route to {route.destination}", errno.ESRCH):
+            await self._route.route("del", type=route.kind, **_babel_route(route))
+
+    async def redirect_route(self, route: BabelRoute, via: str, interface: str) -> None:
+        """Let ``route`` lead to the next hop ``via``, a link-local address on ``interface``, as babeld does.
+
+        Raises :class:`NetlinkError`.
+        """
+        source = {"prefsrc": route.source} if route.source else {}
+        with _translated(f"correct the route to {route.destination}"):
+            await self._route.route(
+                "replace",
+                **_babel_route(route),
+                **source,
+                gateway=via,
+                oif=_existing_index(interface),
+                flags=_RTNH_F_ONLINK,
+            )
 
     # -- the underlay -----------------------------------------------------------------------------------
 
@@ -302,6 +347,24 @@ def _unreachable(prefix: IPv6Network) -> dict[str, object]:
         "proto": ROUTE_PROTOCOL,
         "priority": UNREACHABLE_METRIC,
     }
+
+
+def _babel_route(route: BabelRoute) -> dict[str, object]:
+    return {
+        "family": socket.AF_INET6,
+        "dst": str(route.destination),
+        "proto": BABEL_PROTOCOL,
+        "priority": route.metric,
+        "table": route.table,
+    }
+
+
+def _name(index: int | None) -> str:
+    """Return the name of the interface ``index``, empty if it has gone."""
+    try:
+        return socket.if_indextoname(index) if index else ""
+    except OSError:
+        return ""
 
 
 def _index(interface: str) -> int | None:

@@ -31,7 +31,7 @@ from re6st.routing import configuration as settings
 from re6st.routing.configuration import BabelConfiguration, BabelFiles
 from re6st.routing.control import ControlConnection
 from re6st.routing.draining import RouteMover
-from re6st.routing.first_exchange import first_packet, send_packet, wildcard_request
+from re6st.routing.first_exchange import first_packet, greeting, send_packet, wildcard_request
 from re6st.routing.monitor import Update
 from re6st.routing.table import (
     Change,
@@ -174,7 +174,7 @@ class Babeld:
         command = self._command(interface, cost)
         self._links[interface] = _Link(cost, peer, self._configuration.hello_interval)
         if self._connection is not None:
-            self._greet(interface)
+            self._announce_ourselves(interface)
             await self._connection.command(command)
 
     def use(self, parameters: NetworkParameters) -> None:
@@ -300,7 +300,7 @@ class Babeld:
         try:
             self._note_start()
             for interface, link in list(self._links.items()):
-                self._greet(interface)
+                self._announce_ourselves(interface)
                 await connection.command(self._command(interface, link.cost))
             await connection.command("monitor")
             changes = fresh.changes_since(self.table)
@@ -369,18 +369,20 @@ class Babeld:
     async def _greet_again(self, interface: str) -> None:
         """Greet a router that has begun again, until it surely listens."""
         for delay in _GREETING_DELAYS:
-            self._greet(interface)
+            link = self._links[interface]
+            packet = greeting(cost=link.cost, hello_interval=link.hello_interval, number=link.number)
+            link.number += 2
+            self._send(interface, packet)
             await asyncio.sleep(delay)
 
-    def _greet(self, interface: str) -> None:
-        """Keep the link usable for a router that has begun again, or although ours has.
+    def _announce_ourselves(self, interface: str) -> None:
+        """Keep the link usable for the neighbour although babeld has begun again; see there.
 
-        See :mod:`re6st.routing.first_exchange`. Nothing happens while the link is down.
+        Nothing happens while the link is down.
         """
-        if interface in self._links:
-            self._send(interface, self._first_packet(interface, greeting=True))
+        self._send(interface, self._first_packet(interface, multicast_hellos=2))
 
-    def _first_packet(self, interface: str, *, greeting: bool = False) -> bytes:
+    def _first_packet(self, interface: str, multicast_hellos: int = 1) -> bytes:
         link = self._links[interface]
         number = link.number
         link.number += 2
@@ -389,7 +391,7 @@ class Babeld:
             hello_interval=link.hello_interval,
             number=number,
             peer=link.peer,
-            greeting=greeting,
+            multicast_hellos=multicast_hellos,
         )
 
     def _send(self, interface: str, packet: bytes) -> bool:

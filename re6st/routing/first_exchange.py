@@ -24,10 +24,12 @@ requests again, one more follows for what may have been lost.
 *A babeld that begins again* on a link that is up, because the one before was killed, would do harm by itself.
 The numbers of its Hellos jump, so the neighbour would think the link lost until it has heard two; and having
 heard one Hello of the neighbour, it would say the same in an IHU. Meanwhile the neighbour asks for the routes
-that it had through here and is told that there are none. So the link is *greeted* in its name before it
-speaks: with unicast Hellos, which outweigh the history that is reset. And a neighbour whose Hellos
-jump is greeted by us several times, so that it uses the link at once and gets our routes. A greeting has no
-multicast Hello: its number would jump as well, and be answered by a greeting again.
+that it had through here and is told that there are none. So before it speaks the packet is sent in its name:
+its unicast Hellos outweigh the history that is reset, and two multicast Hellos in a row begin a new one,
+so that the jump which follows is seen in any case. A neighbour whose Hellos jump is sent a *greeting* by us
+several times, so that it uses the link at once. A greeting has no multicast Hello, whose number would jump as
+well and be answered again, and asks for nothing: the neighbour has not much to tell yet, and what it would
+tell are retractions.
 """
 
 from __future__ import annotations
@@ -52,31 +54,45 @@ _CHECKSUM_OFFSET = 6
 
 
 def first_packet(
-    *, cost: int, hello_interval: float, number: int, peer: IPv6Network | None, greeting: bool = False
+    *, cost: int, hello_interval: float, number: int, peer: IPv6Network | None, multicast_hellos: int = 1
 ) -> bytes:
     """Return the packet; ``number`` is the sequence number of its Hellos, the next packet has two more.
 
     ``cost`` is that of the link, ``hello_interval`` is babeld's, in seconds, ``peer`` the prefix of the
     neighbour if that is known.
     """
-    interval = max(1, min(0xFFFF, round(hello_interval * 100)))
     number &= 0xFFFF
-    # The unicast Hellos have to last until babeld has sent two of its own, even if one more is lost.
-    parts = [
-        struct.pack("!HHH", _UNICAST, number, min(0xFFFF, 2 * interval)),
-        struct.pack("!HHH", _UNICAST, (number + 1) & 0xFFFF, min(0xFFFF, 2 * interval)),
-    ]
-    if not greeting:
-        parts.append(struct.pack("!HHH", 0, number, interval))
-    records = [(_HELLO, part) for part in parts]
-    records.append((_IHU, struct.pack("!BBHH", _WILDCARD, 0, cost, min(0xFFFF, 3 * interval))))
-    records.append(_WILDCARD_REQUEST)
+    records = _hellos(hello_interval, number, multicast_hellos)
+    records += [_ihu(cost, hello_interval), _WILDCARD_REQUEST]
     if peer is not None:
         prefix = peer.network_address.packed[: (peer.prefixlen + 7) // 8]
         head = struct.pack("!BBHBB", _IPV6, peer.prefixlen, 0, 1, 0)
         records.append((_SEQNO_REQUEST, head + _ANYONE + prefix))
     records.append((_ACKNOWLEDGMENT_REQUEST, struct.pack("!HHH", 0, number, 1)))
     return assemble(records)
+
+
+def _hellos(hello_interval: float, number: int, multicast: int) -> list[tuple[int, bytes]]:
+    # The unicast Hellos have to last until babeld has sent two of its own, even if one more is lost.
+    interval = _centiseconds(hello_interval)
+    lasting = min(0xFFFF, 2 * interval)
+    parts = [struct.pack("!HHH", _UNICAST, (number + i) & 0xFFFF, lasting) for i in range(2)]
+    parts += [struct.pack("!HHH", 0, (number + i) & 0xFFFF, interval) for i in range(multicast)]
+    return [(_HELLO, part) for part in parts]
+
+
+def _ihu(cost: int, hello_interval: float) -> tuple[int, bytes]:
+    interval = min(0xFFFF, 3 * _centiseconds(hello_interval))
+    return (_IHU, struct.pack("!BBHH", _WILDCARD, 0, cost, interval))
+
+
+def _centiseconds(seconds: float) -> int:
+    return max(1, min(0xFFFF, round(seconds * 100)))
+
+
+def greeting(*, cost: int, hello_interval: float, number: int) -> bytes:
+    """Return the packet that makes a router that has begun again use the link; see :func:`first_packet`."""
+    return _packet([*_hellos(hello_interval, number, 0), _ihu(cost, hello_interval)])
 
 
 def wildcard_request() -> bytes:

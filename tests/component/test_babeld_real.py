@@ -16,7 +16,8 @@ from namespaced import Host, Tunnel, remove_all, wait_until
 
 from re6st.errors import ChildError
 from re6st.node.netlink import Kernel
-from re6st.routing.babeld import CHILD_NAME, Babeld
+from re6st.node.route_repair import RouteRepair
+from re6st.routing.babeld import CHILD_NAME, Babeld, Started
 from re6st.routing.configuration import BabelConfiguration
 from re6st.routing.table import Change, InterfaceQuiet, NeighbourDown, NeighbourUp
 from re6st.supervisor import Supervisor
@@ -32,22 +33,41 @@ class Node:
     def __init__(self, name: str, number: int, directory: Path, hello_interval: float = 4.0) -> None:
         self.prefix = IPv6Network(f"2001:db8:42:{number}::/64")
         self.address = IPv6Address(int(self.prefix.network_address) + 1)
-        self.changes: list[Change] = []
+        self.changes: list[Change | Started] = []
         self.host = Host(name)
         self.kernel = Kernel("re6st")
         self.directory = directory / name
         self.directory.mkdir()
         self.supervisor = Supervisor(self.directory / "children")
-        self.babeld = Babeld(
-            self.directory,
-            self.directory,
-            self.supervisor,
-            BabelConfiguration(NETWORK, self.prefix, 6696, hello_interval, update_interval=60.0),
-            self.changes.append,
-        )
+        self.hello_interval = hello_interval
+        self.babeld = self.successor()
         self.host.call(self.kernel.open())
         self.host.call(self.kernel.add_prefix(self.prefix, "lo"))
         self.host.call(self.babeld.start())
+
+    def successor(self) -> Babeld:
+        """Return the routing daemon as a daemon that starts now would make it."""
+        return Babeld(
+            self.directory,
+            self.directory,
+            self.supervisor,
+            BabelConfiguration(NETWORK, self.prefix, 6696, self.hello_interval, update_interval=60.0),
+            self.changes.append,
+        )
+
+    def forget_everything(self) -> None:
+        """Be like a daemon that was killed and begins again."""
+
+        def forget() -> None:
+            for child in self.supervisor.children():
+                self.host.loop.remove_reader(child._pidfd)
+            for task in (self.babeld._task, *self.babeld._nudges.values()):
+                if task is not None:
+                    task.cancel()
+
+        self.host.do(forget)
+        self.supervisor = Supervisor(self.directory / "children")
+        self.changes = []
 
     def prepare(self, interface: str) -> None:
         self.host.call(self.kernel.ensure_tun(interface, mtu=1280, alias="peer"))
@@ -221,3 +241,46 @@ def test_start_says_why_babeld_does_not_come_up(tmp_path: Path) -> None:
     finally:
         taken.close()
         remove_all([host])
+
+
+def test_the_next_daemon_adopts_a_sound_babeld_and_replaces_any_other(tmp_path: Path) -> None:
+    """Routes stay in the kernel in both cases; those that the new babeld does not know can be repaired."""
+    left, right = Node("left", 1, tmp_path, 1.0), Node("right", 2, tmp_path, 1.0)
+    try:
+        tunnel = open_tunnel(left, right, "re6st0")
+        left.up("re6st0", right)
+        right.up("re6st0", left)
+        wait_for_routes(left, right, "re6st0")
+        child = left.supervisor.get(CHILD_NAME)
+        assert child is not None
+        first = child.pid
+        for sound in (True, False):
+            # What another process would find: the same files, nothing in memory.
+            left.forget_everything()
+            if not sound:
+                (left.directory / "babeld.conf").write_text("smoothing-half-life 4\n")
+            left.babeld = left.successor()
+            left.host.call(left.babeld.start())
+            left.host.call(left.babeld.attach("re6st0", 100, right.prefix))
+            child = left.supervisor.get(CHILD_NAME)
+            assert child is not None
+            assert (child.pid == first) is sound
+            assert (Started() in left.changes) is not sound
+            assert str(right.prefix) in left.host.ip("route", "show", "proto", "babel")
+            wait_for_routes(left, right, "re6st0")
+        left.host.ip(
+            "route", "add", "2001:db8:42:9::/64", "via", "fe80::9", "dev", "re6st0", "proto", "babel"
+        )
+        left.host.ip(
+            *("route", "change", str(right.prefix), "via", "fe80::8", "dev", "re6st0", "proto", "babel"),
+            *("metric", "1024", "src", str(left.address), "onlink"),
+        )
+        repair = RouteRepair(left.kernel, NETWORK, left.babeld.table.installed)
+        assert left.host.call(repair.repair()) == 2
+        assert left.host.call(repair.repair()) == 0
+        assert left.host.pings(str(right.address))
+        left.down("re6st0")
+        tunnel.close()
+    finally:
+        left.remove()
+        right.remove()
