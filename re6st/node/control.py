@@ -53,14 +53,14 @@ def restart_daemon(config: NodeConfig) -> str:
     except (ProcessLookupError, PermissionError) as error:
         raise ConfigError(f"cannot signal the daemon (pid {before.pid}): {error.strerror}") from error
     while time.monotonic() < begin + _RESTART_TIMEOUT:
+        time.sleep(_POLL)
         try:
             now = fetch(config.runtime_directory, "status", NodeStatus)
         except (ConfigError, RemoteProtocolError):
-            now = before
+            continue
         if now.restarts_refused > before.restarts_refused:
             raise ConfigError(f"{now.restart_refused}\nThe daemon goes on as before.")
         if now.uptime < time.monotonic() - begin and now.ready:
             kept = now.tunnels_out + now.tunnels_in
             return f"Restarted in place: {now.software}, pid {now.pid}, {kept} tunnels kept."
-        time.sleep(_POLL)
     raise ConfigError(f"the daemon has not restarted within {_RESTART_TIMEOUT:.0f} s; look at its log")
