@@ -92,7 +92,7 @@ def _centiseconds(seconds: float) -> int:
 
 def greeting(*, cost: int, hello_interval: float, number: int) -> bytes:
     """Return the packet that makes a router that has begun again use the link; see :func:`first_packet`."""
-    return _packet([*_hellos(hello_interval, number, 0), _ihu(cost, hello_interval)])
+    return assemble([*_hellos(hello_interval, number, 0), _ihu(cost, hello_interval)])
 
 
 def wildcard_request() -> bytes:
