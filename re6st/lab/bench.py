@@ -18,7 +18,15 @@ from rich import box
 from rich.table import Table
 
 from re6st.errors import ConfigError
-from re6st.lab import bench_cold, bench_control, bench_join, bench_node, bench_outage, bench_revocation
+from re6st.lab import (
+    bench_availability,
+    bench_cold,
+    bench_control,
+    bench_join,
+    bench_node,
+    bench_outage,
+    bench_revocation,
+)
 from re6st.lab.measurement import Options, Result
 
 BENCHMARKS: dict[str, Callable[[Options], list[Result]]] = {
@@ -28,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[Options], list[Result]]] = {
     "control": bench_control.run,
     "outage": bench_outage.run,
     "revocation": bench_revocation.run,
+    "availability": bench_availability.run,
 }
 """All benchmarks by name."""
 

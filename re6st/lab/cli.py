@@ -278,6 +278,7 @@ def _node(lab: str, host: str) -> Node:
     type=click.Path(file_okay=False, path_type=Path),
     help="Write pictures of latency over time into this directory (outage).",
 )
+@click.option("--minutes", default=30.0, show_default=True, help="How long availability is measured.")
 @click.option("--markdown", is_flag=True, help="Print the table as it stands in docs/benchmarks.md.")
 def bench(
     names: Sequence[str],
@@ -286,16 +287,17 @@ def bench(
     window: float,
     file: Path | None,
     plots: Path | None,
+    minutes: float,
     markdown: bool,
 ) -> None:
-    """Measure: join, cold, node, control, outage, revocation; all of them by default."""
+    """Measure: join, cold, node, control, outage, revocation, availability; all of them by default."""
     from re6st.lab import bench as benchmark
     from re6st.lab import output
     from re6st.lab.measurement import Options
 
     console = output.make_console()
     with output.Progress(console) as progress:
-        options = Options(lab, runs, window, progress.step, plots)
+        options = Options(lab, runs, window, progress.step, plots, minutes)
         results = benchmark.run(names, options)
     if file is not None:
         write_atomically(file, msgspec.json.format(msgspec.json.encode(results), indent=2), 0o644)

@@ -9,7 +9,7 @@ what reaches the other host by way of a third one arrives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -126,6 +126,16 @@ class FaultBox:
         """Undo :meth:`cut`."""
         self._check(first, second)
         self._apply(without_cut(self.load(), first, second), (first, second))
+
+    def set_cuts(self, pairs: Collection[tuple[str, str]]) -> None:
+        """Cut exactly these ``pairs`` of hosts, and heal all other cuts."""
+        before = self.load()
+        faults = Faults()
+        for first, second in sorted(pairs):
+            faults = with_cut(msgspec.structs.replace(faults, tags=before.tags | faults.tags), first, second)
+        changed = set(before.cuts) ^ set(faults.cuts)
+        faults = msgspec.structs.replace(faults, tags=before.tags | faults.tags)
+        self._apply(faults, tuple({*(host for pair in changed for host in pair)}))
 
     def heal_all(self) -> None:
         """Undo all cuts."""

@@ -11,7 +11,7 @@ of what is going to be made, then the namespaces, then everything inside them, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
@@ -250,6 +250,10 @@ class Lab:
     def cut(self, first: str, second: str, *, one_way: bool = False) -> None:
         """Lose all packets between two hosts silently, or only those from ``first`` to ``second``."""
         self._faults.cut(first, second, one_way=one_way)
+
+    def set_cuts(self, pairs: Collection[Pair]) -> None:
+        """Lose all packets between exactly these pairs of hosts, silently."""
+        self._faults.set_cuts(pairs)
 
     def heal(self, first: str, second: str) -> None:
         """Undo :meth:`cut`."""

@@ -73,6 +73,8 @@ class Options:
     """Hears what goes on."""
     plots: Path | None = None
     """Directory for pictures of single runs, if they are wanted."""
+    minutes: float = 30.0
+    """For how long the weather is bad."""
 
 
 def converged(lab: Lab, names: Iterable[str] | None = None, timeout: float = PAIRS_TIMEOUT) -> Matrix:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from world import Nat, SimNode, World, mixed
 
-from re6st.core.events import Document, OwnCertificateChanged, RegistryOperation, RevocationsAccepted
+from re6st.core.events import (
+    ClockRead,
+    Document,
+    OwnCertificateChanged,
+    RegistryOperation,
+    RevocationsAccepted,
+)
 from re6st.messages import NetworkParameters
 from re6st.tunnel.lifecycle import TunnelState
 
@@ -287,3 +293,13 @@ def test_lossy_paths_and_partitions_heal() -> None:
     assert not world.is_connected()
     world.blocked = lambda one, other: False
     world.run_until(world.is_connected, 3600, step=30)
+
+
+def test_clocks_that_are_off_by_a_day_and_jump_cost_no_tunnel() -> None:
+    world = settled_world(30, 17, 0.0)
+    before = set(world.links())
+    for jump in (86400.0, -86400.0, 0.0):
+        for node in world.nodes[:15]:
+            world.report(node, ClockRead(world.wall - world.now + jump))
+        world.run(400)
+        assert set(world.links()) == before

@@ -1,0 +1,143 @@
+"""What goes wrong on and around a node's host costs none of its tunnels.
+
+registry  node1  node2
+   |        |      |
+===+========+======+===  internet: all addresses are public
+
+The node that is troubled is node1; node2 does to it what strangers can.
+"""
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import FORMING
+
+from re6st import status
+from re6st.lab import worlds
+from re6st.lab.lab import Lab
+from re6st.lab.leftovers import assert_clean, host_interfaces
+from re6st.lab.namespace import processes
+from re6st.lab.ping_train import PingTrain
+from re6st.status import TunnelStatus
+
+PATIENCE = 90.0
+"""Seconds until what must happen has happened, on a busy machine."""
+
+CONTROL_PORT = 4226
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    name = f"t{os.getpid()}trou"
+    before = host_interfaces()
+    guests = {f"node{number}": None for number in range(1, 3)}
+    with Lab(worlds.with_guests(worlds.mixed(1), guests), name=name) as built:
+        built.start_mesh()
+        assert built.wait_for_all_pairs(FORMING).complete
+        yield built
+    assert_clean(name)
+    assert host_interfaces() == before
+
+
+@pytest.fixture
+def train(lab) -> Iterator[PingTrain]:
+    """Pings from node2 to node1, which work."""
+    with PingTrain(lab.hosts["node2"].namespace, lab.nodes["node1"].address()) as running:
+        assert running.wait_steady(1, PATIENCE)
+        yield running
+
+
+def tunnels(lab, name="node1"):
+    """Return the tunnels of a node that are up, by their peer."""
+    found = status.fetch(lab.nodes[name].runtime, "tunnels", list[TunnelStatus])
+    return {one.peer: one for one in found if one.state == "up"}
+
+
+def handles(lab):
+    return {peer: one.tunnel for peer, one in tunnels(lab).items()}
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {PATIENCE:g} seconds: {what}"
+        time.sleep(0.3)
+
+
+def open_sockets(lab, count):
+    """Return TCP connections from node2 to the control API of node1, as far as they can be had."""
+    address = (str(lab.hosts["node1"].address), CONTROL_PORT)
+    opened = []
+    with lab.hosts["node2"].namespace.entered():
+        for _ in range(count):
+            client = socket.socket()
+            client.settimeout(0.5)
+            opened.append(client)
+            with contextlib.suppress(OSError):
+                client.connect(address)
+    return opened
+
+
+def test_floods_and_garbage_disturb_nothing(lab, train):
+    before = handles(lab)
+    opened = open_sockets(lab, 300)
+    try:
+        with lab.hosts["node2"].namespace.entered():
+            datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with datagrams:
+            for port in (CONTROL_PORT, 4227, 4228):
+                for size in (0, 1, 20, 1400):
+                    with contextlib.suppress(OSError):
+                        datagrams.sendto(os.urandom(size), (str(lab.hosts["node1"].address), port))
+        for client in opened:
+            with contextlib.suppress(OSError):
+                client.send(b"POST /v1/tunnels HTTP/1.1\r\nContent-Length: 999999999\r\n\r\n")
+        assert train.wait_steady(2, PATIENCE, since=time.monotonic())
+        assert handles(lab) == before
+    finally:
+        for client in opened:
+            client.close()
+
+
+def test_a_disk_that_takes_nothing_costs_no_tunnel(lab, train):
+    """Every write to a file fails, also to the log."""
+    node, pid = lab.nodes["node1"], lab.nodes["node1"].pid
+    before = handles(lab)
+    limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        # A new document, and a new record of a peer: both would be written.
+        wanted = node.status().parameters_version + 1
+        lab.registry.run("parameters", "set", "gossip_interval=100")
+        wait_until(lambda: node.status().parameters_version == wanted, "the parameters are in force")
+        assert train.wait_steady(2, PATIENCE, since=time.monotonic())
+        assert handles(lab) == before
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+    assert node.running
+
+
+def test_a_hanging_process_of_a_tunnel_is_replaced(lab, train):
+    before = tunnels(lab)["node2"]
+    for pid in processes([lab.hosts["node1"].namespace]):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        if words[0] == "openvpn" and before.interface in words:
+            os.kill(pid, signal.SIGSTOP)
+            break
+    assert train.wait_steady(2, PATIENCE, since=time.monotonic() + 2)
+
+    def replaced():
+        found = tunnels(lab).get("node2")
+        return found is not None and found.tunnel != before.tunnel
+
+    wait_until(replaced, "there is a new tunnel to node2")
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the process that hangs is ended")
