@@ -54,8 +54,8 @@ class NodeConfig(Struct, frozen=True, kw_only=True, rename="kebab"):
     """How many tunnels this node dials."""
     tunnel_refresh: Annotated[float, Meta(ge=10, le=31_536_000)] = 3600.0
     """Every so many seconds the outgoing tunnel that carries least is replaced."""
-    tunnel_mtu: Annotated[int, Meta(ge=1280, le=9000)] = 1280
-    """MTU of tunnels, octets; the smaller one of both ends is used."""
+    tunnel_mtu: Annotated[int, Meta(ge=1280, le=9000)] = 9000
+    """Largest MTU of tunnels, octets: what is used is measured for each of them."""
     upnp: bool = True
     """Ask the home router for port mappings."""
     advertise: tuple[str, ...] = ()

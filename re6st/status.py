@@ -62,6 +62,8 @@ class TunnelStatus(Struct, frozen=True, kw_only=True):
     sent: int
     """Octets."""
     cost: int
+    mtu: int = 1280
+    """Of the interface, octets: what the path carries as far as is known."""
 
 
 class RouteStatus(Struct, frozen=True, kw_only=True):

@@ -75,6 +75,7 @@ from re6st.node.netlink import Kernel
 from re6st.node.observation import Observation
 from re6st.node.outside import OutsideTester
 from re6st.node.own_record import OwnRecord
+from re6st.node.path_mtu_monitor import PathMtuMonitor
 from re6st.node.port_share import PortShare
 from re6st.node.reachability import ReachabilityKeeper
 from re6st.node.registry_link import RegistryLink
@@ -206,6 +207,7 @@ class Daemon:
         )
         files = self._credentials.files
         self._monitor = LivenessMonitor(lambda tunnel: self._report(TunnelSilent(tunnel)))
+        self._sizes = PathMtuMonitor(self._kernel, self._monitor, self._on_measured)
         self._driver = OpenVpnDriver(
             self._config.runtime_directory / "tunnels",
             TunnelCredentials(files.authority, files.certificate, files.key),
@@ -218,6 +220,7 @@ class Daemon:
             self._kernel,
             self._babeld,
             self._monitor,
+            self._sizes,
             self._tasks,
             self._report,
             self._on_tunnel_ended,
@@ -322,6 +325,9 @@ class Daemon:
             self._reachability.release(tunnel.port)
             self._port_share.forget(tunnel.port)
 
+    def _on_measured(self, tunnel: int, mtu: int) -> None:
+        self._operator.measured(tunnel, mtu)
+
     def _on_endpoints_changed(self) -> None:
         situation = self._reachability.situation
         try:
@@ -381,6 +387,7 @@ class Daemon:
         self._undo.append(self._route_repair.stop)
         await self._step(self._babeld.start, self._babeld.stop)
         await self._step(self._monitor.start, self._monitor.stop)
+        await self._step(self._sizes.start, self._sizes.stop)
         self._undo.append(self._operator.close_all)
         adopted = await self._take_over() if self._continues else []
         self._on_endpoints_changed()

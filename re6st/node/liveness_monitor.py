@@ -100,6 +100,18 @@ class LivenessMonitor:
         detector = self.detector(interface)
         return detector.round_trip.smoothed if detector is not None else None
 
+    def in_use(self, interface: str) -> bool:
+        """Return whether a tunnel carries traffic now."""
+        detector = self.detector(interface)
+        return detector is not None and detector.in_use
+
+    def patience(self, interface: str) -> float | None:
+        """Return how long an answer through a tunnel may take, seconds; None if that was not measured."""
+        detector = self.detector(interface)
+        if detector is None or detector.round_trip.smoothed is None:
+            return None
+        return detector.round_trip.patience
+
     # -- the rhythm -------------------------------------------------------------------------------------
 
     async def _run(self) -> None:

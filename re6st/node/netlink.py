@@ -141,6 +141,13 @@ class Kernel:
             elif up:
                 raise NetlinkError(f"cannot set {name} up: there is no such interface")
 
+    async def set_mtu(self, name: str, mtu: int) -> None:
+        """Set the MTU of an interface, octets, if it exists. Raises :class:`NetlinkError`."""
+        with _translated(f"set the MTU of {name} to {mtu}"):
+            index = _index(name)
+            if index is not None:
+                await self._route.link("set", index=index, mtu=mtu)
+
     async def is_up(self, name: str) -> bool:
         """Return whether the interface ``name`` exists and its link is up. Raises :class:`NetlinkError`."""
         with _translated(f"look at {name}"):

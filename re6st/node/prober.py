@@ -26,6 +26,8 @@ MOST_REMEMBERED = 1024
 
 _HEADER = struct.Struct("!BBHHH8s")
 """Type, code, checksum (the kernel's business), identifier, sequence number; then the nonce."""
+_IPV6_HEADER = 40
+_IPV6_DONTFRAG = 62  # RFC 3542, 11.2; not in Python's socket module
 _ICMPV6_FILTER = 1  # icmp6(7) has no constant in Python; RFC 3542, 3.2: a set bit blocks a type
 _SO_ATTACH_FILTER = 26
 _MOST_AT_ONCE = 64
@@ -50,6 +52,7 @@ class Prober:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
         sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMPV6_FILTER, _only(ECHO_REPLY))
         _attach_identifier_filter(sock, self._identifier)
         self._socket = sock
@@ -62,14 +65,18 @@ class Prober:
             self._socket.close()
             self._socket = None
 
-    def send(self, interface: str, number: int) -> None:
-        """Send the request ``number`` through ``interface``; if that fails, it is simply not answered."""
+    def send(self, interface: str, number: int, size: int = 0) -> None:
+        """Send the request ``number`` through ``interface``; if that fails, it is simply not answered.
+
+        The packet has ``size`` octets with its IPv6 header, if that is more than it needs, in one piece.
+        """
         if self._socket is None:
             return
         nonce = secrets.token_bytes(8)
         try:
             index = socket.if_nametoindex(interface)
             packet = _HEADER.pack(ECHO_REQUEST, 0, 0, self._identifier, number & 0xFFFF, nonce)
+            packet = packet.ljust(size - _IPV6_HEADER, b"\0")
             self._socket.sendto(packet, (ALL_NODES, 0, 0, index))
         except OSError as error:
             logger.debug("No probe on %s: %s", interface, error)
@@ -95,9 +102,9 @@ class Prober:
             self._take(packet, address, scope)
 
     def _take(self, packet: bytes, address: str, scope: int) -> None:
-        if len(packet) != _HEADER.size or not address.lower().startswith("fe80:"):
+        if len(packet) < _HEADER.size or not address.lower().startswith("fe80:"):
             return
-        kind, _, _, identifier, _, nonce = _HEADER.unpack(packet)
+        kind, _, _, identifier, _, nonce = _HEADER.unpack_from(packet)
         waiting = self._waiting.get(nonce)
         if kind != ECHO_REPLY or identifier != self._identifier or waiting is None or waiting[1] != scope:
             return

@@ -80,7 +80,7 @@ def print_status(status: NodeStatus) -> None:
 def print_tunnels(tunnels: Sequence[TunnelStatus]) -> None:
     """Print all tunnels."""
     _table(
-        ("PEER", "DIR", "STATE", "HOW", "INTERFACE", "REMOTE", "AGE", "IN", "OUT"),
+        ("PEER", "DIR", "STATE", "HOW", "INTERFACE", "REMOTE", "MTU", "AGE", "IN", "OUT"),
         [
             (
                 tunnel.peer,
@@ -89,6 +89,7 @@ def print_tunnels(tunnels: Sequence[TunnelStatus]) -> None:
                 tunnel.established,
                 tunnel.interface,
                 tunnel.remote or "-",
+                str(tunnel.mtu),
                 _duration(tunnel.age),
                 _octets(tunnel.received),
                 _octets(tunnel.sent),

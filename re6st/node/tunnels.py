@@ -36,6 +36,7 @@ from re6st.node.tasks import Tasks
 from re6st.peers import Peer
 from re6st.status import TunnelStatus
 from re6st.tunnel.driver import Closed, Connected, Counters, Driver, DriverEvent, Link, PeerLeft
+from re6st.tunnel.path_mtu import SMALLEST
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,18 @@ class Watch(Protocol):
         """Do not watch it any more."""
 
 
+class Sizes(Protocol):
+    """Who finds the MTU of tunnels; see :mod:`re6st.node.path_mtu_monitor`."""
+
+    def begin(
+        self, tunnel: int, interface: str, remote: Endpoint | None, transport: Transport, ceiling: int
+    ) -> None:
+        """Measure ``tunnel``, whose ``interface`` is up; both ends take packets up to ``ceiling``."""
+
+    def end(self, tunnel: int, interface: str) -> None:
+        """Do not measure it any more."""
+
+
 @dataclass(slots=True)
 class Tunnel:
     """One tunnel, from the moment the core asked for it until its driver has ended."""
@@ -112,7 +125,9 @@ class Tunnel:
     port: int = 0
     """Local port of a listener."""
     mtu: int = 0
-    """Of its interface, as it was negotiated; octets."""
+    """The largest packets that both ends take, as it was negotiated; octets."""
+    path_mtu: int = SMALLEST
+    """The MTU of its interface: what its path carries, as far as is known; octets."""
     transport: Transport = Transport.UDP
     mapped: bool = False
     """The listener is reached through a port mapping of its router."""
@@ -153,6 +168,7 @@ class Tunnel:
             received=self.received,
             sent=self.sent,
             cost=self.cost,
+            mtu=self.path_mtu,
         )
 
 
@@ -176,6 +192,7 @@ class TunnelOperator:
         interfaces: Interfaces,
         routing: RoutingDaemon,
         watch: Watch,
+        sizes: Sizes,
         tasks: Tasks,
         report: Callable[[Event], None],
         ended: Callable[[Tunnel], None],
@@ -192,6 +209,7 @@ class TunnelOperator:
         self._interfaces = interfaces
         self._routing = routing
         self._watch = watch
+        self._sizes = sizes
         self._tasks = tasks
         self._report = report
         self._ended = ended
@@ -263,8 +281,18 @@ class TunnelOperator:
                 await self._interfaces.set_link(tunnel.interface, up=True)
             if tunnel.number in self._tunnels:
                 self._watch.watch(tunnel.number, tunnel.interface)
+                self._measure(tunnel)
                 self._set_state(tunnel, "up")
                 self._keep(tunnel, effect)
+
+    def _measure(self, tunnel: Tunnel) -> None:
+        self._sizes.begin(tunnel.number, tunnel.interface, tunnel.remote, tunnel.transport, tunnel.mtu)
+
+    def measured(self, number: int, mtu: int) -> None:
+        """Take note of what the path of a tunnel carries."""
+        tunnel = self._tunnels.get(number)
+        if tunnel is not None:
+            tunnel.path_mtu = mtu
 
     def _keep(self, tunnel: Tunnel, effect: AttachTunnel) -> None:
         """Let the next daemon know what it needs to adopt ``tunnel``."""
@@ -282,6 +310,7 @@ class TunnelOperator:
             del self._tunnels[tunnel.number]
             raise
         self._watch.watch(tunnel.number, tunnel.interface)
+        self._measure(tunnel)
         self._set_state(tunnel, "up")
 
     def drain(self, effect: DrainTunnel) -> None:
@@ -330,6 +359,7 @@ class TunnelOperator:
         async with tunnel.lock if tunnel else contextlib.nullcontext(), self._links[interface]:
             if tunnel is not None:
                 self._watch.forget(tunnel.number, interface)
+                self._sizes.end(tunnel.number, interface)
             await self._interfaces.set_link(interface, up=False)
             self._routing.detach(interface)
             if tunnel is not None:
@@ -372,7 +402,7 @@ class TunnelOperator:
 
     async def _prepare_link(self, tunnel: Tunnel, key: str, mtu: int) -> Link:
         tunnel.mtu = mtu
-        await self._interfaces.ensure_tun(tunnel.interface, mtu=mtu, alias=tunnel.peer.name)
+        await self._interfaces.ensure_tun(tunnel.interface, mtu=SMALLEST, alias=tunnel.peer.name)
         return Link(
             tunnel=tunnel.number,
             interface=tunnel.interface,
@@ -408,6 +438,7 @@ class TunnelOperator:
     def _forget(self, tunnel: Tunnel, reason: str) -> None:
         if self._tunnels.pop(tunnel.number, None) is not None:
             self._watch.forget(tunnel.number, tunnel.interface)
+            self._sizes.end(tunnel.number, tunnel.interface)
             self._set_state(tunnel, "closed")
             logger.info("The tunnel to %s has ended: %s", tunnel.peer.name, reason)
             self._report(TunnelDown(tunnel.number, reason))

@@ -31,7 +31,7 @@ class Link:
     key: str = field(repr=False)
     """Pre-shared key of this tunnel only, made by :meth:`Driver.prepare` of the listener."""
     mtu: int
-    """MTU of the interface, octets."""
+    """The largest packets that both ends take, octets; the interface's MTU may be less."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,7 @@ def _common(link: Link, credentials: Credentials, files: TunnelFiles) -> list[st
         *("--dev", link.interface, "--dev-type", "tun", "--persist-tun"),
         "--disable-dco",  # the kernel's offload cannot take over a device that exists
         *("--tun-mtu", str(link.mtu), "--mssfix", "0"),
+        *("--mtu-disc", "maybe"),  # routers must not cut packets whose size is measured
         *("--management", str(files.management), "unix", "--management-hold"),
         *("--ca", str(credentials.authority)),
         *("--cert", str(credentials.certificate), "--key", str(credentials.key)),

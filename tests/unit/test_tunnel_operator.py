@@ -45,6 +45,7 @@ class Rig:
                 ),
             ),
             watch=cast("Any", SimpleNamespace(watch=self.watch, forget=self.forget)),
+            sizes=cast("Any", SimpleNamespace(begin=lambda *_: None, end=lambda *_: None)),
             tasks=cast("Any", SimpleNamespace(spawn=self.spawn)),
             report=lambda event: None,
             ended=lambda tunnel: None,

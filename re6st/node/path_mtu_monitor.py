@@ -1,0 +1,233 @@
+"""Finds the MTU of each tunnel on its real path, sets it, and guards it (I/O).
+
+What to try is decided by :mod:`re6st.tunnel.path_mtu`. One task for each tunnel sends probes through it, in a
+raised MTU of its interface that lasts only for the probe. Tunnels over TCP are not measured: the kernel
+cuts the stream into pieces that fit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Protocol
+
+from re6st.errors import Re6stError
+from re6st.messages import Endpoint, Transport
+from re6st.node.prober import Prober
+from re6st.tunnel.path_mtu import SMALLEST, Search, overhead
+
+logger = logging.getLogger(__name__)
+
+TRIES = 3
+"""Probes of one size that must be lost in a row."""
+
+SETTLING = 1.0
+"""Seconds from when a tunnel is up to its first probe: routing's first exchange goes first."""
+
+GUARD_INTERVAL = 10.0
+"""Seconds between probes of full size through a tunnel in use: 0.15 kB/s."""
+
+RAISE_INTERVAL = 3600.0
+"""Seconds after which larger sizes are tried again."""
+
+FIRST_PATIENCE = 1.0
+"""Seconds that a probe may take before a round trip was measured."""
+
+TCP_MTU = 1500
+"""Octets, for tunnels over TCP: larger packets would delay small ones on slow lines."""
+
+LARGEST_UNKNOWN = 1500
+"""MTU of the underlay where the kernel does not tell, octets."""
+
+_IP_MTU, _IPV6_MTU = 14, 24  # ip(7), ipv6(7); not in Python's socket module
+
+
+class Interfaces(Protocol):
+    """The kernel's interfaces, as far as their MTU is concerned."""
+
+    async def set_mtu(self, name: str, mtu: int) -> None:
+        """Set the MTU of the interface ``name``."""
+
+
+class Use(Protocol):
+    """What is known of tunnels by their use; see :mod:`re6st.node.liveness_monitor`."""
+
+    def in_use(self, interface: str) -> bool:
+        """Return whether the tunnel carries traffic now."""
+
+    def patience(self, interface: str) -> float | None:
+        """Return how long an answer may take, seconds; None if that is not known."""
+
+
+@dataclass(slots=True)
+class _Path:
+    """One tunnel that is up."""
+
+    tunnel: int
+    interface: str
+    remote: str
+    """Address at the other end, empty while unknown."""
+    ceiling: int
+    task: asyncio.Task[None] | None = None
+    mtu: int = SMALLEST
+    answered: asyncio.Event | None = None
+    probe: int = 0
+
+
+def path_mtu(address: str) -> int:
+    """Return the MTU of the underlay's path to ``address`` as far as the kernel knows it, octets.
+
+    That is the interface's until a router has complained.
+    """
+    version = ipaddress.ip_address(address).version
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # nothing is sent
+            if version == 4:
+                return probe.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+            return probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
+    except OSError as error:
+        if error.errno not in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL):
+            logger.debug("No path MTU towards %s: %s", address, error)
+        return LARGEST_UNKNOWN
+
+
+class PathMtuMonitor:
+    """All tunnels that are in use by routes."""
+
+    def __init__(self, interfaces: Interfaces, use: Use, settled: Callable[[int, int], None]) -> None:
+        """Call ``settled`` with the number of a tunnel and its MTU whenever that has changed."""
+        self._interfaces = interfaces
+        self._use = use
+        self._settled = settled
+        self._paths: dict[str, _Path] = {}
+        self._prober = Prober(self._on_answer)
+
+    async def start(self) -> None:
+        """Begin. Raises :class:`NetlinkError`."""
+        self._prober.open()
+
+    async def stop(self) -> None:
+        """Measure nothing any more; MTUs stay as they are."""
+        paths = list(self._paths.values())
+        for path in paths:
+            self.end(path.tunnel, path.interface)
+        await asyncio.gather(*(path.task for path in paths if path.task), return_exceptions=True)
+        self._prober.close()
+
+    def begin(
+        self, tunnel: int, interface: str, remote: Endpoint | None, transport: Transport, ceiling: int
+    ) -> None:
+        """Measure ``tunnel`` on ``interface``, which is up; both ends take packets up to ``ceiling``."""
+        previous = self._paths.pop(interface, None)
+        if previous is not None and previous.task is not None:
+            previous.task.cancel()
+        address = remote.address.lower().removeprefix("::ffff:") if remote is not None else ""
+        path = self._paths[interface] = _Path(tunnel, interface, address, ceiling)
+        work = self._take_tcp(path) if transport is Transport.TCP else self._follow(path)
+        path.task = asyncio.create_task(self._guarded(work, path), name=f"measure the MTU of {interface}")
+
+    def end(self, tunnel: int, interface: str) -> None:
+        """Do not measure ``tunnel`` any more."""
+        path = self._paths.get(interface)
+        if path is not None and path.tunnel == tunnel:
+            del self._paths[interface]
+            self._prober.forget(interface)
+            if path.task is not None:
+                path.task.cancel()
+
+    # -- one tunnel -------------------------------------------------------------------------------------
+
+    async def _guarded(self, work: Coroutine[None, None, None], path: _Path) -> None:
+        try:
+            await work
+        except Re6stError as error:
+            logger.warning("The MTU of %s is not known: %s", path.interface, error)
+        except Exception:
+            logger.exception("While measuring the MTU of %s", path.interface)
+
+    async def _take_tcp(self, path: _Path) -> None:
+        await self._settle(path, min(path.ceiling, TCP_MTU))
+
+    async def _follow(self, path: _Path) -> None:
+        await asyncio.sleep(SETTLING)
+        while True:
+            await self._search(path)
+            await self._guard(path)
+
+    async def _search(self, path: _Path) -> None:
+        """Find the MTU and set it."""
+        search = Search(min(path.ceiling, _largest(path)), overhead(":" in path.remote))
+        while (size := search.next) is not None:
+            largest = _largest(path)
+            if size > largest:
+                search.limited(largest)
+            elif await self._passes(path, size):
+                search.passed(size)
+            elif _largest(path) >= size:
+                search.failed(size)
+        await self._settle(path, search.proven)
+
+    async def _guard(self, path: _Path) -> None:
+        """Return when the MTU has to be searched again."""
+        until = asyncio.get_running_loop().time() + RAISE_INTERVAL
+        while asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(GUARD_INTERVAL)
+            if path.mtu == SMALLEST or not self._use.in_use(path.interface):
+                continue
+            if _largest(path) < path.mtu or not await self._passes(path, path.mtu):
+                logger.info("Packets of %d octets do not pass %s any more", path.mtu, path.interface)
+                await self._settle(path, SMALLEST)
+                return
+
+    async def _passes(self, path: _Path, size: int) -> bool:
+        """Return whether a packet of ``size`` octets comes through, in one of some tries.
+
+        When a router has told the kernel that it is too large, further tries would only show that fragments
+        come through.
+        """
+        patience = self._use.patience(path.interface) or FIRST_PATIENCE
+        await self._set(path, max(path.mtu, size))
+        try:
+            for attempt in range(TRIES):
+                path.probe = (path.probe + 1) & 0xFFFF
+                path.answered = asyncio.Event()
+                self._prober.send(path.interface, path.probe, size)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(path.answered.wait(), patience * 2**attempt)
+                    return True
+                if _largest(path) < size:
+                    return False
+            return False
+        finally:
+            path.answered = None
+            await self._set(path, path.mtu)
+
+    def _on_answer(self, interface: str, number: int) -> None:
+        path = self._paths.get(interface)
+        if path is not None and path.answered is not None and path.probe == number:
+            path.answered.set()
+
+    async def _settle(self, path: _Path, mtu: int) -> None:
+        changed = mtu != path.mtu
+        path.mtu = mtu
+        await self._set(path, mtu)
+        if changed:
+            logger.info("The tunnel on %s carries packets of %d octets", path.interface, mtu)
+            self._settled(path.tunnel, mtu)
+
+    async def _set(self, path: _Path, mtu: int) -> None:
+        await self._interfaces.set_mtu(path.interface, mtu)
+
+
+def _largest(path: _Path) -> int:
+    """Return the largest packet that the underlay takes whole, as far as the kernel knows."""
+    known = path_mtu(path.remote) if path.remote else LARGEST_UNKNOWN
+    return known - overhead(":" in path.remote)

@@ -1,0 +1,72 @@
+"""How large packets may be that a tunnel carries: a search, as a pure state machine (after RFC 8899).
+
+An interface's MTU is right when the packets that the tunnel's process makes of full ones just fit the
+underlay's path. A tunnel begins with 1280 octets, the least that IPv6 allows. Then probes of the size in
+question are sent through the tunnel to the other end, which answers them in pieces as small as it likes: an
+answer shows that *our* direction carries packets of that size. Each end looks for itself.
+
+What is tried first is what the underlay's interface would allow, which is right nearly everywhere. Otherwise
+there are two cases. A router that tells (ICMP "too big") makes the kernel know the path MTU: the search jumps
+to it. Routers that drop silently (a black hole) leave only bisection, over sizes that occur on the Internet:
+a value between two of them would win little and cost probes.
+
+Afterwards the size is *guarded* while the tunnel is in use: now and then a packet of full size must come
+through, or it is as if nothing was known. Larger sizes are tried again at long intervals: paths change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+SMALLEST = 1280
+"""MTU with which a tunnel begins, octets: the least that IPv6 allows (RFC 8200, 5)."""
+
+OVERHEAD_IPV4 = 52
+"""Octets that a tunnel adds: IPv4 (20), UDP (8), OpenVPN's header (4), packet number (4), GCM tag (16)."""
+
+OVERHEAD_IPV6 = 72
+
+USUAL_MTUS = (9000, 8900, 4352, 1500, 1492, 1480, 1472, 1460, 1450, 1440, 1430, 1420, 1400, 1380, 1360)
+"""MTUs of paths that occur: Ethernet, PPPoE, tunnels of all kinds, mobile networks."""
+
+
+def overhead(ipv6: bool) -> int:
+    """Return how many octets a packet grows in a UDP tunnel over IPv4 or IPv6."""
+    return OVERHEAD_IPV6 if ipv6 else OVERHEAD_IPV4
+
+
+class Search:
+    """Looks for the largest size between :data:`SMALLEST` and a ceiling that passes."""
+
+    def __init__(self, ceiling: int, added: int) -> None:
+        """``ceiling`` is the largest size worth a try, ``added`` what the tunnel adds to each packet."""
+        self.proven = SMALLEST
+        """The largest size of which it is known that it passes; the smallest one is taken for granted."""
+        usual = {mtu - added for mtu in USUAL_MTUS}
+        self._sizes: Sequence[int] = sorted(size for size in usual | {ceiling} if SMALLEST < size <= ceiling)
+        self._first = True
+
+    @property
+    def next(self) -> int | None:
+        """The size to try next, None when the search is over."""
+        if not self._sizes:
+            return None
+        return self._sizes[-1] if self._first else self._sizes[len(self._sizes) // 2]
+
+    def passed(self, size: int) -> None:
+        """Probes of ``size`` come through."""
+        self._first = False
+        self.proven = max(self.proven, size)
+        self._sizes = [larger for larger in self._sizes if larger > size]
+
+    def failed(self, size: int) -> None:
+        """Probes of ``size`` do not come through."""
+        self._first = False
+        self._sizes = [smaller for smaller in self._sizes if smaller < size]
+
+    def limited(self, size: int) -> None:
+        """The kernel knows that nothing larger than ``size`` fits: that is worth the next try."""
+        self._first = True
+        self._sizes = [smaller for smaller in self._sizes if smaller < size]
+        if size > self.proven:
+            self._sizes = [*self._sizes, size]
