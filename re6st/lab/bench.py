@@ -25,6 +25,7 @@ from re6st.lab import (
     bench_join,
     bench_node,
     bench_outage,
+    bench_registry,
     bench_revocation,
 )
 from re6st.lab.measurement import Options, Result
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[Options], list[Result]]] = {
     "outage": bench_outage.run,
     "revocation": bench_revocation.run,
     "availability": bench_availability.run,
+    "registry": bench_registry.run,
 }
 """All benchmarks by name."""
 

@@ -290,7 +290,7 @@ def bench(
     minutes: float,
     markdown: bool,
 ) -> None:
-    """Measure: join, cold, node, control, outage, revocation, availability; all of them by default."""
+    """Measure: join, cold, node, control, outage, revocation, availability, registry; by default all."""
     from re6st.lab import bench as benchmark
     from re6st.lab import output
     from re6st.lab.measurement import Options

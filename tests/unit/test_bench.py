@@ -3,9 +3,10 @@
 import msgspec
 import pytest
 
-from re6st.errors import ConfigError
+from re6st.errors import ChildError, ConfigError
 from re6st.lab import bench, bench_join, topology, worlds
 from re6st.lab.bench_control import TUNNEL_OVERHEAD, split
+from re6st.lab.bench_registry import percentile
 from re6st.lab.measurement import Options, Result, Series
 from re6st.lab.resources import parse_smaps
 from re6st.lab.topology import RouterKind
@@ -118,3 +119,11 @@ def test_idle_traffic_is_split_without_a_rest():
     assert parts["openvpn itself"] == keepalive
     assert parts["control API"] == 40 + 2000 + 4 * TUNNEL_OVERHEAD
     assert sum(octets for case, octets in parts.items() if case != "all") == parts["all"]
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 1.0), (0.5, 50.0), (0.99, 99.0), (1.0, 100.0)])
+def test_a_percentile_is_one_of_the_values(share, expected):
+    values = [float(value) for value in range(100, 0, -1)]
+    assert percentile(values, share) == expected
+    with pytest.raises(ChildError, match="--window"):
+        percentile([], share)
