@@ -15,6 +15,7 @@ from re6st.node.adoption import RUN_RECORD
 from re6st.node.credentials import load_credentials
 from re6st.node.daemon import runtime_directory_of_our_own
 from re6st.node.host import Host
+from re6st.node.interface_claim import claim_interfaces
 from re6st.node.netlink import Kernel
 from re6st.routing.configuration import BabelFiles
 from re6st.status import SOCKET_NAME
@@ -37,7 +38,7 @@ def clean_up(config: NodeConfig, network: str) -> None:
 
     Raises :class:`ConfigError` when a daemon runs, and :class:`Re6stError` when something cannot be removed.
     """
-    with runtime_directory_of_our_own(config.runtime_directory):
+    with runtime_directory_of_our_own(config.runtime_directory), claim_interfaces(config.interface_prefix):
         asyncio.run(_clean_up(config, network))
 
 

@@ -70,6 +70,7 @@ from re6st.node.credentials import load_credentials
 from re6st.node.documents import Documents
 from re6st.node.enrolment import CACHE_NAME
 from re6st.node.host import Host
+from re6st.node.interface_claim import claim_interfaces
 from re6st.node.liveness_monitor import LivenessMonitor
 from re6st.node.netlink import Kernel
 from re6st.node.observation import Observation
@@ -583,5 +584,5 @@ def run_daemon(config: NodeConfig, network: str, moved: Callable[[], list[str]] 
     )
     logging.getLogger("re6st").setLevel(config.log_level.upper())
     environment.check()
-    with runtime_directory_of_our_own(config.runtime_directory):
+    with runtime_directory_of_our_own(config.runtime_directory), claim_interfaces(config.interface_prefix):
         asyncio.run(_main(config, network, moved))

@@ -105,7 +105,7 @@ class ForwardingSettings:
         """
         self._user = user
         self._root = root
-        self._path = directory / f"forwarding-{namespace or _namespace()}.json"
+        self._path = directory / f"forwarding-{namespace or namespace_identity()}.json"
 
     def acquire(self) -> None:
         """Save the old values, then set the new ones.
@@ -210,7 +210,7 @@ def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def _namespace() -> str:
+def namespace_identity() -> str:
     """Return what identifies the network namespace of this thread; it is never used for another one."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
