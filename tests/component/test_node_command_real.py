@@ -368,7 +368,8 @@ def test_a_start_after_kill_9_cleans_up_what_was_left(joined):
     holder = None
     try:
         daemon.wait_running()
-        babeld = int((joined.runtime / "babeld.pid").read_text())
+        wait_until(lambda: babeld_pid(joined) is not None, "babeld")
+        babeld = babeld_pid(joined)
         holder = daemon.hold_namespace()
         daemon.process.kill()
         daemon.process.communicate()
