@@ -36,6 +36,12 @@ REDIAL_DELAY = 4.0
 DEATHS_FORGOTTEN_AFTER = 1800.0
 """Seconds after which a tunnel that fell silent does not count any more when the next one does."""
 
+MOVE_TIME = 10.0
+"""Seconds after a change of this host's network in which a tunnel that ends has that to blame."""
+
+MOVED_DELAY = 0.3
+"""Seconds, roughly, before its peer is dialled again then."""
+
 OTHER_TRANSPORT_DELAY = 0.2
 """Seconds, roughly, before a peer that cannot be reached over UDP is asked for TCP."""
 
@@ -66,6 +72,7 @@ class Dialling:
         self._hints: deque[IPv6Network] = deque(maxlen=HINTS)
         self._misses = 0
         self._pause_until = float("-inf")
+        self._moved_at = float("-inf")
         self._idle_until: float | None = float("-inf")
         self._satisfied = False
         """Whether as many outgoing tunnels were up as were wanted."""
@@ -75,6 +82,17 @@ class Dialling:
     def wake(self) -> None:
         """Look for peers again: the book or the tunnels have changed."""
         self._idle_until = float("-inf")
+
+    def network_changed(self) -> None:
+        """The host is elsewhere, or was asleep: failures until now say nothing about peers any more."""
+        self._moved_at = self._context.now
+        self._misses = 0
+        self._pause_until = float("-inf")
+        for entry in self._book:
+            if entry.failures or entry.deaths:
+                entry.failures = entry.deaths = 0
+                entry.not_before = min(entry.not_before, self._context.now)
+        self.wake()
 
     def pursue(self, wanted: int) -> None:
         """Dial until there are ``wanted`` outgoing tunnels or attempts at one."""
@@ -176,6 +194,9 @@ class Dialling:
         if entry is None:
             return
         now = self._context.now
+        if now - self._moved_at < MOVE_TIME:
+            self.postpone(peer, MOVED_DELAY)
+            return
         # A node that has lost all its tunnels has itself to blame, rather than its peers.
         recent = now - entry.died_at < DEATHS_FORGOTTEN_AFTER and not self._tunnels.isolated
         entry.deaths = entry.deaths + 1 if recent else 1

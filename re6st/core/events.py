@@ -72,7 +72,9 @@ class OwnEndpointsChanged:
 
 @dataclass(frozen=True, slots=True)
 class NetworkChanged:
-    """Addresses or the default route of this host have changed: it may be somewhere else."""
+    """Addresses or the default route of this host have changed, so that it may be somewhere else, or it was
+    asleep.
+    """
 
 
 @dataclass(frozen=True, slots=True)

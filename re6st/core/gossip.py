@@ -1,11 +1,11 @@
 """Gossip: exchanging random samples of peer records with random neighbours.
 
 Regularly there is one exchange per interval; soon after the first tunnel is up comes the first one, so that
-a newcomer is known quickly. When a new signed document has come into force, there is one with *each*
-neighbour at once, whatever else is under way: an exchange carries the versions of the documents, who is
-behind fetches, and then does the same. So a document passes the whole network in as many steps as its
-tunnel graph is wide (three or four for a thousand nodes), and a neighbour that does not answer delays
-nobody but itself.
+a newcomer is known quickly. When a new signed document has come into force, or the node is reached at other
+endpoints, there is one with *each* neighbour at once, whatever else is under way: an exchange carries the
+versions of the documents, who is behind fetches, and then does the same. So a document passes the whole
+network in as many steps as its tunnel graph is wide (three or four for a thousand nodes), and a neighbour
+that does not answer delays nobody but itself.
 """
 
 from __future__ import annotations

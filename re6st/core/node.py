@@ -345,6 +345,7 @@ class NodeCore:
             case ClockRead() | OwnEndpointsChanged() | OwnCertificateChanged():
                 self._on_self(event)
             case NetworkChanged():
+                self._dialling.network_changed()
                 self._transports.network_changed()
 
     def _on_peers(self, event: PeersLearned) -> None:
@@ -491,6 +492,7 @@ class NodeCore:
                 if event.endpoints != self._own_endpoints:
                     self._own_endpoints = event.endpoints
                     self._registration.publish()
+                    self._gossip.flood()
             case OwnCertificateChanged():
                 self._context.own_expires = event.not_after
                 self._registration.certificate_changed(

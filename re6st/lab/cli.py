@@ -233,6 +233,16 @@ def allow_udp(name: str, router: str) -> None:
 @cli.command()
 @name_option
 @click.argument("host")
+@click.argument("place")
+def move(name: str, host: str, place: str) -> None:
+    """Plug HOST into another network or router, under other addresses."""
+    requirements.check_root()
+    Lab.attach(name).move(host, place)
+
+
+@cli.command()
+@name_option
+@click.argument("host")
 @click.option(
     "--signal",
     "how",

@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
 
+import msgspec
+
 from re6st.errors import ChildError, ConfigError
 from re6st.lab import link, nat, nftables, record, requirements
 from re6st.lab.daemons import Node, Registry
@@ -29,7 +31,7 @@ from re6st.lab.process import Process
 from re6st.lab.proxy import address, start_proxy
 from re6st.lab.record import Record
 from re6st.lab.topology import INTERNET, RouterKind, Topology, check
-from re6st.lab.wiring import wire
+from re6st.lab.wiring import moved, wire
 
 JOIN_WORKERS = 3
 """Joins at a time: each is a process that computes for most of its time."""
@@ -276,6 +278,25 @@ class Lab:
             known = ", ".join(self.topology.routers)
             raise ConfigError(f"there is no router {name!r} in the lab; there are: {known}")
         return self.namespace(name)
+
+    def move(self, host: str, place: str) -> None:
+        """Plug ``host`` into another network or router ``place``, under other addresses, as it is carried
+        there. Raises :class:`ConfigError` when there is no such host or place.
+        """
+        if host not in self.topology.hosts:
+            known = ", ".join(self.topology.hosts)
+            raise ConfigError(f"there is no host {host!r} in the lab; there are: {known}")
+        topology = moved(self.topology, host, place)
+        check(topology)
+        link.unplug(self.namespace(host), self.wiring.attachments[host].interface)
+        self.topology, self.wiring = topology, wire(topology)
+        self.record = msgspec.structs.replace(self.record, topology=topology)
+        record.save(self.record)
+        attachment = self.wiring.attachments[host]
+        link.plug(self.namespace(host), self.namespace(attachment.segment.owner), attachment)
+        self.hosts[host] = self._host(host)
+        if host in self.nodes:
+            self.nodes[host].host = self.hosts[host]
 
     def power_off(self, host: str) -> None:
         """Kill everything on a host at once, as a power failure would; its files stay."""

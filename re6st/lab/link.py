@@ -75,6 +75,12 @@ def plug(machine: Namespace, owner: Namespace, attachment: Attachment) -> None:
                 socket.route("add", dst=everywhere, gateway=str(gateway.ip))
 
 
+def unplug(machine: Namespace, interface: str) -> None:
+    """Pull the cable out of ``machine``: addresses and routes go with it."""
+    with netlink(machine) as socket:
+        socket.link("del", index=socket.link_lookup(ifname=interface)[0])
+
+
 def _add_address(socket: Any, index: int, address: Interface) -> None:
     # Nobody else can have it: looking for duplicates would make it useless for a second.
     flags = {"flags": IFA_F_NODAD} if address.version == 6 else {}

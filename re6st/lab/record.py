@@ -81,7 +81,12 @@ def claim(record: Record) -> None:
         raise _already_up(record.name) from error
     except OSError as error:
         raise StorageError(f"cannot make the directory of the lab: {error}") from error
-    write_atomically(directory / "record.json", msgspec.json.encode(record, enc_hook=str), 0o600)
+    save(record)
+
+
+def save(record: Record) -> None:
+    """Write the record of a lab that is up, or about to be."""
+    write_atomically(record.directory / "record.json", msgspec.json.encode(record, enc_hook=str), 0o600)
 
 
 def load(name: str) -> Record:

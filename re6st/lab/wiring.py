@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from typing import TypeVar
 
+from msgspec import structs
+
 from re6st.lab.topology import INTERNET, HostSpec, RouterSpec, Topology
 
 HOST_INTERFACE = "eth0"
@@ -21,6 +23,7 @@ ROUTER_INSIDE = "lan"
 
 Interface = IPv4Interface | IPv6Interface
 Kind = TypeVar("Kind", IPv4Interface, IPv6Interface)
+Kept = TypeVar("Kept", HostSpec, RouterSpec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,26 @@ def wire(topology: Topology) -> Wiring:
         attachments[name] = Attachment(name, interface, segment, address4, address6)
         busy.update(one.ip for one in attachments[name].addresses)
     return Wiring(segments, attachments)
+
+
+def moved(topology: Topology, host: str, place: str) -> Topology:
+    """Return ``topology`` with ``host`` plugged into the network or router ``place``, where it gets other
+    addresses. All others keep theirs.
+    """
+    attachments = wire(topology).attachments
+
+    def pinned(name: str, spec: Kept) -> Kept:
+        changes: dict[str, object] = {}
+        if (address4 := attachments[name].address4) is not None:
+            changes["address"] = address4.ip
+        if (address6 := attachments[name].address6) is not None:
+            changes["ipv6"] = address6.ip
+        return structs.replace(spec, **changes)
+
+    hosts = {name: pinned(name, spec) for name, spec in topology.hosts.items()}
+    hosts[host] = structs.replace(topology.hosts[host], network=place, address=None, ipv6=None)
+    routers = {name: pinned(name, spec) for name, spec in topology.routers.items()}
+    return structs.replace(topology, hosts=hosts, routers=routers)
 
 
 def _wished6(spec: RouterSpec | HostSpec) -> object:

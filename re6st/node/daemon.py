@@ -59,7 +59,7 @@ from re6st.core.events import (
     TunnelSilent,
 )
 from re6st.errors import ConfigError, Re6stError, StorageError
-from re6st.node import environment, restart
+from re6st.node import environment, pauses, restart
 from re6st.node.adoption import RUN_RECORD, Adopter, RunRecord, note_of
 from re6st.node.brain import Brain
 from re6st.node.cache import Cache
@@ -142,7 +142,7 @@ class Daemon:
             seed,
             self._kernel,
             self._on_endpoints_changed,
-            lambda: self._report(NetworkChanged()),
+            self._on_moved,
         )
         self._proxy = load_proxy(config.proxy, config.proxy_credentials)
         self._client = ControlClient(self._verifier, config.control_port, self._proxy)
@@ -337,6 +337,11 @@ class Daemon:
         except StorageError as error:
             logger.error("The changed endpoints cannot be published: %s", error)
 
+    def _on_moved(self) -> None:
+        """Find out which tunnels have survived, and dial anew: the host is elsewhere, or was asleep."""
+        self._monitor.suspect_all()
+        self._report(NetworkChanged())
+
     def _on_renewed(self, certificate: bytes) -> None:
         """Use a renewed certificate for everything that begins from now on."""
         self._credentials.files.store_certificate(certificate)
@@ -439,9 +444,17 @@ class Daemon:
         self._report(ClockRead(time.time() - asyncio.get_running_loop().time()))
 
     async def _watch_clock(self) -> None:
+        compared = before = time.clock_gettime(time.CLOCK_BOOTTIME)
         while True:
-            await asyncio.sleep(CLOCK_INTERVAL)
-            self._read_clock()
+            await asyncio.sleep(pauses.INTERVAL)
+            now = time.clock_gettime(time.CLOCK_BOOTTIME)
+            if pause := pauses.pause_between(before, now):
+                logger.info("This host or process has slept for %.0f s", pause)
+                self._on_moved()
+            if pause or now - compared >= CLOCK_INTERVAL:
+                self._read_clock()
+                compared = now
+            before = now
 
     def request_stop(self) -> None:
         """End the daemon when its peers send nothing more through it; asked again, at once."""

@@ -83,6 +83,12 @@ class LivenessMonitor:
         self._watched[interface] = _Watched(tunnel, detector)
         self._wake.set()
 
+    def suspect_all(self) -> None:
+        """Ask all peers now, also through idle tunnels: this host has moved, or was asleep."""
+        for watched in self._watched.values():
+            watched.detector.suspect(time.monotonic())
+        self._wake.set()
+
     def forget(self, tunnel: int, interface: str) -> None:
         """Do not watch ``tunnel`` any more."""
         watched = self._watched.get(interface)

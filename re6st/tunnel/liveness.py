@@ -23,6 +23,7 @@ hears nothing says so; the other one is told.
   to probes of the other end) do not count as use, or an idle tunnel would be probed with every hello;
 - a steady flow of received packets stops. Its end costs one probe, but so the end that only receives, or
   only answers, notices a failure at the same time as the other one, which could not tell it;
+- the host has moved or was asleep, as its owner is told from outside;
 - the round-trip time was not measured for a while. These are the keepalives of an idle tunnel.
 
 *Patience* is the retransmission timeout of RFC 6298: SRTT + 4 RTTVAR, gains 1/8 and 1/4, measured by probes
@@ -204,6 +205,10 @@ class Liveness:
             return self._probe(now)
         self._conclude(now)
         return None
+
+    def suspect(self, now: float) -> None:
+        """Ask the peer at ``now``, however idle the tunnel is: there is a reason outside of it."""
+        self._refresh_at = min(self._refresh_at, now)
 
     def answered(self, now: float, number: int) -> None:
         """Take the answer to the probe ``number`` into account; unknown ones are ignored."""

@@ -8,6 +8,7 @@ from test_node_core import Bench, every, only, peer
 
 from re6st.core import effects as fx
 from re6st.core import events as ev
+from re6st.messages import Endpoint, Transport
 
 
 def connect(bench: Bench, number: int) -> int:
@@ -92,3 +93,28 @@ def test_a_held_down_peer_may_still_dial_us() -> None:
     bench = Bench()
     die(bench, bench.admit(1).tunnel)
     assert every(bench.ask(1), fx.OfferTunnel)
+
+
+def test_after_a_move_silent_tunnels_are_made_anew_at_once() -> None:
+    bench = Bench()
+    bench.learn(peer(1))
+    handle = connect(bench, 1)
+    bench.wait(100)
+    bench.report(ev.NetworkChanged())
+    die(bench, handle)
+    again = bench.wait_for(fx.RequestTunnel, 1)
+    # What had failed before the next move is forgotten, too.
+    bench.report(ev.TunnelRequestFailed(again.tunnel, "no route"))
+    assert not every(bench.wait(0.5), fx.RequestTunnel)
+    assert only(bench.report(ev.NetworkChanged()), fx.RequestTunnel).peer.name == "n1"
+
+
+def test_new_endpoints_are_told_to_all_neighbours_at_once() -> None:
+    bench = Bench()
+    for number in (1, 2):
+        bench.learn(peer(number))
+        connect(bench, number)
+    new = bench.report(ev.OwnEndpointsChanged((Endpoint(Transport.TCP, "192.0.2.9", 4226),)))
+    # With the first one an exchange was under way: it is told again.
+    new += bench.report(ev.GossipAnswered(peer(1).prefix))
+    assert {effect.peer.name for effect in every(new, fx.ExchangeGossip)} == {"n1", "n2"}

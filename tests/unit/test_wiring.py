@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from re6st.lab import topology
-from re6st.lab.wiring import wire
+from re6st.lab.wiring import moved, wire
 
 CROWD = """
 [networks.alpha]
@@ -74,3 +74,18 @@ def test_hosts_have_an_address_of_each_kind_that_their_network_has():
     assert addresses["three"] == ["2a00:2::2/64"]
     assert str(wiring.attachments["three"].address) == "2a00:2::2/64"
     assert list(map(str, wiring.segments["both"].gateways)) == ["20.1.2.1/28", "2a00:1::1/64"]
+
+
+def test_who_moves_gets_another_address_and_all_others_keep_theirs():
+    before = build(
+        '[hosts.one]\nnetwork = "alpha"\naddress = "20.1.1.9"\n[hosts.two]\nnetwork = "alpha"\n'
+        '[hosts.three]\nnetwork = "home"\n'
+    )
+    after = moved(before, "one", "home")
+    topology.check(after)
+    assert {name: str(one.address) for name, one in wire(after).attachments.items()} == {
+        "home": "20.1.1.2/28",
+        "two": "20.1.1.3/28",
+        "three": "192.168.1.2/24",
+        "one": "192.168.1.3/24",
+    }
