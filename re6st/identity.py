@@ -90,23 +90,33 @@ def generate_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def key_to_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Return ``key`` unencrypted as PKCS #8 PEM. Write it with mode 0600 only."""
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+def key_to_pem(key: ec.EllipticCurvePrivateKey, passphrase: bytes | None = None) -> bytes:
+    """Return ``key`` as PKCS #8 PEM, encrypted if a passphrase is given. Write it with mode 0600 only."""
+    encryption = (
+        serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     )
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
-def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Return the private key in the PEM file ``path``.
+def is_encrypted(pem: bytes) -> bool:
+    """Return whether the private key in ``pem`` needs a passphrase (RFC 7468, 11)."""
+    return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in pem
 
-    Raises :class:`StorageError` when it cannot be read, :class:`UntrustedError` when it is no EC key.
+
+def load_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePrivateKey:
+    """Return the private key in the PEM file ``path``; ``passphrase`` counts only if it is encrypted.
+
+    Raises :class:`StorageError` when it cannot be read, :class:`UntrustedError` when it is no EC key or
+    encrypted with another passphrase.
     """
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
+        pem = path.read_bytes()
+        key = serialization.load_pem_private_key(pem, passphrase if is_encrypted(pem) else None)
     except OSError as error:
         raise StorageError(f"cannot read the private key: {error}") from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        if passphrase is not None and is_encrypted(pem):
+            raise UntrustedError(f"{path} is encrypted with another passphrase") from error
         raise UntrustedError(f"{path} is not an unencrypted private key in PEM format: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise UntrustedError(f"{path}: the key must be an EC P-256 key")

@@ -22,7 +22,7 @@ import msgspec
 
 from re6st.errors import ConfigError, Re6stError, StorageError
 from re6st.files import write_atomically
-from re6st.identity import CONTEXT_PARAMETERS, CONTEXT_REVOCATIONS, load_key
+from re6st.identity import CONTEXT_PARAMETERS, CONTEXT_REVOCATIONS, is_encrypted, load_key
 from re6st.messages import NetworkParameters, Revocations, decode
 from re6st.registry.parameters import check_parameters
 from re6st.registry.service import Service
@@ -82,7 +82,8 @@ def restore(state: StateDirectory, file: Path, actor: Actor, authority_key: Path
                 )
             key = files.get(state.authority_key.name)
             if authority_key is not None:
-                load_key(authority_key)
+                if not is_encrypted(authority_key.read_bytes()):
+                    load_key(authority_key)
                 key = authority_key.read_bytes()
             write_atomically(state.authority_certificate, files[state.authority_certificate.name], 0o644)
             write_atomically(state.authority_key, key or b"", 0o600)

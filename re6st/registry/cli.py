@@ -41,7 +41,11 @@ logger = logging.getLogger(__name__)
 @click.pass_context
 def cli(context: click.Context, state: Path) -> None:
     """Found a re6st network, serve its registry, let nodes in and out."""
-    context.obj = StateDirectory(state.absolute())
+    context.obj = StateDirectory(state.absolute(), ask=_ask_passphrase if sys.stdin.isatty() else None)
+
+
+def _ask_passphrase() -> bytes:
+    return str(click.prompt("Passphrase of the CA's key", hide_input=True, err=True)).encode()
 
 
 @cli.command()

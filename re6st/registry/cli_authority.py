@@ -1,9 +1,10 @@
-"""Commands around the CA: how it is, and how another one takes over from it."""
+"""Commands around the CA: how it is, how another one takes over from it, and the passphrase of its key."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from pathlib import Path
 
 import click
 
@@ -12,6 +13,9 @@ from re6st.identity import format_time
 from re6st.registry.cli_common import json_option, opened, print_json
 from re6st.registry.rollover import Stage
 from re6st.registry.state import StateDirectory
+
+SHORTEST_PASSPHRASE = 12
+"""Octets: whoever has the file may try as often as he likes."""
 
 force_option = click.option("--force", is_flag=True, help="Leave nodes behind that are not ready.")
 
@@ -78,3 +82,36 @@ def finish(state: StateDirectory, force: bool) -> None:
         service.finish_authority(force=force)
         state.keep_new_authority()
         click.echo(f"Only the CA {service.fingerprint} is trusted now; the old key is deleted.", err=True)
+
+
+@authority.command()
+@click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Its first line; otherwise you are asked.",
+)
+@click.pass_obj
+def encrypt(state: StateDirectory, passphrase_file: Path | None) -> None:
+    """Encrypt the CA's key with a passphrase, or with another one."""
+    if passphrase_file is not None:
+        passphrase = passphrase_file.read_bytes().partition(b"\n")[0].rstrip(b"\r")
+    else:
+        question = "New passphrase of the CA's key"
+        text = click.prompt(question, hide_input=True, confirmation_prompt=True, err=True)
+        passphrase = str(text).encode()
+    if len(passphrase) < SHORTEST_PASSPHRASE:
+        raise ConfigError(f"a passphrase must have {SHORTEST_PASSPHRASE} octets at least")
+    state.encrypt(passphrase)
+    click.echo(
+        f"{state.authority_key} is encrypted. The server needs the passphrase when it starts: see"
+        " re6st-registry(8)",
+        err=True,
+    )
+
+
+@authority.command()
+@click.pass_obj
+def decrypt(state: StateDirectory) -> None:
+    """Keep the CA's key without a passphrase again."""
+    state.encrypt(None)
+    click.echo(f"{state.authority_key} is not encrypted any more.", err=True)

@@ -1,7 +1,7 @@
 """The registry's state directory: how it is made, opened, and its server certificate kept fresh.
 
 ca.pem            CA certificate
-ca-key.pem        its private key (0600): whoever has it is the network
+ca-key.pem        its private key (0600), perhaps encrypted: whoever has it is the network
 ca-new.pem        key and certificate of the CA that takes over (0600), while it does
 server.pem        key and certificate of the HTTPS server (0600), in one file so that they always match
 registry.sqlite3  everything else (0600)
@@ -10,18 +10,27 @@ registry.sqlite3  everything else (0600)
 from __future__ import annotations
 
 import contextlib
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from re6st.errors import ConfigError, StorageError
 from re6st.files import write_atomically
-from re6st.identity import der_to_pem, generate_key, key_to_pem, load_certificate, load_key
+from re6st.identity import (
+    der_to_pem,
+    generate_key,
+    is_encrypted,
+    key_to_pem,
+    load_certificate,
+    load_key,
+)
 from re6st.registry.authority import NODE_VALIDITY, SERVER_VALIDITY, Authority, build_authority
 from re6st.registry.configuration import start_documents
 from re6st.registry.parameters import first_parameters
@@ -31,12 +40,29 @@ from re6st.registry.usecases import QUARANTINE, SETTING_QUARANTINE, SETTING_VALI
 
 DEFAULT_STATE = Path("/var/lib/re6st-registry")
 
+PASSPHRASE_VARIABLE = "RE6ST_CA_PASSPHRASE_FILE"  # noqa: S105 - not a secret
+"""Environment variable with the name of a file that holds the passphrase of the CA's key."""
+
+PASSPHRASE_CREDENTIAL = "re6st-ca-passphrase"  # noqa: S105 - not a secret
+"""Name of the same as a credential of systemd (systemd.exec(5), LoadCredential=)."""
+
+
+def passphrase_file(environment: Mapping[str, str]) -> Path | None:
+    """Return where the passphrase of the CA's key is, None if nobody has said."""
+    if PASSPHRASE_VARIABLE in environment:
+        return Path(environment[PASSPHRASE_VARIABLE])
+    directory = environment.get("CREDENTIALS_DIRECTORY")
+    credential = Path(directory) / PASSPHRASE_CREDENTIAL if directory else None
+    return credential if credential is not None and credential.exists() else None
+
 
 @dataclass(frozen=True, slots=True)
 class StateDirectory:
     """Paths in a state directory."""
 
     path: Path
+    ask: Callable[[], bytes] | None = None
+    """Asks the person at the terminal for the passphrase of the CA's key."""
 
     @property
     def authority_certificate(self) -> Path:
@@ -131,7 +157,7 @@ class StateDirectory:
                 " --network PREFIX"
             )
         new = self.load_new_authority()
-        certificate, key = load_certificate(self.authority_certificate), load_key(self.authority_key)
+        certificate, key = load_certificate(self.authority_certificate), self._load_key(self.authority_key)
         if new is not None and new.key.public_key() == key.public_key():
             return new  # it was just taking the other's place
         return Authority(certificate, key, new)
@@ -140,7 +166,7 @@ class StateDirectory:
         """Return the CA that takes over, None without one. Raises as :meth:`authority`."""
         if not self.new_authority.exists():
             return None
-        return Authority(load_certificate(self.new_authority), load_key(self.new_authority))
+        return Authority(load_certificate(self.new_authority), self._load_key(self.new_authority))
 
     def make_new_authority(self, network: IPv6Network, now: float) -> Authority:
         """Return the CA that takes over, a new one unless there is one already."""
@@ -149,15 +175,63 @@ class StateDirectory:
             return present
         key = generate_key()
         authority = Authority(build_authority(key, network, now), key)
-        write_atomically(self.new_authority, key_to_pem(key) + der_to_pem(authority.certificate), 0o600)
+        self._write_new_authority(authority, self._passphrase() if self.is_encrypted() else None)
         return authority
+
+    def _write_new_authority(self, authority: Authority, passphrase: bytes | None) -> None:
+        pem = key_to_pem(authority.key, passphrase) + der_to_pem(authority.certificate)
+        write_atomically(self.new_authority, pem, 0o600)
+
+    def is_encrypted(self) -> bool:
+        """Return whether the CA's key needs a passphrase. Raises :class:`StorageError`."""
+        try:
+            return is_encrypted(self.authority_key.read_bytes())
+        except OSError as error:
+            raise StorageError(f"cannot read {self.authority_key}: {error.strerror}") from error
+
+    def encrypt(self, passphrase: bytes | None) -> None:
+        """Encrypt the keys of all CAs here with ``passphrase``, or decrypt them without one.
+
+        Raises :class:`StorageError`, :class:`ConfigError` or :class:`UntrustedError`.
+        """
+        new = self.load_new_authority()
+        key = self._load_key(self.authority_key)
+        if new is not None:
+            self._write_new_authority(new, passphrase)
+        write_atomically(self.authority_key, key_to_pem(key, passphrase), 0o600)
+
+    def _load_key(self, path: Path) -> ec.EllipticCurvePrivateKey:
+        try:
+            encrypted = is_encrypted(path.read_bytes())
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror}") from error
+        return load_key(path, self._passphrase() if encrypted else None)
+
+    def _passphrase(self) -> bytes:
+        """Return the passphrase of the CA's key. Raises :class:`ConfigError`, :class:`StorageError`."""
+        file = passphrase_file(os.environ)
+        if file is not None:
+            try:
+                passphrase = file.read_bytes().rstrip(b"\r\n")
+            except OSError as error:
+                raise StorageError(f"cannot read the passphrase of the CA's key: {error}") from error
+        else:
+            passphrase = self.ask() if self.ask is not None else b""
+        if not passphrase:
+            raise ConfigError(
+                f"the CA's key {self.authority_key} is encrypted: name a file with its passphrase in"
+                f" {PASSPHRASE_VARIABLE}, or let systemd provide it"
+                f" (LoadCredential={PASSPHRASE_CREDENTIAL}:FILE)"
+            )
+        return passphrase
 
     def keep_new_authority(self) -> None:
         """Let the CA that took over be the only one; may be repeated. Raises :class:`StorageError`."""
         new = self.load_new_authority()
         if new is not None:
             # The key first: certificate and new CA tell then that this was under way.
-            write_atomically(self.authority_key, key_to_pem(new.key), 0o600)
+            passphrase = self._passphrase() if self.is_encrypted() else None
+            write_atomically(self.authority_key, key_to_pem(new.key, passphrase), 0o600)
             write_atomically(self.authority_certificate, der_to_pem(new.certificate), 0o644)
             self.new_authority.unlink(missing_ok=True)
 
