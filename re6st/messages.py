@@ -140,6 +140,15 @@ Records = Annotated[tuple[SignedPeerRecord, ...], Meta(max_length=64)]
 # -- control API between nodes --------------------------------------------------------------------------
 
 
+class Hole(Message, frozen=True, kw_only=True):
+    """Where a node's packets come from outside of its router, for a peer that is about to punch a hole."""
+
+    endpoint: Endpoint
+    """Of the UDP port that the tunnel will use, as others have observed it."""
+    predictable: bool = True
+    """Two others have observed the same: the router has endpoint-independent mapping (RFC 4787, 4.1)."""
+
+
 class TunnelRequest(Message, frozen=True, kw_only=True):
     """``POST /v1/tunnels``: the dialer asks for a tunnel."""
 
@@ -155,6 +164,8 @@ class TunnelRequest(Message, frozen=True, kw_only=True):
     """Drop an existing tunnel to the dialer instead of refusing."""
     isolated: bool = False
     """The dialer has no tunnel at all: a full listener may end another one for its sake."""
+    hole: Hole | None = None
+    """Given when the request travels over the overlay, because neither end can be reached from outside."""
     parameters_version: Version = 0
     revocations_version: Version = 0
 

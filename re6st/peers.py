@@ -18,6 +18,9 @@ from re6st.identity import CONTEXT_PEER, TrustStore, fingerprint, sign, verify_s
 from re6st.messages import Endpoint, PeerRecord, SignedPeerRecord, decode, encode
 from re6st.prefix import node_address, parse_prefix
 
+PUNCHING = "punch"
+"""Capability of nodes that take tunnel requests over the overlay and make both ends dial each other."""
+
 NOTHING_SIGNED = SignedPeerRecord(certificate=b"", payload=b"", signature=b"")
 
 
@@ -48,6 +51,11 @@ class Peer:
     def fingerprint(self) -> str:
         """SHA-256 of the node's certificate, lower-case hexadecimal."""
         return fingerprint(self.signed.certificate)
+
+    @property
+    def punchable(self) -> bool:
+        """Whether the peer cannot be dialled but can take part in UDP hole punching."""
+        return PUNCHING in self.capabilities and not self.endpoints and not self.departed
 
     @property
     def reachable(self) -> bool:

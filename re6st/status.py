@@ -52,8 +52,9 @@ class TunnelStatus(Struct, frozen=True, kw_only=True):
     remote: str
     """Underlay endpoint of the peer, empty while unknown."""
     established: str
-    """How it came about: ``direct``, ``mapped`` (a router forwards the listener's port), over ``tcp``,
-    or over TCP through a ``proxy`` of this node.
+    """How it came about: ``direct``, ``mapped`` (a router forwards the listener's port), ``punched`` (both
+    ends have opened their routers for each other), ``lan`` (at a private address), over ``tcp``, or over TCP
+    through a ``proxy`` of this node.
     """
     age: float
     """Seconds since it is up, 0 before."""

@@ -190,7 +190,7 @@ class AddressBook:
         """Return a random entry that is ``usable`` and may be dialled at ``now``."""
 
         def fits(entry: Entry) -> bool:
-            return entry.not_before <= now and entry.peer.reachable and usable(entry.peer)
+            return entry.not_before <= now and _diallable(entry.peer) and usable(entry.peer)
 
         if not self._order:
             return None
@@ -204,7 +204,8 @@ class AddressBook:
     def next_retry(self, usable: Callable[[Peer], bool]) -> float | None:
         """Return when the first peer that is ``usable`` may be dialled; None if there is none."""
         return min(
-            (entry.not_before for entry in self if entry.peer.reachable and usable(entry.peer)), default=None
+            (entry.not_before for entry in self if _diallable(entry.peer) and usable(entry.peer)),
+            default=None,
         )
 
     def sample(self, count: int, exclude: Iterable[IPv6Network] = ()) -> tuple[Peer, ...]:
@@ -240,6 +241,10 @@ class AddressBook:
         drawn = self._random.sample(latest, min(len(latest), count // 2))
         drawn += good(self._random.sample(self._order, min(len(self._order), 4 * count)))
         return tuple({peer.prefix: peer for peer in drawn}.values())[:count]
+
+
+def _diallable(peer: Peer) -> bool:
+    return peer.reachable or peer.punchable
 
 
 def _limit(mapping: dict[IPv6Network, Peer] | dict[IPv6Network, int], size: int) -> None:

@@ -17,9 +17,10 @@ from ipaddress import IPv6Network
 from re6st.core.book import AddressBook, Entry
 from re6st.core.context import Context
 from re6st.core.deadlines import Timer
+from re6st.core.punching import Punching
 from re6st.core.transports import Transports
 from re6st.core.tunnels import Tunnel, TunnelTable
-from re6st.messages import RefusalReason
+from re6st.messages import RefusalReason, Transport
 from re6st.peers import Peer
 
 logger = logging.getLogger(__name__)
@@ -63,12 +64,18 @@ class Dialling:
     """Keeps the number of outgoing tunnels at what is wanted."""
 
     def __init__(
-        self, context: Context, book: AddressBook, tunnels: TunnelTable, transports: Transports
+        self,
+        context: Context,
+        book: AddressBook,
+        tunnels: TunnelTable,
+        transports: Transports,
+        punching: Punching,
     ) -> None:
         self._context = context
         self._book = book
         self._tunnels = tunnels
         self._transports = transports
+        self._punching = punching
         self._hints: deque[IPv6Network] = deque(maxlen=HINTS)
         self._misses = 0
         self._pause_until = float("-inf")
@@ -116,10 +123,15 @@ class Dialling:
             locked_out = self._tunnels.isolated and (
                 entry.refusals >= REFUSALS_UNTIL_LOCKED_OUT or self._misses >= MISSES_UNTIL_LOCKED_OUT
             )
-            transport = self._transports.choose(entry.peer)
-            request = self._tunnels.request
-            if request(entry.peer, replace=entry.replace, isolated=locked_out, transport=transport) is None:
+            if self._request(entry, isolated=locked_out) is None:
                 return
+
+    def _request(self, entry: Entry, *, isolated: bool) -> Tunnel | None:
+        punched = not entry.peer.reachable
+        transport = Transport.UDP if punched else self._transports.choose(entry.peer)
+        return self._tunnels.request(
+            entry.peer, replace=entry.replace, isolated=isolated, transport=transport, punched=punched
+        )
 
     def _resting(self) -> bool:
         """Return whether it is too early to dial, having set the deadline for when it is not."""
@@ -143,7 +155,9 @@ class Dialling:
         return self._book.pick(self._context.now, self._usable) is not None
 
     def _usable(self, peer: Peer) -> bool:
-        return not self._tunnels.connected(peer.prefix) and self._context.valid(peer)
+        if self._tunnels.connected(peer.prefix) or not self._context.valid(peer):
+            return False
+        return peer.reachable or self._punching.possible(peer)
 
     def _choose(self) -> Entry | None:
         while self._hints:
@@ -159,24 +173,37 @@ class Dialling:
 
     # -- experience -------------------------------------------------------------------------------------
 
-    def succeeded(self, peer: Peer) -> None:
-        """An outgoing tunnel to ``peer`` is up."""
+    def succeeded(self, tunnel: Tunnel) -> None:
+        """The outgoing ``tunnel`` is up."""
+        peer = tunnel.peer
+        if tunnel.punched:
+            self._punching.succeeded(peer)
+        self.wake()
         self._misses = 0
         self._pause_until = float("-inf")
         self._book.succeeded(peer.prefix)
 
-    def failed(self, peer: Peer) -> None:
-        """A dial came to nothing."""
+    def unanswered(self, tunnel: Tunnel) -> None:
+        """The request for ``tunnel`` got no answer."""
+        self.failed(tunnel.peer, counts=not tunnel.punched)
+
+    def failed(self, peer: Peer, *, counts: bool = True) -> None:
+        """A dial came to nothing; ``counts``: which says something about the room in the network."""
         entry = self._book.get(peer.prefix)
         if entry is not None:
             entry.failures += 1
             delay = self._context.backoff(self._context.settings.failure_delay, entry.failures)
             entry.not_before = self._context.now + delay
-        self._miss()
+        if counts:
+            self._miss()
+        self.wake()
 
     def not_connected(self, tunnel: Tunnel) -> None:
         """An outgoing tunnel that was offered to us did not come up."""
-        if self._transports.failed(tunnel):
+        if tunnel.punched:
+            self._punching.failed(tunnel.peer)
+            self.wake()
+        elif self._transports.failed(tunnel):
             self.postpone(tunnel.peer, OTHER_TRANSPORT_DELAY)
         elif not self._tunnels.connected(tunnel.peer.prefix):
             self.failed(tunnel.peer)
@@ -210,11 +237,15 @@ class Dialling:
         self._book.postpone(peer.prefix, self._context.now + self._context.vary(delay, 0.5))
         self.wake()
 
-    def refused(self, peer: Peer, reason: RefusalReason, hints: Iterable[Peer]) -> None:
-        """``peer`` will not have our tunnel."""
+    def refused(self, tunnel: Tunnel, reason: RefusalReason, hints: Iterable[Peer]) -> None:
+        """The peer will not have our ``tunnel``."""
+        peer = tunnel.peer
         self._hints.extend(hint.prefix for hint in hints)
         entry = self._book.get(peer.prefix)
-        if reason is RefusalReason.UNAVAILABLE or entry is None:
+        if tunnel.punched and reason is RefusalReason.UNAVAILABLE:
+            self._punching.failed(peer)
+            self.wake()
+        elif reason is RefusalReason.UNAVAILABLE or entry is None:
             self.failed(peer)
         elif reason is RefusalReason.FULL:
             entry.refusals += 1

@@ -27,6 +27,8 @@ class RequestTunnel:
     isolated: bool = False
     """Tell the peer that we have no tunnel and find none, so that it makes room even when it is full."""
     transport: Transport = Transport.UDP
+    punched: bool = False
+    """Nobody can dial the peer: ask it over the overlay, and have both ends open their routers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class DialTunnel:
     peer: Peer
     slot: int
     offer: TunnelOffer
+    local_port: int = 0
+    """From which the peer expects our packets; 0: it takes any."""
 
 
 @dataclass(frozen=True, slots=True)

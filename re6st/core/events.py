@@ -114,6 +114,8 @@ class TunnelOffered:
     offer: TunnelOffer
     peer: Peer
     """The peer as its offer describes it."""
+    local_port: int = 0
+    """From which the peer expects our packets; 0: it takes any."""
 
 
 @dataclass(frozen=True, slots=True)

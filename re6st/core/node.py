@@ -46,6 +46,7 @@ from re6st.core.events import (
     VersionSeen,
 )
 from re6st.core.gossip import Gossip
+from re6st.core.punching import Punching
 from re6st.core.registration import WELL_FILLED, Registration
 from re6st.core.reunion import Reunion
 from re6st.core.rotation import Rotation
@@ -80,7 +81,8 @@ class NodeCore:
             settings.prefix, settings.book_capacity, random, connected=tunnels.connected
         )
         self._transports = Transports(context, book, tunnels)
-        self._dialling = Dialling(context, book, tunnels, self._transports)
+        self._punching = Punching(context, tunnels)
+        self._dialling = Dialling(context, book, tunnels, self._transports, self._punching)
         self._admission = Admission(context, book, tunnels)
         self._rotation = Rotation(context, tunnels)
         self._reunion = Reunion(context, book, tunnels, self._transports)
@@ -285,7 +287,7 @@ class NodeCore:
         if tunnel.outgoing and has_answered:
             self._dialling.not_connected(tunnel)
         elif tunnel.outgoing:
-            self._dialling.failed(tunnel.peer)
+            self._dialling.unanswered(tunnel)
 
     def _end_drained(self, tunnel: Tunnel) -> None:
         self._tunnels.end(tunnel, tunnel.ended_for, notify=True)
@@ -347,6 +349,8 @@ class NodeCore:
             case NetworkChanged():
                 self._dialling.network_changed()
                 self._transports.network_changed()
+                self._punching.network_changed()
+                self._dialling.wake()
 
     def _on_peers(self, event: PeersLearned) -> None:
         saved = event.source is Source.BOOK
@@ -377,10 +381,10 @@ class NodeCore:
             case TunnelRefused():
                 self._tunnels.refused(tunnel)
                 self._on_peers(PeersLearned(event.hints, Source.HINT))
-                self._dialling.refused(tunnel.peer, event.reason, event.hints)
+                self._dialling.refused(tunnel, event.reason, event.hints)
             case TunnelRequestFailed():
                 self._tunnels.refused(tunnel)
-                self._dialling.failed(tunnel.peer)
+                self._dialling.unanswered(tunnel)
 
     def _on_offered(self, tunnel: Tunnel, event: TunnelOffered) -> None:
         self._on_peers(PeersLearned((event.peer,), Source.DIRECT))
@@ -392,7 +396,7 @@ class NodeCore:
         for other in self._tunnels.live(tunnel.peer.prefix):
             if other is not tunnel and not keeps(other, tunnel.transport):
                 self._tunnels.end(other, "replaced by a new one", notify=False)
-        self._tunnels.accept(tunnel, event.offer, event.peer)
+        self._tunnels.accept(tunnel, event.offer, event.peer, event.local_port)
 
     def _on_tunnel(self, event: TunnelAdopted | TunnelUp | TunnelDown | TunnelCancelled) -> None:
         if isinstance(event, TunnelAdopted):
@@ -458,7 +462,7 @@ class NodeCore:
         self._transports.came_up(tunnel)
         self._admission.came_up(tunnel)
         if tunnel.outgoing:
-            self._dialling.succeeded(tunnel.peer)
+            self._dialling.succeeded(tunnel)
         self._gossip.tunnel_up()
         self._registration.befriended()
 
@@ -491,6 +495,7 @@ class NodeCore:
             case OwnEndpointsChanged():
                 if event.endpoints != self._own_endpoints:
                     self._own_endpoints = event.endpoints
+                    self._punching.needed = not event.endpoints
                     self._registration.publish()
                     self._gossip.flood()
             case OwnCertificateChanged():

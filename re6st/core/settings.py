@@ -62,6 +62,11 @@ class CoreSettings:
     patience: int = 40
     """Dials in a row without success, after which they are made ever more slowly (up to one a minute)."""
 
+    punch_delay: tuple[float, float] = (300.0, 43_200.0)
+    """First and longest wait before hole punching is tried again with a peer with which it has failed."""
+    punch_pause: tuple[float, float] = (20.0, 3600.0)
+    """The same before it is tried with anybody, after it has failed with several peers in a row."""
+
     udp_retry: tuple[float, float] = (300.0, 3600.0)
     """First and longest wait before UDP is tried again with a peer that only TCP has reached."""
 

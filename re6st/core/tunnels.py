@@ -68,6 +68,10 @@ class Tunnel:
     transport: Transport = Transport.UDP
     port: int | None = None
     """Local port of a listener."""
+    punched: bool = False
+    """Both ends open their routers for it; the request goes over the overlay."""
+    local_port: int = 0
+    """Port from which a dialer must dial; 0: any."""
     boot_id: str = ""
     """Which run of the peer's daemon it belongs to; empty while unknown."""
     replacing: bool = False
@@ -194,6 +198,7 @@ class TunnelTable:
         replacing: bool = False,
         isolated: bool = False,
         transport: Transport = Transport.UDP,
+        punched: bool = False,
     ) -> Tunnel | None:
         """Ask ``peer`` for a tunnel. Return None when no slot is free."""
         slot = self._slots.take()
@@ -202,8 +207,9 @@ class TunnelTable:
         tunnel = self._add(peer, Direction.OUTGOING, slot)
         tunnel.replacing = replacing
         tunnel.transport = transport
+        tunnel.punched = punched
         self._context.schedule(self._context.settings.request_timeout, Timer.TUNNEL, tunnel.handle)
-        self._context.emit(RequestTunnel(tunnel.handle, peer, replace, isolated, transport))
+        self._context.emit(RequestTunnel(tunnel.handle, peer, replace, isolated, transport, punched))
         return tunnel
 
     def offer(
@@ -261,9 +267,10 @@ class TunnelTable:
 
     # -- moves ------------------------------------------------------------------------------------------
 
-    def accept(self, tunnel: Tunnel, offer: TunnelOffer, peer: Peer) -> None:
+    def accept(self, tunnel: Tunnel, offer: TunnelOffer, peer: Peer, local_port: int = 0) -> None:
         """Dial the listener of ``offer``, which ``peer`` made for ``tunnel``."""
         tunnel.peer = peer
+        tunnel.local_port = local_port
         tunnel.boot_id = offer.boot_id
         self._bind_certificates(tunnel)
         self._feed(tunnel, Input.OFFERED, offer=offer)
@@ -346,7 +353,7 @@ class TunnelTable:
             case Action.CANCEL_REQUEST:
                 emit(CancelRequest(tunnel.handle))
             case Action.DIAL if offer is not None:
-                emit(DialTunnel(tunnel.handle, tunnel.peer, tunnel.slot, offer))
+                emit(DialTunnel(tunnel.handle, tunnel.peer, tunnel.slot, offer, tunnel.local_port))
             case Action.ATTACH:
                 self._slots.disturb(tunnel.slot)
                 tunnel.cost = tunnel_cost(self._context.settings.prefix, tunnel.peer.prefix)

@@ -81,6 +81,7 @@ class TunnelNote(Struct, frozen=True, kw_only=True):
     port: int
     transport: Transport
     mapped: bool
+    punched: bool = False
     mtu: int
     cost: int
     since: float
@@ -99,6 +100,7 @@ class TunnelNote(Struct, frozen=True, kw_only=True):
             port=tunnel.port,
             transport=tunnel.transport,
             mapped=tunnel.mapped,
+            punched=tunnel.punched,
             mtu=tunnel.mtu,
             cost=tunnel.cost,
             since=tunnel.up_since,
@@ -168,6 +170,7 @@ class Adopter:
             mtu=note.mtu,
             transport=note.transport,
             mapped=note.mapped,
+            punched=note.punched,
             remote=remote,
             up_since=note.since,
             cost=note.cost,

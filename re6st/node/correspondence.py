@@ -50,6 +50,7 @@ from re6st.messages import (
     DrainProgress,
     Endpoint,
     Gossip,
+    Hole,
     ReachabilityAnswer,
     ReachabilityRequest,
     RefusalReason,
@@ -60,8 +61,10 @@ from re6st.messages import (
     TunnelRefusal,
     TunnelRequest,
 )
+from re6st.node import holes
 from re6st.node.control_client import ControlClient
 from re6st.node.documents import Documents
+from re6st.node.holes import Burrow
 from re6st.node.outside import OutsideTester
 from re6st.node.own_record import OwnRecord
 from re6st.node.port_share import PortShare
@@ -96,6 +99,8 @@ class Pending:
     answer: asyncio.Future[TunnelOffer | TunnelRefusal]
     local: str
     remote: str
+    hole: Hole | None = None
+    """Through which the peer is to be dialled."""
 
 
 class Underlay(Protocol):
@@ -105,6 +110,9 @@ class Underlay(Protocol):
         self, peer: Peer, listener: Listener, local: str, remote: str
     ) -> tuple[Endpoint, ...]:
         """Return where ``peer``, which came from ``remote`` to ``local``, reaches our ``listener``."""
+
+    def lan_endpoints(self, port: int) -> tuple[Endpoint, ...]:
+        """Return where somebody in the same LAN reaches the UDP ``port``."""
 
     def dial_order(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
         """Return those of a peer's ``endpoints`` that can be tried from here, best first."""
@@ -131,8 +139,11 @@ class Correspondence:
         sample: Callable[[int], tuple[Peer, ...]],
         outside: OutsideTester,
         port_share: PortShare,
+        known: Callable[[], Iterable[Peer]],
     ) -> None:
-        """Report to the core through ``report``; ``sample`` draws random peers from its address book."""
+        """Report to the core through ``report``; ``sample`` draws random peers from its address book, and
+        ``known`` tells all of them, best known ones first.
+        """
         self._config = config
         self.boot_id = boot_id
         """Of this run of the daemon, as peers know it."""
@@ -146,6 +157,7 @@ class Correspondence:
         self._sample = sample
         self._outside = outside
         self._port_share = port_share
+        self._known = known
         self._pending: dict[int, Pending] = {}
         self._last_request = 0
         self._requests: set[int] = set()
@@ -167,7 +179,7 @@ class Correspondence:
         self._see_versions(peer, request.parameters_version, request.revocations_version)
         self._last_request += 1
         number = self._last_request
-        pending = Pending(asyncio.get_running_loop().create_future(), local, remote)
+        pending = Pending(asyncio.get_running_loop().create_future(), local, remote, request.hole)
         self._pending[number] = pending
         try:
             self._report(PeersLearned((peer,), Source.DIRECT))
@@ -252,12 +264,15 @@ class Correspondence:
 
     async def _offer(self, effect: OfferTunnel, tunnel: Tunnel) -> None:
         pending = self._pending.get(effect.request)
+        hole = pending.hole if pending is not None else None
+        endpoints: tuple[Endpoint, ...] = ()
         try:
+            if hole is not None:
+                endpoints = await self._punch(tunnel, hole)
             listening = await self.operator.listen(tunnel, effect.mtu, effect.transport)
             if effect.transport is Transport.TCP:
                 self._port_share.expect(effect.port, listening.key)
-            endpoints: tuple[Endpoint, ...] = ()
-            if pending is not None:
+            if pending is not None and hole is None:
                 endpoints = await self._underlay.listener_endpoints(
                     effect.peer, Listener(effect.transport, effect.port), pending.local, pending.remote
                 )
@@ -282,6 +297,28 @@ class Correspondence:
                 revocations_version=self._documents.revocations.version,
             ),
         )
+        if hole is not None:
+            await holes.keep_opening(tunnel.port, hole.endpoint)
+
+    async def _punch(self, tunnel: Tunnel, hole: Hole) -> tuple[Endpoint, ...]:
+        """Take a port for ``tunnel``, open our router for the peer behind ``hole``, and return where it must
+        dial. Raises :class:`ProtocolError` when that cannot succeed.
+
+        The port is not one of those that an owner may forward: nodes in one LAN would all have the same ones,
+        which their router cannot keep apart.
+        """
+        if not holes.is_outside(hole.endpoint) or not self._underlay.usable([hole.endpoint]):
+            raise ProtocolError(f"{hole.endpoint} is no address at which {tunnel.peer.name} can be dialled")
+        with contextlib.closing(await holes.observe(holes.stun_servers(self._known()))) as own:
+            outside = own.hole.endpoint
+            lan: tuple[Endpoint, ...] = ()
+            if outside.address == hole.endpoint.address:
+                lan = self._underlay.lan_endpoints(own.port)
+            elif not own.hole.predictable:
+                raise ProtocolError("our router gives each flow another port: no hole can be punched")
+            own.open(hole.endpoint)
+            tunnel.port, tunnel.punched = own.port, True
+            return (*lan, outside)
 
     def refuse(self, effect: RefuseTunnel) -> None:
         """Answer a request with a refusal."""
@@ -308,6 +345,22 @@ class Correspondence:
         self._requests.discard(effect.tunnel)
 
     async def _request(self, effect: RequestTunnel) -> None:
+        with contextlib.ExitStack() as stack:
+            own: Burrow | None = None
+            if effect.punched:
+                try:
+                    own = await holes.observe(holes.stun_servers(self._known()))
+                except ProtocolError as error:
+                    self._requests.discard(effect.tunnel)
+                    self._report(TunnelRequestFailed(effect.tunnel, str(error)))
+                    return
+                stack.callback(own.close)
+            offered = await self._negotiate(effect, own)
+        if offered is not None:
+            self._report(offered)
+
+    async def _negotiate(self, effect: RequestTunnel, own: Burrow | None) -> TunnelOffered | None:
+        """Ask for a tunnel, through the hole ``own`` if it is given. Return what was offered, if anything."""
         request = TunnelRequest(
             protocol=PROTOCOL_VERSION,
             boot_id=self.boot_id,
@@ -317,13 +370,16 @@ class Correspondence:
             mtu=self._config.tunnel_mtu,
             replace=effect.replace,
             isolated=effect.isolated,
+            hole=own.hole if own is not None else None,
             parameters_version=self._documents.parameters.version,
             revocations_version=self._documents.revocations.version,
         )
         try:
-            answer = await self._client.request_tunnel(
-                effect.peer, self._underlay.dial_order(effect.peer.endpoints), request
-            )
+            if own is None:
+                endpoints = self._underlay.dial_order(effect.peer.endpoints)
+            else:
+                endpoints = (self._client.overlay_endpoint(effect.peer),)
+            answer = await self._client.request_tunnel(effect.peer, endpoints, request)
             if isinstance(answer, TunnelOffer):
                 peer = self._verifier.open(answer.record)
                 if peer.prefix != effect.peer.prefix:
@@ -332,18 +388,18 @@ class Correspondence:
         except (IdentityError, ProtocolError) as error:
             self._requests.discard(effect.tunnel)
             self._report(TunnelRequestFailed(effect.tunnel, str(error)))
-            return
+            return None
         if effect.tunnel not in self._requests:
             if isinstance(answer, TunnelOffer):
                 await self._cancel_at_peer(effect.peer, answer.tunnel)
-            return
+            return None
         self._requests.discard(effect.tunnel)
         if isinstance(answer, TunnelRefusal):
             hints = self._verifier.open_all(answer.hints)
             self._report(TunnelRefused(effect.tunnel, answer.reason, answer.detail, hints))
-            return
+            return None
         self._see_versions(peer, answer.parameters_version, answer.revocations_version)
-        self._report(TunnelOffered(effect.tunnel, answer, peer))
+        return TunnelOffered(effect.tunnel, answer, peer, own.port if own is not None else 0)
 
     def _dialable(self, offer: TunnelOffer, peer: Peer) -> TunnelOffer:
         """Return ``offer`` with those endpoints that may be dialled: a peer does not choose freely where we

@@ -82,6 +82,7 @@ from re6st.node.reachability import ReachabilityKeeper
 from re6st.node.registry_link import RegistryLink
 from re6st.node.route_repair import RouteRepair
 from re6st.node.status_server import StatusServer
+from re6st.node.stun_server import StunServer
 from re6st.node.tasks import Tasks
 from re6st.node.tunnels import Tunnel, TunnelOperator
 from re6st.node.underlay import Listener
@@ -194,6 +195,7 @@ class Daemon:
             sample=self._core.sample_peers,
             outside=outside,
             port_share=self._port_share,
+            known=self._testers,
         )
         prefix = self._credentials.certificate.prefix
         self._babeld = Babeld(
@@ -244,6 +246,7 @@ class Daemon:
             describe=lambda: self._observation.report() if self._config.report_state else None,
             proxy=self._proxy,
         )
+        self._stun_server = StunServer(self._config.control_port)
         self._control_server = ControlServer(
             self._correspondence, self._config.control_port, self._port_share.take
         )
@@ -391,6 +394,7 @@ class Daemon:
         self._undo.append(self._tasks.stop)
         await self._step(self._reachability.start, self._reachability.stop)
         self._undo.append(self._route_repair.stop)
+        await self._step(self._stun_server.start, self._stun_server.stop)
         await self._step(self._babeld.start, self._babeld.stop)
         await self._step(self._monitor.start, self._monitor.stop)
         await self._step(self._sizes.start, self._sizes.stop)
@@ -414,7 +418,8 @@ class Daemon:
         adopted = await self._adopter.adopt()
         await self._remove_leftovers([self._config.interface(tunnel.slot) for tunnel in adopted])
         for tunnel in adopted:
-            if not tunnel.outgoing:
+            # The port of a tunnel that was punched is none of these, and needs no mapping.
+            if not tunnel.outgoing and tunnel.port in self._config.tunnel_port_range:
                 self._reachability.resume(Listener(tunnel.transport, tunnel.port))
         return adopted
 

@@ -8,7 +8,7 @@ import re6st
 from re6st.messages import Endpoint, PeerRecord, SignedPeerRecord
 from re6st.node.cache import Cache
 from re6st.node.credentials import Credentials
-from re6st.peers import seal_record
+from re6st.peers import PUNCHING, seal_record
 
 
 class OwnRecord:
@@ -48,7 +48,7 @@ class OwnRecord:
 
     def _seal(self, *, departed: bool = False) -> SignedPeerRecord:
         certificate = self._credentials.certificate
-        capabilities = [f"control-port={self._control_port}"]
+        capabilities = [f"control-port={self._control_port}", PUNCHING]
         if self._mapped:
             capabilities.append("upnp")
         record = PeerRecord(

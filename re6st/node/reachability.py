@@ -166,6 +166,11 @@ class ReachabilityKeeper:
         if self._mapper is not None and self._is_mapping:
             self._mapper.want(listener.transport, listener.port)
 
+    def lan_endpoints(self, port: int) -> tuple[Endpoint, ...]:
+        """Return where somebody in the same LAN reaches the UDP ``port``."""
+        private = [one.address for one in self._underlay.private() if one.address.version == 4]
+        return tuple(Endpoint(Transport.UDP, str(address), port) for address in private)
+
     def release(self, port: int) -> None:
         """The tunnel ``port`` is no longer used."""
         if self._mapper is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import secrets
 import time
@@ -131,6 +132,8 @@ class Tunnel:
     transport: Transport = Transport.UDP
     mapped: bool = False
     """The listener is reached through a port mapping of its router."""
+    punched: bool = False
+    """Both ends have opened their routers for it."""
     remote: Endpoint | None = None
     proxied: bool = False
     """It passes through an HTTP proxy of ours."""
@@ -150,6 +153,10 @@ class Tunnel:
             return "proxy"
         if self.transport is Transport.TCP:
             return "tcp"
+        if self.remote is not None and is_in_lan(self.remote):
+            return "lan"
+        if self.punched:
+            return "punched"
         return "mapped" if self.mapped else "direct"
 
     def status(self, now: float) -> TunnelStatus:
@@ -170,6 +177,12 @@ class Tunnel:
             cost=self.cost,
             mtu=self.path_mtu,
         )
+
+
+def is_in_lan(remote: Endpoint) -> bool:
+    """Whether ``remote`` is the private address of somebody in the same LAN."""
+    address = ipaddress.ip_address(remote.address)
+    return address.version == 4 and address.is_private and not address.is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +268,7 @@ class TunnelOperator:
         """Make our end of a tunnel that a peer has offered."""
         tunnel = self._add(effect.tunnel, effect.offer.tunnel, effect.peer, effect.slot, incoming=False)
         tunnel.mapped = "upnp" in effect.peer.capabilities
+        tunnel.punched = effect.local_port != 0
         self._tasks.spawn(self._dial(tunnel, effect), f"dial {effect.peer.name}")
 
     async def _dial(self, tunnel: Tunnel, effect: DialTunnel) -> None:
@@ -262,7 +276,7 @@ class TunnelOperator:
             try:
                 mtu = min(effect.offer.mtu, self._config.tunnel_mtu)
                 link = await self._prepare_link(tunnel, effect.offer.key, mtu)
-                await self._driver.dial(link, effect.offer.endpoints)
+                await self._driver.dial(link, effect.offer.endpoints, effect.local_port)
             except Re6stError as error:
                 self._forget(tunnel, str(error))
 

@@ -102,8 +102,10 @@ class Driver(Protocol):
         peer may connect. Later failures are reported as :class:`Closed`.
         """
 
-    async def dial(self, link: Link, endpoints: tuple[Endpoint, ...]) -> None:
+    async def dial(self, link: Link, endpoints: tuple[Endpoint, ...], local_port: int = 0) -> None:
         """Connect to the peer at the first of ``endpoints`` that answers. Failures are :class:`Closed`.
+
+        Packets leave from ``local_port`` if it is given: routers on the way expect that.
 
         Raises :class:`re6st.errors.ChildError` when the attempt cannot even begin.
         """

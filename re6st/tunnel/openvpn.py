@@ -104,11 +104,12 @@ def dialer_argv(
     files: TunnelFiles,
     patience: int | None = None,
     proxy: Proxy | None = None,
+    local_port: int = 0,
 ) -> list[str]:
     """Return how to run the end that connects to ``endpoint``, trying for ``patience`` seconds.
 
-    Over TCP it goes through ``proxy`` if one is given. Raises :class:`ConfigError` when the address of
-    the endpoint is no IP address.
+    It does so from ``local_port``, or from any if that is 0. Over TCP it goes through ``proxy`` if one is
+    given. Raises :class:`ConfigError` when the address of the endpoint is no IP address.
     """
     try:
         address = ipaddress.ip_address(endpoint.address)
@@ -130,7 +131,8 @@ def dialer_argv(
         *("--hand-window", str(patience)),
         *("--tls-client", "--remote-cert-tls", "server"),
         *protocol,
-        *("--nobind", "--remote", str(address), str(endpoint.port)),
+        *(("--bind", "--lport", str(local_port)) if local_port else ("--nobind",)),
+        *("--remote", str(address), str(endpoint.port)),
         *("--connect-retry", "1", "1", "--connect-timeout", str(patience), "--resolv-retry", "0"),
     ]
 

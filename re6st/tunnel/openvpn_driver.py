@@ -69,7 +69,7 @@ class OpenVpnDriver:
         argv = openvpn.listener_argv(link, port, self._credentials, files, transport)
         await self._open(link, files, [Attempt(argv, transport)])
 
-    async def dial(self, link: Link, endpoints: tuple[Endpoint, ...]) -> None:
+    async def dial(self, link: Link, endpoints: tuple[Endpoint, ...], local_port: int = 0) -> None:
         """Connect to the peer; see :meth:`re6st.tunnel.driver.Driver.dial`."""
         if not endpoints:
             raise ConfigError(f"{link.peer_name} has no endpoint to dial")
@@ -82,7 +82,7 @@ class OpenVpnDriver:
             ways = [*((endpoint, self._proxy) for endpoint in proxied), *ways][: openvpn.MOST_ATTEMPTS]
         shares = openvpn.share_patience([endpoint.transport for endpoint, _ in ways])
         for (endpoint, proxy), patience in zip(ways, shares, strict=True):
-            argv = openvpn.dialer_argv(link, endpoint, self._credentials, files, patience, proxy)
+            argv = openvpn.dialer_argv(link, endpoint, self._credentials, files, patience, proxy, local_port)
             attempts.append(Attempt(argv, endpoint.transport, endpoint if proxy is not None else None))
         await self._open(link, files, attempts)
 

@@ -37,6 +37,11 @@ class Nat(enum.Enum):
     PUBLIC = "public"
     MAPPED = "mapped"
     OUTGOING = "outgoing only"
+    CONE = "cone: holes can be punched"
+    SYMMETRIC = "symmetric: another port for each flow"
+
+
+HIDDEN = {Nat.OUTGOING, Nat.CONE, Nat.SYMMETRIC}
 
 
 @dataclass(eq=False)
@@ -110,6 +115,7 @@ class SimNode:
             name=self.settings.name,
             sequence=self.sequence,
             endpoints=self.endpoints,
+            capabilities=() if self.nat is Nat.OUTGOING else ("punch",),
             serial=self.serial,
             expires=self.issued + self.lifetime,
         )
@@ -317,10 +323,15 @@ class World:
         lost = self.random.random() < self.failing or self.blocked(node, listener)
         request = Request(node, node.boot, effect.tunnel, listener)
         node.requests[effect.tunnel] = request
-        if lost or not listener.alive or not effect.peer.endpoints or listener.nat is Nat.OUTGOING:
+        closed = not effect.punched and (not effect.peer.endpoints or listener.nat in HIDDEN)
+        if lost or not listener.alive or closed:
             timeout = 0.1 if self.random.random() < 0.3 else CONNECT_TIMEOUT
             failure = ev.TunnelRequestFailed(effect.tunnel, "no answer")
             self.later(timeout, lambda: self._answer(request, failure))
+            return
+        if effect.punched and listener.nat is Nat.SYMMETRIC:
+            refusal = ev.TunnelRefused(effect.tunnel, RefusalReason.UNAVAILABLE)
+            self.later(2 * self.delay(), lambda: self._answer(request, refusal))
             return
         number = next(self._numbers)
         event = ev.TunnelRequested(
@@ -390,6 +401,8 @@ class World:
         link = self._links.pop(effect.offer.tunnel)
         link.dialer = side
         node.sides[effect.tunnel] = (side, link)
+        if node.nat is Nat.SYMMETRIC and link.listener.node.nat in HIDDEN:
+            return  # what it sends comes from another port than the one for which a hole was punched
         self.later(self.random.uniform(*self.connecting), lambda: self._connect(link))
 
     def _connect(self, link: Link) -> None:

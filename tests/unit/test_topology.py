@@ -65,7 +65,7 @@ def test_topology_survives_the_way_to_disk():
     assert msgspec.json.decode(stored, type=Topology, dec_hook=convert_address) == parsed
 
 
-@pytest.mark.parametrize("name", ["demo", "ipv6", "nat-zoo", "udp-blocked"])
+@pytest.mark.parametrize("name", ["demo", "hole-punching", "ipv6", "nat-zoo", "udp-blocked"])
 def test_shipped_topologies_are_good(name):
     assert topology.load(topology.find(name)).hosts
 
@@ -82,7 +82,7 @@ def test_demo_is_the_world_that_the_readme_promises():
 
 
 def test_unknown_topology_lists_what_there_is():
-    with pytest.raises(ConfigError, match=r"demo, ipv6, .*nat-zoo, .*udp-blocked"):
+    with pytest.raises(ConfigError, match=r"demo, .*ipv6, .*nat-zoo, .*udp-blocked"):
         topology.find("dmeo")
 
 

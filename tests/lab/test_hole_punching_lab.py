@@ -1,0 +1,81 @@
+"""Direct tunnels between nodes that nobody can dial, end to end.
+
+    north -- nina     south -- sam, sue     carrier -- flat -- fred     random -- rosa     chance -- carl
+
+All LANs have the same addresses. Two routers answer packets that nobody inside has asked for, as some do.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from re6st import status
+from re6st.lab import nftables, topology
+from re6st.lab.lab import Lab
+from re6st.status import TunnelStatus
+
+FORMING = 90.0
+PUBLIC = {"registry", "anna"}
+CONES = {"nina": "north", "sam": "south", "sue": "south", "fred": "carrier"}
+SYMMETRIC = {"rosa", "carl"}
+
+ANSWERS = 'insert rule inet filter input iifname "wan" accept'
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def until(condition, timeout=FORMING):
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.1)
+    return value
+
+
+def tunnels(lab: Lab, name: str) -> dict[str, TunnelStatus]:
+    found = status.fetch(lab.nodes[name].runtime, "tunnels", list[TunnelStatus])
+    return {tunnel.peer: tunnel for tunnel in found if tunnel.state == "up"}
+
+
+def ways(lab: Lab, name: str) -> dict[str, str]:
+    return {peer: tunnel.established for peer, tunnel in tunnels(lab, name).items()}
+
+
+def expected(one: str, other: str) -> str | None:
+    """Return how two nodes are to be connected with each other."""
+    if {one, other} & PUBLIC:
+        return "direct"
+    if {one, other} & SYMMETRIC:
+        return None
+    return "lan" if CONES[one] == CONES[other] else "punched"
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab(topology.load(topology.find("hole-punching")), name=f"t{os.getpid()}hole") as built:
+        for router in ("north", "south"):
+            nftables.load(built.namespace(router), ANSWERS)
+        built.start_mesh()
+        matrix = built.wait_for_all_pairs(FORMING)
+        assert matrix.complete, f"these pairs do not ping: {matrix.missing}"
+        yield built
+
+
+def test_nodes_behind_cone_nat_get_direct_tunnels(lab):
+    for name in CONES:
+        for peer in CONES.keys() - {name}:
+            until(lambda name=name, peer=peer: ways(lab, name).get(peer) == expected(name, peer))
+
+
+def test_nodes_in_one_lan_use_its_addresses(lab):
+    remote = tunnels(lab, "sam")["sue"].remote
+    assert remote.startswith(f"udp:{lab.hosts['sue'].address}:")
+
+
+def test_nobody_else_gets_a_direct_tunnel_and_all_reach_each_other(lab):
+    for name in lab.nodes:
+        for peer, way in ways(lab, name).items():
+            assert way == expected(name, peer), (name, peer, way)
+    assert lab.wait_for_all_pairs(FORMING).complete
