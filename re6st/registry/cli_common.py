@@ -43,6 +43,13 @@ def moment(text: str) -> float:
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)).timestamp()
 
 
+def coming(text: str) -> float:
+    """Return the time that ``text`` names: ``12h`` (from now) or ``2026-01-31T03:00`` (UTC), in seconds."""
+    if re.fullmatch(r"[0-9]{1,9}[smhdw]", text):
+        return time.time() + duration(text)
+    return moment(text)
+
+
 @contextlib.contextmanager
 def opened(state: StateDirectory) -> Iterator[Service]:
     """Open the registry for the person at this terminal."""

@@ -14,7 +14,7 @@ import msgspec
 
 from re6st.errors import ConfigError
 from re6st.identity import format_time
-from re6st.registry.cli_common import json_option, moment, opened, print_json, print_rows
+from re6st.registry.cli_common import coming, json_option, moment, opened, print_json, print_rows
 from re6st.registry.state import StateDirectory
 
 if TYPE_CHECKING:
@@ -41,8 +41,11 @@ def parameters_show(state: StateDirectory, as_json: bool) -> None:
 @parameters.command("set")
 @click.argument("assignments", nargs=-1, required=True, metavar="KEY=VALUE...")
 @click.option("--preview", is_flag=True, help="Check and show what would change, and change nothing.")
+@click.option("--at", type=coming, help="Later: in 12h, or at 2026-01-31T03:00 (UTC).")
 @click.pass_obj
-def parameters_set(state: StateDirectory, assignments: Sequence[str], preview: bool) -> None:
+def parameters_set(
+    state: StateDirectory, assignments: Sequence[str], preview: bool, at: float | None
+) -> None:
     """Set network parameters for all nodes; they take the new version over, usually within a minute."""
     changes: dict[str, str] = {}
     for assignment in assignments:
@@ -54,8 +57,39 @@ def parameters_set(state: StateDirectory, assignments: Sequence[str], preview: b
         if preview:
             _print_differences(service.preview_parameters(changes))
             return
+        if at is not None:
+            plan = service.plan_parameters(changes, at)
+            click.echo(f"Change {plan.identifier} will happen at {format_time(at)}", err=True)
+            return
         changed = service.change_parameters(changes)
     click.echo(f"Network parameters version {changed.version} are in force", err=True)
+
+
+@parameters.command("planned")
+@json_option
+@click.pass_obj
+def parameters_planned(state: StateDirectory, as_json: bool) -> None:
+    """List changes that wait for their time."""
+    with opened(state) as service:
+        rows: list[dict[str, object]] = [
+            {
+                "id": plan.identifier,
+                "due": plan.due,
+                "changes": " ".join(f"{key}={value}" for key, value in plan.changes.items()),
+            }
+            for plan in service.plans()
+        ]
+    print_rows("planned changes", ("id", "due", "changes"), rows, as_json)
+
+
+@parameters.command("cancel")
+@click.argument("identifier", type=int, metavar="ID")
+@click.pass_obj
+def parameters_cancel(state: StateDirectory, identifier: int) -> None:
+    """Drop a change that waits for its time."""
+    with opened(state) as service:
+        service.cancel_plan(identifier)
+    click.echo(f"Change {identifier} will not happen", err=True)
 
 
 @parameters.command("history")

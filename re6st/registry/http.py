@@ -89,6 +89,8 @@ REFUSALS = {
     "unknown-version": HTTPStatus.NOT_FOUND,
     "prefix-taken": HTTPStatus.CONFLICT,
     "suspended": HTTPStatus.CONFLICT,
+    "unknown-plan": HTTPStatus.NOT_FOUND,
+    "too-many-plans": HTTPStatus.CONFLICT,
     "rollover-under-way": HTTPStatus.CONFLICT,
     "not-prepared": HTTPStatus.CONFLICT,
     "not-switched": HTTPStatus.CONFLICT,

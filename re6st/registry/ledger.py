@@ -111,6 +111,21 @@ class Ledger(Database):
         )
         return [ParametersRow(*row) for row in rows]
 
+    def add_planned_parameters(self, due: float, changes: str, now: float) -> int:
+        """Remember a change (JSON) that waits for its time; return its number."""
+        return self.insert(
+            "INSERT INTO planned_parameters (due, changes, created) VALUES (?, ?, ?)", (due, changes, now)
+        )
+
+    def planned_parameters(self) -> list[tuple[int, float, str]]:
+        """Return number, time and JSON of all changes that wait, the next one first."""
+        rows = self.execute("SELECT id, due, changes FROM planned_parameters ORDER BY due, id")
+        return [(int(number), float(due), str(changes)) for number, due, changes in rows]
+
+    def drop_planned_parameters(self, identifier: int) -> None:
+        """Forget a change that waits."""
+        self.execute("DELETE FROM planned_parameters WHERE id = ?", (identifier,))
+
     # -- operators
 
     def add_operator(self, name: str, digest: bytes, scope: str, now: float, expires: float | None) -> int:

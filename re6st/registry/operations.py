@@ -43,6 +43,9 @@ from re6st.registry.operator_messages import (
     Parameters,
     ParametersChange,
     ParametersHistory,
+    ParametersPlan,
+    ParametersPlanList,
+    ParametersPlanRequest,
     ParametersPreview,
     ParametersUndo,
     Renaming,
@@ -53,6 +56,7 @@ from re6st.registry.operator_messages import (
     TokenState,
 )
 from re6st.registry.operators import Operator, Scope
+from re6st.registry.plans import Plan
 from re6st.registry.qr import qr_code
 from re6st.registry.reporting import Condition
 from re6st.registry.service import Service
@@ -320,6 +324,26 @@ def set_parameters(service: Service, call: Call) -> Parameters:
             code="version-changed",
         )
     return _full(service.change_parameters(message.changes, expected_version=before.version))
+
+
+def list_plans(service: Service, _call: Call) -> ParametersPlanList:
+    """List changes of parameters that wait for their time."""
+    return ParametersPlanList(items=tuple(_plan(plan) for plan in service.plans()))
+
+
+def create_plan(service: Service, call: Call) -> ParametersPlan:
+    """Change parameters for all nodes at a chosen time."""
+    message: ParametersPlanRequest = call.message
+    return _plan(service.plan_parameters(message.changes, message.due))
+
+
+def _plan(plan: Plan) -> ParametersPlan:
+    return ParametersPlan(id=plan.identifier, due=plan.due, changes=dict(plan.changes))
+
+
+def cancel_plan(service: Service, call: Call) -> None:
+    """Drop a change that waits for its time."""
+    service.cancel_plan(number(call, "id", 0))
 
 
 def undo_parameters(service: Service, call: Call) -> Parameters:

@@ -141,6 +141,18 @@ class OperatorApi:
                 messages.Parameters,
                 messages.ParametersUndo,
             ),
+            self._get("/parameters/plans", operations.list_plans, messages.ParametersPlanList),
+            self._route(
+                "POST",
+                "/parameters/plans",
+                admin,
+                operations.create_plan,
+                messages.ParametersPlan,
+                messages.ParametersPlanRequest,
+            ),
+            self._route(
+                "DELETE", "/parameters/plans/{id}", admin, operations.cancel_plan, None, None, (token_id,)
+            ),
             self._get(
                 "/parameters/history", operations.parameters_history, messages.ParametersHistory, (_LIMIT,)
             ),

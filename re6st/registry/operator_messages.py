@@ -210,6 +210,31 @@ class ParametersChange(Message, frozen=True, kw_only=True):
     ]
 
 
+class ParametersPlanRequest(Message, frozen=True, kw_only=True):
+    """New values from a chosen time on."""
+
+    due: Annotated[float, Meta(ge=0, le=1e11)]
+    """When they are put in force, seconds since the epoch."""
+    changes: Annotated[
+        dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=4096)]],
+        Meta(min_length=1, max_length=32),
+    ]
+
+
+class ParametersPlan(Message, frozen=True, kw_only=True):
+    """A change that waits for its time."""
+
+    id: int
+    due: float
+    changes: dict[str, str]
+
+
+class ParametersPlanList(Message, frozen=True, kw_only=True):
+    """All changes that wait, the next one first."""
+
+    items: tuple[ParametersPlan, ...]
+
+
 class ParameterDifference(Message, frozen=True, kw_only=True):
     """A parameter that changes."""
 

@@ -37,8 +37,8 @@ SHUTDOWN_TIME = 5.0
 RENEWAL_CHECK = 3600.0
 """Seconds between looks at the server's own certificate, and at nodes whose time is over."""
 
-AUTHORITY_CHECK = 2.0
-"""Seconds between looks at which CA is in force: the operator's commands may change it."""
+CHANGE_CHECK = 2.0
+"""Seconds between looks at planned changes whose time has come, and at which CA is in force."""
 
 LIMITS = Limits(total=1024, for_each_address=64)
 """Connections at a time."""
@@ -116,7 +116,7 @@ class RegistryServer:
             self._gate.open(listener)
         self.addresses = tuple(ListenAddress(*listener.getsockname()[:2]) for listener in sockets)
         self._renewal = asyncio.create_task(self._keep_house(own))
-        self._following = asyncio.create_task(self._follow_authority(own, shown))
+        self._following = asyncio.create_task(self._follow_changes(own, shown))
 
     async def stop(self) -> None:
         """Finish the requests under way and close everything."""
@@ -172,12 +172,16 @@ class RegistryServer:
                 logger.exception("Cannot keep the registry in order")
                 await asyncio.sleep(RENEWAL_CHECK)
 
-    async def _follow_authority(self, own: ssl.SSLContext, shown: ssl.SSLContext) -> None:
-        """Show a certificate of the CA that issues, and let in nodes of all that are trusted."""
+    async def _follow_changes(self, own: ssl.SSLContext, shown: ssl.SSLContext) -> None:
+        """Follow the clock and the operator's commands: planned changes of parameters, another CA.
+
+        The server then shows a certificate of the CA that issues, and lets in nodes of all that are trusted.
+        """
         known = self._service.authority
         while True:
-            await asyncio.sleep(AUTHORITY_CHECK)
+            await asyncio.sleep(CHANGE_CHECK)
             try:
+                await self._ask(self._service.carry_out_plans)
                 authority = await self._ask(lambda: self._service.authority)
                 if authority is known:
                     continue
@@ -188,7 +192,7 @@ class RegistryServer:
                 known = authority
                 logger.info("Certificates are issued by the CA %s now", authority.fingerprint)
             except Exception:
-                logger.exception("Cannot follow the change of the CA")
+                logger.exception("Cannot follow changes of parameters or CA")
 
     async def _ask(self, question: Callable[[], Answer]) -> Answer:
         """Return what ``question`` says in the service's thread."""

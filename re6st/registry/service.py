@@ -33,6 +33,7 @@ from re6st.messages import (
 from re6st.registry.admissions import TokenRow, TokenUse
 from re6st.registry.certification import CertificationRequest, open_request
 from re6st.registry.operators import OperatorUseCases
+from re6st.registry.plans import PlanUseCases
 from re6st.registry.records import draw_records, open_published, store_record
 from re6st.registry.recovery import RecoveryUseCases
 from re6st.registry.rollover import RolloverUseCases
@@ -57,7 +58,7 @@ class Caller:
     certificate: NodeCertificate
 
 
-class Service(RecoveryUseCases, OperatorUseCases, RolloverUseCases):
+class Service(RecoveryUseCases, OperatorUseCases, RolloverUseCases, PlanUseCases):
     """All use cases; those of nodes are here, those of operators in the modules it inherits from."""
 
     # -- certificates

@@ -22,7 +22,7 @@ async def until(condition):
 
 
 async def test_a_running_server_follows(tmp_path, monkeypatch):
-    monkeypatch.setattr(server, "AUTHORITY_CHECK", 0.05)
+    monkeypatch.setattr(server, "CHANGE_CHECK", 0.05)
     async with running(tmp_path / "registry") as registry:
         service, old = registry.service, registry.authority.certificate
         member = await join(registry, tmp_path / "1", "attic")
