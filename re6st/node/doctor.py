@@ -22,6 +22,7 @@ from re6st.status import (
     RouteStatus,
     TunnelStatus,
 )
+from re6st.tunnel.path_mtu import SMALLEST
 
 CLOCK_WARNING = 30.0
 """Seconds by which the clock may differ from the registry's."""
@@ -31,6 +32,9 @@ CLOCK_FAILURE = 3600.0
 
 EXPIRES_SOON = 7 * 86_400.0
 """Seconds before its expiry at which a certificate ought to have been renewed long ago."""
+
+MTU_MEASURED = 60.0
+"""Seconds after which a tunnel that is up has been measured, whatever its path is like."""
 
 PERMANENT = 0x80
 """Flag of an address that no router advertisement has made (``linux/if_addr.h``)."""
@@ -186,6 +190,26 @@ def tunnels(found: Sequence[TunnelStatus]) -> Finding:
             "allow outgoing UDP on the router or firewall",
         )
     return ok("tunnels", f"{len(up)} up, {over_tcp} of them over TCP")
+
+
+def packet_size(found: Sequence[TunnelStatus]) -> Finding:
+    """Judge how large packets are that the tunnels carry."""
+    measured = [tunnel for tunnel in found if tunnel.state == "up" and tunnel.age >= MTU_MEASURED]
+    if not measured:
+        return ok("packet size", "not measured yet")
+    sizes = sorted(tunnel.mtu for tunnel in measured)
+    detail = (
+        f"tunnels carry {sizes[0]} octets"
+        if sizes[0] == sizes[-1]
+        else (f"tunnels carry {sizes[0]} to {sizes[-1]} octets")
+    )
+    if sizes[-1] == SMALLEST:
+        return warning(
+            "packet size",
+            f"{detail}, the least there can be",
+            "let ICMP and ICMPv6 through the firewall of the router; or set tunnel-mtu higher if it is 1280",
+        )
+    return ok("packet size", detail)
 
 
 def routing(status: NodeStatus, found: Sequence[RouteStatus]) -> Finding:

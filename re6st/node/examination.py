@@ -198,6 +198,7 @@ def _daemon(config: NodeConfig, urls: list[str]) -> Iterator[Finding]:
     yield doctor.forwarding(settings)
     yield doctor.advertisements(settings, _host_addresses())
     yield doctor.tunnels(found)
+    yield doctor.packet_size(found)
     yield doctor.routing(status, routes)
     yield doctor.registry_node(_resolve(urls), status, peers, routes)
 

@@ -61,7 +61,7 @@ ROUTE = RouteStatus(
 )
 
 
-def tunnel(established: str = "direct", state: str = "up") -> TunnelStatus:
+def tunnel(established: str = "direct", state: str = "up", age: float = 1, mtu: int = 1280) -> TunnelStatus:
     return TunnelStatus(
         tunnel=1,
         peer="hub",
@@ -72,10 +72,11 @@ def tunnel(established: str = "direct", state: str = "up") -> TunnelStatus:
         driver="openvpn",
         remote="",
         established=established,
-        age=1,
+        age=age,
         received=0,
         sent=0,
         cost=96,
+        mtu=mtu,
     )
 
 
@@ -103,6 +104,14 @@ def changed(**values):
         (doctor.tunnels([tunnel(state="opening")]), Verdict.FAILED, "no tunnel"),
         (doctor.tunnels([tunnel("tcp"), tunnel("tcp")]), Verdict.WARNING, "UDP does not get through"),
         (doctor.tunnels([tunnel("tcp"), tunnel()]), Verdict.OK, "2 up, 1 of them over TCP"),
+        (doctor.packet_size([]), Verdict.OK, "not measured yet"),
+        (doctor.packet_size([tunnel(age=5.0)]), Verdict.OK, "not measured yet"),
+        (doctor.packet_size([tunnel(age=90.0)]), Verdict.WARNING, "1280 octets, the least"),
+        (
+            doctor.packet_size([tunnel(age=90.0), tunnel(age=90.0, mtu=1448)]),
+            Verdict.OK,
+            "1280 to 1448 octets",
+        ),
         (doctor.routing(STATUS, [ROUTE]), Verdict.OK, "1 neighbours, 1 routes"),
         (doctor.routing(changed(routing="babeld died"), [ROUTE]), Verdict.FAILED, "babeld died"),
         (doctor.routing(changed(routes=0), []), Verdict.FAILED, "no route"),
