@@ -13,10 +13,10 @@ from re6st.config import NodeConfig
 from re6st.errors import IdentityError, Re6stError
 from re6st.node.adoption import RUN_RECORD
 from re6st.node.credentials import load_credentials
-from re6st.node.daemon import runtime_directory_of_our_own
 from re6st.node.host import Host
 from re6st.node.interface_claim import claim_interfaces
 from re6st.node.netlink import Kernel
+from re6st.node.process import runtime_directory_of_our_own
 from re6st.routing.configuration import BabelFiles
 from re6st.status import SOCKET_NAME
 from re6st.supervisor import Supervisor

@@ -138,7 +138,7 @@ async def _enrol_named(
 @click.pass_obj
 def run(instance: Instance) -> None:
     """Run the daemon in the foreground until SIGTERM or Ctrl-C. SIGHUP restarts it in place."""
-    from re6st.node.daemon import run_daemon
+    from re6st.node.process import run_daemon
 
     config = instance.load()
     run_daemon(config, instance.network, lambda: moved(config, instance.config, instance.locations))
@@ -148,7 +148,7 @@ def run(instance: Instance) -> None:
 @click.pass_obj
 def check(instance: Instance) -> None:
     """Say whether the daemon could start: configuration, certificate, programs. Changes nothing."""
-    from re6st.node.daemon import check as check_start
+    from re6st.node.process import check as check_start
 
     check_start(instance.load())
 

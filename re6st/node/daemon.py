@@ -14,15 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
-import signal
-import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from re6st.config import SLOTS, NodeConfig
@@ -58,9 +53,9 @@ from re6st.core.events import (
     TunnelAdopted,
     TunnelSilent,
 )
-from re6st.errors import ConfigError, Re6stError, StorageError
-from re6st.node import environment, pauses, restart
-from re6st.node.adoption import RUN_RECORD, Adopter, RunRecord, note_of
+from re6st.errors import Re6stError, StorageError
+from re6st.node import pauses, restart
+from re6st.node.adoption import Adopter, RunRecord, note_of
 from re6st.node.brain import Brain
 from re6st.node.cache import Cache
 from re6st.node.control_client import ControlClient
@@ -70,7 +65,6 @@ from re6st.node.credentials import load_credentials
 from re6st.node.documents import Documents
 from re6st.node.enrolment import CACHE_NAME
 from re6st.node.host import Host
-from re6st.node.interface_claim import claim_interfaces
 from re6st.node.liveness_monitor import LivenessMonitor
 from re6st.node.netlink import Kernel
 from re6st.node.observation import Observation
@@ -535,72 +529,3 @@ class Daemon:
                 logger.exception("While stopping")
         self._brain.stop()
         self._cache.close()
-
-
-@contextmanager
-def runtime_directory_of_our_own(directory: Path) -> Iterator[None]:
-    """Keep a second daemon away from the runtime ``directory``; remove it if it is empty in the end.
-
-    Raises :class:`ConfigError`.
-    """
-    import fcntl
-
-    lock = directory / "lock"
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigError(f"cannot use the runtime directory {directory}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise ConfigError(f"another re6st-node runs with the runtime directory {directory}") from error
-    try:
-        yield
-    finally:
-        (directory / RUN_RECORD).unlink(missing_ok=True)
-        lock.unlink(missing_ok=True)
-        for left in (directory / "children", directory / "tunnels", directory):
-            with contextlib.suppress(OSError):
-                left.rmdir()
-        os.close(descriptor)
-
-
-async def _main(config: NodeConfig, network: str, moved: Callable[[], list[str]]) -> None:
-    supervisor = Supervisor(config.runtime_directory / "children")
-    try:
-        daemon = Daemon(config, network, supervisor, moved)
-    except Re6stError:
-        await supervisor.reconcile()
-        raise
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, daemon.request_stop)
-    loop.add_signal_handler(signal.SIGHUP, daemon.request_restart)
-    restart.accept_signals()
-    await daemon.run()
-
-
-def check(config: NodeConfig) -> None:
-    """Raise :class:`Re6stError` with what would keep a daemon with ``config`` from starting, if anything."""
-    environment.check()
-    Documents(config.state_directory, load_credentials(config.state_directory, time.time()).trust)
-
-
-def run_daemon(config: NodeConfig, network: str, moved: Callable[[], list[str]] = list) -> None:
-    """Run the node until SIGTERM or SIGINT; SIGHUP restarts it in place. ``moved``: see :class:`Daemon`.
-
-    Raises :class:`Re6stError` when it cannot start.
-    """
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s"
-        if "JOURNAL_STREAM" in os.environ
-        else "%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("re6st").setLevel(config.log_level.upper())
-    environment.check()
-    with runtime_directory_of_our_own(config.runtime_directory), claim_interfaces(config.interface_prefix):
-        asyncio.run(_main(config, network, moved))
