@@ -141,6 +141,12 @@ class Kernel:
             elif up:
                 raise NetlinkError(f"cannot set {name} up: there is no such interface")
 
+    async def mtu(self, name: str) -> int | None:
+        """Return the MTU of an interface, None if it does not exist. Raises :class:`NetlinkError`."""
+        with _translated(f"look at {name}"):
+            link = await self._find_link(name)
+            return int(link.get("mtu")) if link is not None else None
+
     async def set_mtu(self, name: str, mtu: int) -> None:
         """Set the MTU of an interface, octets, if it exists. Raises :class:`NetlinkError`."""
         with _translated(f"set the MTU of {name} to {mtu}"):

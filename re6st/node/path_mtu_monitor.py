@@ -33,8 +33,9 @@ SETTLING = 1.0
 GUARD_INTERVAL = 10.0
 """Seconds between probes of full size through a tunnel in use: 0.15 kB/s."""
 
+FIRST_RAISE_INTERVAL = 60.0
 RAISE_INTERVAL = 3600.0
-"""Seconds after which larger sizes are tried again."""
+"""Seconds after which larger sizes are tried again: soon after a loss, then ever more rarely."""
 
 FIRST_PATIENCE = 1.0
 """Seconds that a probe may take before a round trip was measured."""
@@ -50,6 +51,9 @@ _IP_MTU, _IPV6_MTU = 14, 24  # ip(7), ipv6(7); not in Python's socket module
 
 class Interfaces(Protocol):
     """The kernel's interfaces, as far as their MTU is concerned."""
+
+    async def mtu(self, name: str) -> int | None:
+        """Return the MTU of the interface ``name``, None if there is none."""
 
     async def set_mtu(self, name: str, mtu: int) -> None:
         """Set the MTU of the interface ``name``."""
@@ -157,10 +161,15 @@ class PathMtuMonitor:
         await self._settle(path, min(path.ceiling, TCP_MTU))
 
     async def _follow(self, path: _Path) -> None:
+        # A tunnel that was taken over from an earlier daemon has been measured.
+        path.mtu = await self._interfaces.mtu(path.interface) or SMALLEST
+        self._settled(path.tunnel, path.mtu)
         await asyncio.sleep(SETTLING)
+        interval = RAISE_INTERVAL
         while True:
             await self._search(path)
-            await self._guard(path)
+            lost = await self._guard(path, interval)
+            interval = FIRST_RAISE_INTERVAL if lost else min(RAISE_INTERVAL, 4 * interval)
 
     async def _search(self, path: _Path) -> None:
         """Find the MTU and set it."""
@@ -174,18 +183,37 @@ class PathMtuMonitor:
             elif _largest(path) >= size:
                 search.failed(size)
         await self._settle(path, search.proven)
+        answers = self._use.patience(path.interface) is not None  # small probes are answered
+        if search.proven == SMALLEST < path.ceiling and answers and not await self._passes(path, SMALLEST):
+            logger.warning(
+                "The tunnel on %s does not carry packets of %d octets: some router on its path drops them and"
+                " does not say so; let ICMP through",
+                path.interface,
+                SMALLEST,
+            )
 
-    async def _guard(self, path: _Path) -> None:
-        """Return when the MTU has to be searched again."""
-        until = asyncio.get_running_loop().time() + RAISE_INTERVAL
+    async def _guard(self, path: _Path, interval: float) -> bool:
+        """Return when the MTU has to be searched again: after ``interval``, or because it does not pass.
+
+        Returns whether packets were lost.
+        """
+        until = asyncio.get_running_loop().time() + interval
         while asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(GUARD_INTERVAL)
-            if path.mtu == SMALLEST or not self._use.in_use(path.interface):
+            if not await self._was_used(path) or path.mtu == SMALLEST:
                 continue
             if _largest(path) < path.mtu or not await self._passes(path, path.mtu):
                 logger.info("Packets of %d octets do not pass %s any more", path.mtu, path.interface)
                 await self._settle(path, SMALLEST)
-                return
+                return True
+        return False
+
+    async def _was_used(self, path: _Path) -> bool:
+        """Return after a while whether the tunnel was in use meanwhile; a stalled transfer pauses long."""
+        used = False
+        for _ in range(round(GUARD_INTERVAL)):
+            await asyncio.sleep(1.0)
+            used = used or self._use.in_use(path.interface)
+        return used
 
     async def _passes(self, path: _Path, size: int) -> bool:
         """Return whether a packet of ``size`` octets comes through, in one of some tries.

@@ -14,9 +14,9 @@ import json
 import os
 import signal
 import subprocess
-import time
 
 import pytest
+from observing import until
 
 from re6st.lab import daemons, nftables
 from re6st.lab.leftovers import assert_clean
@@ -27,14 +27,6 @@ HEALING = 60.0
 """Seconds after a failure until all others must ping; how fast it really is, is for the benchmarks."""
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def until(condition, timeout=HEALING):
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.1)
-    return value
 
 
 def assert_all_ping(lab, names=None):

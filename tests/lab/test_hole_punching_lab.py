@@ -6,15 +6,13 @@ All LANs have the same addresses. Two routers answer packets that nobody inside 
 """
 
 import os
-import time
 from collections.abc import Iterator
 
 import pytest
+from observing import tunnels, until
 
-from re6st import status
 from re6st.lab import nftables, topology
 from re6st.lab.lab import Lab
-from re6st.status import TunnelStatus
 
 FORMING = 90.0
 PUBLIC = {"registry", "anna"}
@@ -24,19 +22,6 @@ SYMMETRIC = {"rosa", "carl"}
 ANSWERS = 'insert rule inet filter input iifname "wan" accept'
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def until(condition, timeout=FORMING):
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.1)
-    return value
-
-
-def tunnels(lab: Lab, name: str) -> dict[str, TunnelStatus]:
-    found = status.fetch(lab.nodes[name].runtime, "tunnels", list[TunnelStatus])
-    return {tunnel.peer: tunnel for tunnel in found if tunnel.state == "up"}
 
 
 def ways(lab: Lab, name: str) -> dict[str, str]:

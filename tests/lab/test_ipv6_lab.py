@@ -1,11 +1,11 @@
 """Nodes with IPv4 only, with IPv6 only and with both in one mesh, end to end."""
 
 import os
-import time
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 import pytest
+from observing import until
 
 from re6st import status
 from re6st.lab import topology
@@ -19,14 +19,6 @@ TEMPORARY = "2a00:1:2::abcd"
 STABLE = "2a00:1:2::77"
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def until(condition, timeout=FORMING):
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.1)
-    return value
 
 
 def tunnels(lab: Lab, name: str) -> list[TunnelStatus]:

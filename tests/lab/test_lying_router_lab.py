@@ -1,9 +1,9 @@
 """A router whose outside address is not the one that it claims, end to end."""
 
 import os
-import time
 
 import pytest
+from observing import until
 
 from re6st.lab import topology
 from re6st.lab.lab import Lab
@@ -12,14 +12,6 @@ from re6st.status import Reachability
 PATIENCE = 90.0
 
 pytestmark = pytest.mark.timeout(200)
-
-
-def until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.2)
-    return value
 
 
 def test_what_it_maps_is_not_published_once_peers_have_tried_it():

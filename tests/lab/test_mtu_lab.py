@@ -1,15 +1,13 @@
 """The MTU of tunnels follows their real paths: jumbo frames, PPPoE, mobile lines, IPv6, and a black hole."""
 
 import os
-import time
 from collections.abc import Iterator
 
 import pytest
+from observing import tunnels, until
 
-from re6st import status
 from re6st.lab import process, topology
 from re6st.lab.lab import Lab
-from re6st.status import TunnelStatus
 from re6st.tunnel.path_mtu import SMALLEST, overhead
 
 FORMING = 90.0
@@ -30,19 +28,6 @@ table inet silence {
 pytestmark = pytest.mark.timeout(300)
 
 
-def until(condition, timeout=FORMING):
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.1)
-    return value
-
-
-def tunnels(lab: Lab, name: str) -> list[TunnelStatus]:
-    found = status.fetch(lab.nodes[name].runtime, "tunnels", list[TunnelStatus])
-    return [tunnel for tunnel in found if tunnel.state == "up"]
-
-
 def expected(one: str, other: str) -> int:
     return min(LINES[one], LINES[other]) - overhead("six" in (one, other))
 
@@ -61,14 +46,16 @@ def lab() -> Iterator[Lab]:
 def test_each_tunnel_has_the_mtu_of_its_path(lab):
     for name in lab.nodes:
         until(
-            lambda name=name: all(tunnel.mtu == expected(name, tunnel.peer) for tunnel in tunnels(lab, name))
+            lambda name=name: all(
+                tunnel.mtu == expected(name, tunnel.peer) for tunnel in tunnels(lab, name).values()
+            )
         )
-    assert any(tunnel.mtu == 9000 - overhead(ipv6=False) for tunnel in tunnels(lab, "deep"))
+    assert any(tunnel.mtu == 9000 - overhead(ipv6=False) for tunnel in tunnels(lab, "deep").values())
 
 
 def test_packets_of_full_size_pass_and_nothing_is_cut_on_the_way(lab):
     for name in lab.nodes:
-        for tunnel in tunnels(lab, name):
+        for tunnel in tunnels(lab, name).values():
             size = str(tunnel.mtu - ECHO)
             lab.hosts[name].run(
                 ["ping", "-c1", "-W5", "-M", "do", "-s", size, str(lab.nodes[tunnel.peer].address())]
@@ -93,7 +80,7 @@ def test_a_black_hole_is_noticed_while_the_tunnel_is_in_use(lab, tmp_path):
     rules = tmp_path / "silent.nft"
     rules.write_text(SILENT_ROUTER)
     process.run(internet, ["nft", "-f", str(rules)])
-    before = next(tunnel for tunnel in tunnels(lab, "plain") if tunnel.peer == "phone")
+    before = tunnels(lab, "plain")["phone"]
     assert before.mtu == expected("plain", "phone") > SMALLEST
     process.run(internet, ["ip", "link", "set", "mobile", "mtu", "1360"])
     target = str(lab.nodes["phone"].address())
@@ -102,7 +89,7 @@ def test_a_black_hole_is_noticed_while_the_tunnel_is_in_use(lab, tmp_path):
         until(
             lambda: any(
                 tunnel.mtu == 1360 - overhead(ipv6=False)
-                for tunnel in tunnels(lab, "plain")
+                for tunnel in tunnels(lab, "plain").values()
                 if tunnel.peer == "phone"
             )
         )

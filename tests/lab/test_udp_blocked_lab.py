@@ -1,11 +1,11 @@
 """Nodes behind routers that let only TCP out, end to end."""
 
 import os
-import time
 from collections.abc import Iterator
 
 import msgspec
 import pytest
+from observing import until
 
 from re6st import status
 from re6st.lab import nftables, topology
@@ -26,14 +26,6 @@ table inet wall {
 """
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def until(condition, timeout=FORMING):
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.1)
-    return value
 
 
 def ways(lab: Lab, name: str) -> dict[str, str]:
