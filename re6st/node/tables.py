@@ -31,6 +31,10 @@ def _duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
 
 
+WIDEST = 1000
+"""Columns that a table may have."""
+
+
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
     """Print a table whose lines are never folded: each row stays one line, also for grep."""
     console = Console(markup=False, highlight=False)
@@ -42,8 +46,9 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], empty: str) ->
         table.add_column(header, no_wrap=True, overflow="ignore")
     for row in rows:
         table.add_row(*row)
-    width = max(console.width, console.measure(table, options=console.options.update(width=500)).maximum)
-    console.print(table, width=width, crop=False, soft_wrap=True)
+    # A console never prints wider than itself: this one is as wide as the table.
+    needed = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
+    Console(markup=False, highlight=False, width=max(console.width, needed)).print(table)
 
 
 def print_status(status: NodeStatus) -> None:
