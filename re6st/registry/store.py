@@ -411,11 +411,12 @@ class Store(Admissions, Reports):
         near = " UNION ".join([_NEAR_LOT] * (len(wanted) * len(lots)))
         candidates = f"AND records.node IN ({near})" if lots else ""
         marks, states = ",".join("?" * len(exclude)), ",".join("?" * len(wanted))
+        keep = "+" if lots else ""  # keeps SQLite from walking the index of all reachable nodes
         each = math.ceil(count / len(lots)) + len(exclude) if lots else 0
         return self._records(
             "JOIN nodes ON nodes.id = records.node WHERE nodes.released IS NULL AND nodes.suspended IS NULL"
             " AND certificates.revoked IS NULL AND certificates.expires > ? AND NOT departed"
-            f" AND published >= ? AND reachable IN ({states}) AND records.node NOT IN ({marks})"
+            f" AND published >= ? AND {keep}reachable IN ({states}) AND records.node NOT IN ({marks})"
             f" {candidates} ORDER BY random() LIMIT ?",
             now,
             since,
