@@ -16,11 +16,15 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
 logger = logging.getLogger(__name__)
+
+Divert = Callable[[socket.socket], Awaitable[Coroutine[None, None, None] | None]]
+"""Is shown each new connection before TLS begins. Returns what serves one of another kind to its end, from
+when on it is not silent, or None if it is for TLS. May raise :class:`OSError`, which ends the connection."""
 
 HANDSHAKE_TIMEOUT = 5.0
 """Seconds that a TLS handshake may take."""
@@ -110,13 +114,9 @@ class Gate:
         factory: Callable[[], asyncio.Protocol],
         context: ssl.SSLContext,
         limits: Limits,
-        divert: Callable[[socket.socket], Awaitable[bool]] | None = None,
+        divert: Divert | None = None,
     ) -> None:
-        """Have each connection served by a protocol that ``factory`` makes.
-
-        ``divert`` is shown each new one first. It serves those of another kind to their end and returns
-        whether it did; it may raise :class:`OSError`.
-        """
+        """Have each connection served by a protocol that ``factory`` makes, unless ``divert`` takes it."""
         self._factory = factory
         self._divert = divert
         self._context = context
@@ -222,7 +222,7 @@ class Gate:
 
     async def _shake_hands(self, connection: _Connection) -> None:
         try:
-            if await self._is_diverted(connection.accepted):
+            if await self._is_diverted(connection):
                 return
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: _Observer(self, connection, self._factory()),
@@ -237,14 +237,18 @@ class Gate:
             if connection.transport is None:
                 self.release(connection)
 
-    async def _is_diverted(self, accepted: socket.socket) -> bool:
+    async def _is_diverted(self, connection: _Connection) -> bool:
         """Serve a connection of another kind to its end; return whether it was one."""
         if self._divert is None:
             return False
         is_other = True
         try:
-            is_other = await self._divert(accepted)
+            serve = await self._divert(connection.accepted)
+            is_other = serve is not None
+            if serve is not None:
+                connection.is_silent = False
+                await serve
         finally:
             if is_other:
-                accepted.close()
+                connection.accepted.close()
         return is_other

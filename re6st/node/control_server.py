@@ -27,7 +27,7 @@ from aiohttp import web
 
 from re6st.core.events import Document
 from re6st.errors import ConfigError, IdentityError, ProtocolError, Re6stError
-from re6st.gate import BACKLOG, Gate, Limits
+from re6st.gate import BACKLOG, Divert, Gate, Limits
 from re6st.identity import NodeCertificate
 from re6st.messages import (
     MAXIMUM_BODY,
@@ -111,7 +111,7 @@ class ControlServer:
         self,
         service: ControlService,
         port: int,
-        divert: Callable[[socket.socket], Awaitable[bool]] | None = None,
+        divert: Divert | None = None,
     ) -> None:
         """``divert`` serves what comes to the port and is not TLS; see :class:`re6st.gate.Gate`."""
         self._service = service

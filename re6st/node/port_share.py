@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
+from collections.abc import Coroutine
 
 from re6st.tunnel.tls_crypt import LENGTH_OCTETS, LONGEST_PACKET, SHORTEST_PACKET, is_from_dialer
-
-logger = logging.getLogger(__name__)
 
 FIRST_PACKET_TIMEOUT = 5.0
 """Seconds within which a connection must show what it is for."""
@@ -44,35 +42,38 @@ class PortShare:
         """Pass nobody on to ``port`` any more; who was passed on stays."""
         self._keys.pop(port, None)
 
-    async def take(self, accepted: socket.socket) -> bool:
-        """Serve a connection until its end if it is not for the API; return whether that was so.
+    async def take(self, accepted: socket.socket) -> Coroutine[None, None, None] | None:
+        """Return what passes a connection on to its tunnel until its end, or None if it is for the API.
 
-        The socket belongs to the caller. Raises :class:`OSError` when it fails before that is known, with
-        :class:`TimeoutError` when nothing comes.
+        The socket belongs to the caller. Raises :class:`OSError` when it is neither or fails before that is
+        known, with :class:`TimeoutError` when nothing comes.
         """
-        loop = asyncio.get_running_loop()
         accepted.setblocking(False)
         async with asyncio.timeout(FIRST_PACKET_TIMEOUT):
             if await _peek(accepted) == _TLS_HANDSHAKE:
-                return False
+                return None
             first = await _read_exactly(accepted, LENGTH_OCTETS)
             length = int.from_bytes(first)
             if not SHORTEST_PACKET <= length <= LONGEST_PACKET:
-                return True
+                raise ConnectionAbortedError("what came first is neither TLS nor of a tunnel")
             packet = await _read_exactly(accepted, length)
         port = next((port for port, key in self._keys.items() if is_from_dialer(packet, key)), None)
         if port is None:
-            logger.debug("A connection to the control port was neither TLS nor for a tunnel")
-            return True
+            raise ConnectionAbortedError("what came first is of no tunnel that is waited for")
         self.forget(port)
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as inner:
-            inner.setblocking(False)
-            for end in (inner, accepted):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.sock_connect(inner, ("127.0.0.1", port))
-            await loop.sock_sendall(inner, first + packet)
-            await _join(accepted, inner)
-        return True
+        return _serve(accepted, port, first + packet)
+
+
+async def _serve(accepted: socket.socket, port: int, begin: bytes) -> None:
+    """Pass on ``accepted``, of which ``begin`` was read, to ``port`` here. Raises :class:`OSError`."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as inner:
+        inner.setblocking(False)
+        for end in (inner, accepted):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(inner, ("127.0.0.1", port))
+        await loop.sock_sendall(inner, begin)
+        await _join(accepted, inner)
 
 
 async def _peek(connection: socket.socket) -> bytes:

@@ -45,8 +45,8 @@ def credentials(tmp_path):
 class World:
     """A server behind a gate."""
 
-    def __init__(self, credentials, limits):
-        self.gate = Gate(Echo, credentials.server_context(), limits)
+    def __init__(self, credentials, limits, divert=None):
+        self.gate = Gate(Echo, credentials.server_context(), limits, divert)
         self.context = credentials.client_context()
         self.name = str(credentials.certificate.prefix[1])
         listener = socket.create_server(("127.0.0.1", 0))
@@ -86,8 +86,8 @@ class World:
 async def make(credentials):
     worlds = []
 
-    def build(limits):
-        worlds.append(World(credentials, limits))
+    def build(limits, divert=None):
+        worlds.append(World(credentials, limits, divert))
         return worlds[-1]
 
     yield build
@@ -95,6 +95,29 @@ async def make(credentials):
         await world.gate.close()
         for client in world.opened:
             client.close()
+
+
+async def test_silent_connections_push_out_no_connection_of_another_kind(make):
+    async def say_back(accepted):
+        loop = asyncio.get_running_loop()
+        while heard := await loop.sock_recv(accepted, 100):
+            await loop.sock_sendall(accepted, heard)
+
+    async def divert(accepted):
+        accepted.setblocking(False)
+        first = await asyncio.get_running_loop().sock_recv(accepted, 1)
+        return say_back(accepted) if first == b"!" else None
+
+    world = make(Limits(total=8, for_each_address=4), divert)
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    writer.write(b"!a")
+    assert await asyncio.wait_for(reader.readexactly(1), 2) == b"a"
+    await world.silent(20)
+    await world.until(4)
+    writer.write(b"b")
+    assert await asyncio.wait_for(reader.readexactly(1), 2) == b"b"
+    writer.close()
+    await world.until(3)
 
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
