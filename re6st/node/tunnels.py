@@ -31,7 +31,7 @@ from re6st.core.effects import (
     OfferTunnel,
 )
 from re6st.core.events import Event, TrafficCounted, TunnelCancelled, TunnelDown, TunnelDrained, TunnelUp
-from re6st.errors import LocalProtocolError, Re6stError, StorageError
+from re6st.errors import ChildError, LocalProtocolError, Re6stError, StorageError
 from re6st.messages import Endpoint, Transport
 from re6st.node.tasks import Tasks
 from re6st.peers import Peer
@@ -321,8 +321,10 @@ class TunnelOperator:
         try:
             await self._routing.attach(tunnel.interface, tunnel.cost, tunnel.peer.prefix)
         except Re6stError:
-            del self._tunnels[tunnel.number]
+            self._tunnels.pop(tunnel.number, None)
             raise
+        if tunnel.number not in self._tunnels:
+            raise ChildError("its process has ended meanwhile")
         self._watch.watch(tunnel.number, tunnel.interface)
         self._measure(tunnel)
         self._set_state(tunnel, "up")

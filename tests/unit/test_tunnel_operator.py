@@ -11,7 +11,8 @@ import pytest
 from test_node_core import peer
 
 from re6st.core.effects import AttachTunnel, DetachTunnel, OfferTunnel
-from re6st.node.tunnels import TunnelOperator
+from re6st.errors import ChildError
+from re6st.node.tunnels import Tunnel, TunnelOperator
 from re6st.tunnel.driver import Closed
 
 
@@ -98,6 +99,19 @@ async def test_the_link_of_a_tunnel_that_ends_while_it_is_attached_is_down(hold:
     assert rig.links == {"re6st3": False}
     assert not rig.watched
     assert not rig.notes
+
+
+async def test_a_tunnel_that_ends_while_it_is_adopted_is_not_watched() -> None:
+    rig = Rig("attach")
+    found = Tunnel(1, "name", peer(7), 3, "re6st3", incoming=False, driver="openvpn")
+    adoption = asyncio.create_task(rig.operator.restore(found))
+    await rig.held.wait()
+    rig.tell(Closed(1, "ping timeout", crashed=False))
+    rig.go_on.set()
+    with pytest.raises(ChildError, match="ended meanwhile"):
+        await adoption
+    assert not rig.watched
+    assert not rig.operator.tunnels()
 
 
 async def test_a_tunnel_that_stays_is_up_and_watched() -> None:
