@@ -30,7 +30,7 @@ from re6st.core.effects import AttachTunnel
 from re6st.core.events import TunnelAdopted
 from re6st.errors import ChildError, Re6stError
 from re6st.files import write_atomically
-from re6st.messages import SignedPeerRecord, Transport
+from re6st.messages import Endpoint, SignedPeerRecord, Transport
 from re6st.node.tunnels import Tunnel, TunnelOperator
 from re6st.peers import Peer
 from re6st.tunnel.driver import Driver, Link, Survivor
@@ -82,6 +82,9 @@ class TunnelNote(Struct, frozen=True, kw_only=True):
     transport: Transport
     mapped: bool
     punched: bool = False
+    proxied: bool = False
+    remote: Endpoint | None = None
+    """Where the peer is, which the process does not know behind a proxy."""
     mtu: int
     cost: int
     since: float
@@ -101,6 +104,8 @@ class TunnelNote(Struct, frozen=True, kw_only=True):
             transport=tunnel.transport,
             mapped=tunnel.mapped,
             punched=tunnel.punched,
+            proxied=tunnel.proxied,
+            remote=tunnel.remote,
             mtu=tunnel.mtu,
             cost=tunnel.cost,
             since=tunnel.up_since,
@@ -171,7 +176,8 @@ class Adopter:
             transport=note.transport,
             mapped=note.mapped,
             punched=note.punched,
-            remote=remote,
+            proxied=note.proxied,
+            remote=note.remote if note.proxied else remote,
             up_since=note.since,
             cost=note.cost,
         )
