@@ -222,6 +222,7 @@ class PathMtuMonitor:
         come through.
         """
         patience = self._use.patience(path.interface) or FIRST_PATIENCE
+        passed = False
         await self._set(path, max(path.mtu, size))
         try:
             for attempt in range(TRIES):
@@ -230,13 +231,15 @@ class PathMtuMonitor:
                 self._prober.send(path.interface, path.probe, size)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(path.answered.wait(), patience * 2**attempt)
-                    return True
+                    passed = True
+                    break
                 if _largest(path) < size:
-                    return False
-            return False
+                    break
+            return passed
         finally:
             path.answered = None
-            await self._set(path, path.mtu)
+            if not passed:
+                await self._set(path, path.mtu)
 
     def _on_answer(self, interface: str, number: int) -> None:
         path = self._paths.get(interface)
