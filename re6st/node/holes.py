@@ -125,7 +125,7 @@ async def _ask(bound: socket.socket, servers: Sequence[Endpoint]) -> list[tuple[
     loop.add_reader(bound, on_readable)
     try:
         for wait in WAITS:
-            for target, transaction in waiting.items():
+            for target, transaction in list(waiting.items()):
                 await _send(bound, stun.binding_request(transaction), target)
             try:
                 await asyncio.wait_for(enough.wait(), wait)
