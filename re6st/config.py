@@ -20,9 +20,6 @@ from msgspec import Meta, Struct
 from re6st.errors import ConfigError, StorageError
 from re6st.proxy import parse_url
 
-DEFAULT_NETWORK = "re6st"
-"""Name of the network instance on this host when none is given."""
-
 INTERFACE_NAME_LENGTH = 15
 """Longest name of an interface (IFNAMSIZ without the final NUL)."""
 

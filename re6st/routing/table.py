@@ -8,7 +8,7 @@ table, whose :meth:`RoutingTable.changes_since` the old one are then what has ha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Network
 from typing import TypeVar
 
 from re6st.routing.monitor import (
@@ -105,11 +105,6 @@ class RoutingTable:
     def installed(self) -> list[Route]:
         """Return the routes that are in the kernel and lead somewhere, one for each prefix."""
         return [route for route in self.routes() if route.installed and route.metric < INFINITY]
-
-    def route_to(self, address: IPv6Address) -> Route | None:
-        """Return the installed route that packets to ``address`` take, or None."""
-        matching = [route for route in self.installed() if address in route.prefix]
-        return max(matching, key=lambda route: route.prefix.prefixlen, default=None)
 
     def announced(self) -> list[IPv6Network]:
         """Return the prefixes that this node announces itself."""
