@@ -96,7 +96,7 @@ def populate(state: StateDirectory, key: ec.EllipticCurvePrivateKey, size: int) 
     """Put ``size`` nodes with records into the database; all have the same key, since keys take time."""
     authority, now = state.authority(), time.time()
     prefixes = authority.network.subnets(new_prefix=NODE_LENGTH)
-    with Store.open(state.database) as store, store.transaction():
+    with Store.open(state.place) as store, store.transaction():
         return [
             _settle(store, authority, key, number, prefix, now)
             for number, prefix in enumerate(itertools.islice(prefixes, size))

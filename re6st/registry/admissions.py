@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
+from re6st.registry.database import ALL
 from re6st.registry.ledger import Ledger
 from re6st.registry.space import Space
 
@@ -126,7 +127,7 @@ class Admissions(Ledger, Space):
         """Return the token with this row number."""
         return next(iter(self._tokens("WHERE id = ?", identifier)), None)
 
-    def tokens(self, after: int = 0, limit: int = -1) -> list[TokenRow]:
+    def tokens(self, after: int = 0, limit: int = ALL) -> list[TokenRow]:
         """Return the tokens behind number ``after``, the oldest first."""
         return self._tokens("WHERE id > ? ORDER BY id LIMIT ?", after, limit)
 

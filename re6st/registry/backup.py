@@ -1,7 +1,9 @@
 """Backup of a registry into one file, restoring it, and the check of what is there.
 
-A backup is the database with one more table, ``backup_files``, that holds the CA certificate and, only if
-asked for, the CA's private key. It is made by SQLite's online backup while the server works.
+A backup is a database of SQLite, whatever kind the registry's own is of, with one more table,
+``backup_files``, that holds the CA certificate and, only if asked for, the CA's private key. It is consistent
+and made while the server works. So a backup that is restored elsewhere is also the way from SQLite to
+PostgreSQL and back.
 
 Restoring goes back in time, and the network does not: nodes never accept an older version of a signed
 document. So both documents get version numbers far beyond all that can have been given out since the
@@ -15,6 +17,7 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,10 +27,14 @@ from re6st.errors import ConfigError, Re6stError, StorageError
 from re6st.files import write_atomically
 from re6st.identity import CONTEXT_PARAMETERS, CONTEXT_REVOCATIONS, is_encrypted, load_key
 from re6st.messages import NetworkParameters, Revocations, decode
+from re6st.registry.authority import Authority
 from re6st.registry.parameters import check_parameters
+from re6st.registry.place import Place
 from re6st.registry.service import Service
+from re6st.registry.sqlite import SqliteAdapter
 from re6st.registry.state import StateDirectory
 from re6st.registry.store import Store
+from re6st.registry.transfer import copy_rows
 from re6st.registry.usecases import Actor
 
 VERSION_JUMP = 1000
@@ -45,7 +52,7 @@ def back_up(state: StateDirectory, file: Path, actor: Actor, *, include_keys: bo
     try:
         with state.service(actor) as service:
             service.note_backup(str(file), include_keys)
-        with Store.open(state.database) as store:
+        with Store.open(state.place) as store:
             store.copy_to(temporary)
         with Store.open(temporary) as copy, copy.transaction():
             copy.execute("CREATE TABLE backup_files (name TEXT PRIMARY KEY, content BLOB NOT NULL) STRICT")
@@ -64,18 +71,24 @@ def back_up(state: StateDirectory, file: Path, actor: Actor, *, include_keys: bo
             path.unlink(missing_ok=True)
 
 
-def restore(state: StateDirectory, file: Path, actor: Actor, authority_key: Path | None = None) -> list[str]:
+def restore(
+    state: StateDirectory,
+    file: Path,
+    actor: Actor,
+    authority_key: Path | None = None,
+    place: Place | None = None,
+) -> list[str]:
     """Make the empty directory of ``state`` the registry that ``file`` is a backup of.
 
-    ``authority_key`` is the CA's private key, if the backup does not contain it. Returns what the check of
+    ``authority_key`` is the CA's private key, if the backup does not contain it. The database is put at
+    ``place``, by default into the directory, whatever kind it was of before. Returns what the check of
     the result finds. Raises :class:`ConfigError`, :class:`StorageError` or :class:`UntrustedError`, with the
     directory left as it was.
     """
     state.prepare()
     try:
-        _copy(file, state.database)
-        with Store.open(state.database) as store:
-            files = _take_files(store)
+        state.keep_place(place or state.database)
+        with _unpacked(file, state) as (store, files):
             if state.authority_key.name not in files and authority_key is None:
                 raise ConfigError(
                     f"{file} does not contain the CA's private key: give it with --authority-key FILE"
@@ -89,11 +102,7 @@ def restore(state: StateDirectory, file: Path, actor: Actor, authority_key: Path
             write_atomically(state.authority_key, key or b"", 0o600)
             if state.new_authority.name in files:
                 write_atomically(state.new_authority, files[state.new_authority.name], 0o600)
-            store.execute("VACUUM")
-            store.keep_log()
-            service = Service(store, state.authority(), actor=actor)
-            _advance_documents(store, service)
-            authority = service.authority
+            authority = _advance_documents(store, Service(store, state.authority(), actor=actor))
         state.refresh_server(authority, time.time())
     except OSError as error:
         state.clear()
@@ -112,7 +121,32 @@ def _copy(source: Path, target: Path) -> None:
         os.fsync(writer.fileno())
 
 
-def _take_files(store: Store) -> dict[str, bytes]:
+@contextlib.contextmanager
+def _unpacked(file: Path, state: StateDirectory) -> Iterator[tuple[Store, dict[str, bytes]]]:
+    """Put the database in ``file`` where that of ``state`` belongs, and yield it with the files in it.
+
+    It is put elsewhere than in a file only if what is done inside comes to its end.
+    """
+    place = state.place
+    copy = place if isinstance(place, Path) else state.database
+    _copy(file, copy)
+    try:
+        with SqliteAdapter.open(copy) as unpacked:
+            files = _take_files(unpacked)
+            unpacked.compact()
+            if isinstance(place, Path):
+                yield Store(unpacked), files
+                return
+            with Store.create(place) as store, store.transaction():
+                copy_rows(unpacked, store.adapter, unpacked.tables())
+                yield store, files
+        copy.unlink()
+    except BaseException:
+        copy.unlink(missing_ok=True)
+        raise
+
+
+def _take_files(store: SqliteAdapter) -> dict[str, bytes]:
     """Return the files in a backup, and remove them from the database."""
     if not store.execute("SELECT 1 FROM sqlite_schema WHERE name = 'backup_files'"):
         raise ConfigError(
@@ -125,12 +159,13 @@ def _take_files(store: Store) -> dict[str, bytes]:
     return files
 
 
-def _advance_documents(store: Store, service: Service) -> None:
-    """Sign both documents again with versions that every node takes for newer."""
+def _advance_documents(store: Store, service: Service) -> Authority:
+    """Sign both documents again with versions that every node takes for newer; return by which CA."""
     with store.transaction():
         parameters = service.current_parameters()
         later = msgspec.structs.replace(parameters, version=parameters.version + VERSION_JUMP)
         service.advance_documents(later, service.revocations_version() + VERSION_JUMP)
+    return service.authority
 
 
 def check(state: StateDirectory) -> list[str]:
@@ -139,11 +174,13 @@ def check(state: StateDirectory) -> list[str]:
     Raises :class:`ConfigError`, :class:`StorageError` or :class:`UntrustedError` when it cannot be opened.
     """
     problems = []
-    for path in (state.authority_key, state.new_authority, state.server, state.database):
+    place = state.place
+    files = [place] if isinstance(place, Path) else []
+    for path in (state.authority_key, state.new_authority, state.server, *files):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mode & 0o077:
                 problems.append(f"{path} can be read by others: chmod 600 {path}")
-    with Store.open(state.database) as store:
+    with Store.open(state.place) as store:
         problems += store.find_damage()
         service = Service(store, state.authority())
         problems += _check_documents(service, state)

@@ -20,7 +20,8 @@ from re6st.errors import ConfigError, Re6stError
 from re6st.notify import notify
 from re6st.prefix import parse_network
 from re6st.registry import cli_admission, cli_authority, cli_nodes, cli_settings
-from re6st.registry.cli_common import UNITS, duration
+from re6st.registry.cli_common import UNITS, duration, store_option
+from re6st.registry.place import Place
 from re6st.registry.state import DEFAULT_STATE, StateDirectory
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def _ask_passphrase() -> bytes:
 @cli.command()
 @click.option("--network", required=True, help="IPv6 prefix of the network, /32 to /56: 2001:db8:42::/48.")
 @click.option("--url", "urls", multiple=True, help="https://HOST:PORT where nodes reach the registry.")
+@store_option
 @click.option("--certificate-validity", type=duration, default="365d", show_default=True)
 @click.option(
     "--quarantine",
@@ -61,13 +63,18 @@ def _ask_passphrase() -> bytes:
 )
 @click.pass_obj
 def init(
-    state: StateDirectory, network: str, urls: Sequence[str], certificate_validity: float, quarantine: float
+    state: StateDirectory,
+    network: str,
+    urls: Sequence[str],
+    place: Place | None,
+    certificate_validity: float,
+    quarantine: float,
 ) -> None:
     """Found a new network: its CA and its database."""
     if certificate_validity < UNITS["h"]:
         raise ConfigError("--certificate-validity must be one hour (1h) at least")
     prefix = parse_network(network)
-    state.create(prefix, urls, node_validity=certificate_validity, quarantine=quarantine)
+    state.create(prefix, urls, place=place, node_validity=certificate_validity, quarantine=quarantine)
     click.echo(f"Network {prefix} founded in {state.path}; CA {state.authority().fingerprint}", err=True)
     click.echo(f"Keep {state.authority_key} secret and back it up: whoever has it is the network.", err=True)
 

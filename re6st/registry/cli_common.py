@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from re6st.identity import format_time
+from re6st.registry.place import parse_place
 from re6st.registry.state import StateDirectory
 
 if TYPE_CHECKING:
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+store_option = click.option(
+    "--store",
+    "place",
+    type=parse_place,
+    metavar="URL",
+    help="postgresql://HOST/DATABASE, where to keep everything instead of a file of SQLite.",
+)
 
 
 def duration(text: str) -> float:

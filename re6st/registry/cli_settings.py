@@ -14,7 +14,16 @@ import msgspec
 
 from re6st.errors import ConfigError
 from re6st.identity import format_time
-from re6st.registry.cli_common import coming, json_option, moment, opened, print_json, print_rows
+from re6st.registry.cli_common import (
+    coming,
+    json_option,
+    moment,
+    opened,
+    print_json,
+    print_rows,
+    store_option,
+)
+from re6st.registry.place import Place
 from re6st.registry.state import StateDirectory
 
 if TYPE_CHECKING:
@@ -185,13 +194,14 @@ def backup(state: StateDirectory, file: Path, include_keys: bool) -> None:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--authority-key", type=click.Path(path_type=Path), help="ca-key.pem, if not in FILE.")
+@store_option
 @click.pass_obj
-def restore(state: StateDirectory, file: Path, authority_key: Path | None) -> None:
+def restore(state: StateDirectory, file: Path, authority_key: Path | None, place: Place | None) -> None:
     """Make an empty state directory the registry of which FILE is a backup."""
     from re6st.registry.backup import restore as restore_backup
     from re6st.registry.usecases import local_actor
 
-    problems = restore_backup(state, file.absolute(), local_actor(), authority_key)
+    problems = restore_backup(state, file.absolute(), local_actor(), authority_key, place)
     click.echo(f"Restored into {state.path}. What happened after the backup is unknown here:", err=True)
     click.echo("nodes that joined since are adopted when they come; revoke again what was revoked.", err=True)
     _report(problems)

@@ -50,7 +50,7 @@ class ParameterUseCases(UseCases):
     def _document(self, kind: str) -> SignedDocument:
         document = self._store.document(kind)
         if document is None:
-            raise StorageError(f"{self._store.path} holds no {kind}: it is incomplete, restore a backup")
+            raise StorageError(f"{self._store.name} holds no {kind}: it is incomplete, restore a backup")
         return document
 
     def current_parameters(self) -> NetworkParameters:

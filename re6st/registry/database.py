@@ -1,92 +1,55 @@
-"""The registry's database as SQLite sees it: opening, checking, migrating, transactions, errors.
-
-SQLite runs in WAL mode with full synchronisation: what a committed transaction says survives ``kill -9``
-and a power cut. Several processes may use the database at once (the server and the operator's commands);
-writers queue for some seconds. Before a database is used it is opened read-only and checked: one that is
-corrupted, locked, foreign, or of a newer version is refused and not touched. Migrations
-(``schema/*.sql``) go forward only, by ``user_version``.
-"""
+"""The registry's database, whichever kind it is: what the classes with the SQL build upon."""
 
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Iterator, Sequence
-from importlib import resources
-from ipaddress import IPv6Network
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Self
 
-from re6st.errors import StorageError
+from re6st.errors import ConfigError
+from re6st.registry.adapter import BUSY_TIMEOUT, Adapter, Row
+from re6st.registry.place import Place, PostgresqlUrl
+from re6st.registry.sqlite import SqliteAdapter
 
-APPLICATION_ID = 0x72653673
-"""``re6s``, in the header of the file (``PRAGMA application_id``)."""
-
-BUSY_TIMEOUT = 5.0
-"""Seconds that one waits for another process to finish its transaction."""
+ALL = 2**62
+"""A limit that no table reaches."""
 
 
 class Database:
-    """An open database. Belongs to one thread at a time."""
+    """An open database. Belongs to one thread at a time; all methods may raise :class:`StorageError`."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, adapter: Adapter) -> None:
         """Use :meth:`create` or :meth:`open`."""
-        self._connection = connection
-        self.path = path
+        self.adapter = adapter
 
     @classmethod
-    def create(cls, path: Path) -> Self:
-        """Make a new database. Raises :class:`StorageError`, also when ``path`` exists."""
-        try:
-            path.touch(mode=0o600, exist_ok=False)
-        except OSError as error:
-            raise StorageError(f"cannot make the database {path}: {error.strerror}") from error
-        with _translated(path):
-            connection = _connect(path, "rw", BUSY_TIMEOUT)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        store = cls(connection, path)
-        store._configure()
-        return store
+    def create(cls, place: Place) -> Self:
+        """Make a new database. Raises :class:`StorageError`, also when there is one."""
+        if isinstance(place, PostgresqlUrl):
+            return cls(_postgresql(place, create=True))
+        return cls(SqliteAdapter.create(place))
 
     @classmethod
-    def open(cls, path: Path, busy_timeout: float = BUSY_TIMEOUT) -> Self:
-        """Open the database ``path``; ``busy_timeout`` is in seconds.
+    def open(cls, place: Place, busy_timeout: float = BUSY_TIMEOUT) -> Self:
+        """Open the database at ``place``; ``busy_timeout`` is in seconds.
 
         Raises :class:`StorageError`, with nothing changed, when it is missing, locked, corrupted, not the
         database of a registry, or of a newer version.
         """
-        if not path.is_file():
-            raise StorageError(f"{path} does not exist: make the network first (re6st-registry init)")
-        _check(path, busy_timeout)
-        with _translated(path):
-            store = cls(_connect(path, "rw", busy_timeout), path)
-            store._configure()
-            return store
+        if isinstance(place, PostgresqlUrl):
+            return cls(_postgresql(place, busy_timeout))
+        return cls(SqliteAdapter.open(place, busy_timeout))
 
-    def _configure(self) -> None:
-        with _translated(self.path):
-            self._connection.create_function("prefix_text", 2, _prefix_text, deterministic=True)
-            self._connection.execute("PRAGMA foreign_keys = ON")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version < len(_migrations()):
-            self._migrate()
-
-    def _migrate(self) -> None:
-        """Bring the tables up to date, all steps or none; another process may do the same just now."""
-        with self.transaction():
-            ((version,),) = self.execute("PRAGMA user_version")
-            for number, script in enumerate(_migrations()[version:], version + 1):
-                for statement in _statements(script):
-                    self.execute(statement)
-                self.execute(f"PRAGMA user_version = {number}")
+    @property
+    def name(self) -> str:
+        """Where it is, for people."""
+        return self.adapter.name
 
     def close(self) -> None:
         """Close the database."""
-        self._connection.close()
+        self.adapter.close()
 
     def __enter__(self) -> Self:
         return self
@@ -102,160 +65,38 @@ class Database:
 
         Inside another transaction this one is a part of it.
         """
-        if self._connection.in_transaction:
+        with self.adapter.transaction():
             yield
-        else:
-            with self._whole():
-                yield
 
-    @contextlib.contextmanager
-    def _whole(self) -> Iterator[None]:
-        self.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-            raise
-
-    def execute(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows that ``statement`` gives. Raises :class:`StorageError`."""
-        with _translated(self.path):
-            return self._connection.execute(statement, values).fetchall()
+    def execute(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+        """Return the rows that ``statement`` gives."""
+        return self.adapter.execute(statement, values)
 
     def insert(self, statement: str, values: Sequence[object]) -> int:
-        """Return the number of the row that ``statement`` inserts. Raises :class:`StorageError`."""
-        with _translated(self.path):
-            return int(self._connection.execute(statement, values).lastrowid or 0)
+        """Return the number of the row that ``statement`` inserts."""
+        return self.adapter.insert(statement, values)
 
     def size(self) -> int:
         """Return the octets of the database, without its log."""
-        ((pages, octets),) = self.execute(
-            "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size"
-        )
-        return int(pages) * int(octets)
+        return self.adapter.size()
 
     def copy_to(self, path: Path) -> None:
-        """Write a consistent copy to the new file ``path``, while others use the database.
-
-        The copy is one file without a write-ahead log. Raises :class:`StorageError`, also when it exists.
-        """
-        try:
-            path.touch(mode=0o600, exist_ok=False)
-        except OSError as error:
-            raise StorageError(f"cannot make the copy {path}: {error.strerror}") from error
-        with _translated(path), contextlib.closing(_connect(path, "rw", BUSY_TIMEOUT)) as copy:
-            self._connection.backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")
-
-    def keep_log(self) -> None:
-        """Use a write-ahead log from now on, as new databases do."""
-        self.execute("PRAGMA journal_mode = WAL")
+        """Write a consistent copy to the new file ``path``, an SQLite database, while others use this one."""
+        self.adapter.copy_to(path)
 
     def find_damage(self) -> list[str]:
-        """Return what SQLite finds wrong in a full check; the effort grows with the database."""
-        damage = [str(text) for (text,) in self.execute("PRAGMA integrity_check(20)") if text != "ok"]
-        rows = self.execute("PRAGMA foreign_key_check")
-        return damage + [f"row {row[1]} of {row[0]} refers to a missing row of {row[2]}" for row in rows[:20]]
+        """Return what a full check finds wrong; the effort grows with the database."""
+        return self.adapter.find_damage()
 
 
-# -- opening --------------------------------------------------------------------------------------------
-
-
-def _migrations() -> list[str]:
-    """Return the scripts that lead from one version to the next, the first one first."""
-    directory = resources.files("re6st.registry") / "schema"
-    files = sorted(
-        (file for file in directory.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name
-    )
-    return [file.read_text() for file in files]
-
-
-def _prefix_text(first: bytes, length: int) -> str:
-    """Return how people write a prefix, for searching."""
-    return str(IPv6Network((first, length)))
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Yield the statements of ``script``: executescript() would commit before it begins."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
-def _connect(path: Path, mode: str, busy_timeout: float) -> sqlite3.Connection:
-    # Transactions are explicit (isolation_level None); the owner sees to it that only one thread works.
-    return sqlite3.connect(
-        f"file:{quote(str(path))}?mode={mode}",
-        uri=True,
-        timeout=busy_timeout,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-
-
-def _check(path: Path, busy_timeout: float) -> None:
-    """Raise :class:`StorageError` unless the database can be used; change nothing.
-
-    While nobody uses the database there is no write-ahead log, and it is read as immutable: otherwise
-    SQLite would leave a log behind beside a database that we then refuse.
-    """
-    log = path.with_name(path.name + "-wal")
-    if log.exists():
-        _read_through(path, "ro", busy_timeout)
-        return
+def _postgresql(url: PostgresqlUrl, busy_timeout: float = BUSY_TIMEOUT, *, create: bool = False) -> Adapter:
     try:
-        _read_through(path, "ro&immutable=1", busy_timeout)
-    except StorageError:
-        if not log.exists():
-            raise
-        # Another process began to write meanwhile, and what we read did not fit together.
-        _read_through(path, "ro", busy_timeout)
-
-
-def _read_through(path: Path, mode: str, busy_timeout: float) -> None:
-    """Raise :class:`StorageError` unless this is our database, whole and of a version that we know."""
-    with _translated(path), contextlib.closing(_connect(path, mode, busy_timeout)) as connection:
-        (identifier,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if identifier != APPLICATION_ID:
-            raise StorageError(f"{path} is not the database of a re6st registry: nothing was touched")
-        newest = len(_migrations())
-        if version > newest:
-            raise StorageError(
-                f"{path} was made by a newer version of re6st-registry (schema {version}, this one knows"
-                f" {newest}): upgrade re6st; nothing was touched"
-            )
-        (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if result != "ok":
-            raise StorageError(
-                f"the database {path} is corrupted ({result.splitlines()[-1]}): restore a backup; nothing was"
-                " touched"
-            )
-
-
-@contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Tell SQLite's errors in our own terms."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        text = str(error)
-        if "locked" in text or "busy" in text:
-            raise StorageError(
-                f"the database {path} is locked by another program that holds it for too long: find it"
-                f" with 'fuser {path}' and try again"
-            ) from error
-        raise StorageError(f"cannot use the database {path}: {text}") from error
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.IntegrityError):
-            raise StorageError(f"the database {path} refused a change: {error}") from error
-        raise StorageError(
-            f"the database {path} is corrupted or no database ({error}): restore a backup;"
-            " nothing was touched"
+        from re6st.registry.postgresql import PostgresqlAdapter
+    except ImportError as error:
+        raise ConfigError(
+            f"{url} needs the driver of PostgreSQL ({error}): install re6st[postgresql] with pip, or the"
+            " Debian package python3-psycopg"
         ) from error
+    return (
+        PostgresqlAdapter.create(url, busy_timeout) if create else PostgresqlAdapter.open(url, busy_timeout)
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from re6st.registry.database import Database
+from re6st.registry.database import ALL, Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Ledger(Database):
             (now, kind, actor, origin, action, subject, details),
         )
 
-    def audit(self, after: int = 0, since: float = 0.0, limit: int = -1) -> list[AuditRow]:
+    def audit(self, after: int = 0, since: float = 0.0, limit: int = ALL) -> list[AuditRow]:
         """Return the entries behind number ``after`` and not older than ``since``, the oldest first."""
         rows = self.execute(
             "SELECT id, time, actor_kind, actor, origin, action, subject, details FROM audit"
@@ -104,7 +104,7 @@ class Ledger(Database):
             (version, payload, now),
         )
 
-    def parameter_history(self, limit: int = -1) -> list[ParametersRow]:
+    def parameter_history(self, limit: int = ALL) -> list[ParametersRow]:
         """Return all versions, or up to ``limit``, the newest first."""
         rows = self.execute(
             "SELECT version, payload, created FROM parameter_history ORDER BY version DESC LIMIT ?", (limit,)

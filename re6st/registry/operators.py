@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from re6st.errors import ConfigError, RegistryRefusedError
 from re6st.registry.authority import DAY
 from re6st.registry.certification import check_name
+from re6st.registry.database import ALL
 from re6st.registry.ledger import AuditRow, OperatorRow
 from re6st.registry.usecases import UseCases, digest
 
@@ -173,7 +174,7 @@ class OperatorUseCases(UseCases):
 
     # -- audit log
 
-    def audit(self, after: int = 0, since: float = 0.0, limit: int = -1) -> list[AuditRow]:
+    def audit(self, after: int = 0, since: float = 0.0, limit: int = ALL) -> list[AuditRow]:
         """Return the entries of the audit log behind number ``after``, not older than ``since``."""
         return self._store.audit(after, since, limit)
 

@@ -39,6 +39,8 @@ class Reports(Database):
 
     def reports(self, nodes: Sequence[int]) -> dict[int, ReportRow]:
         """Return the reports of these nodes, as far as there are any."""
+        if not nodes:
+            return {}
         marks = ",".join("?" * len(nodes))
         return {row.node: row for row in self._reports(f"WHERE node IN ({marks})", *nodes)}
 

@@ -4,7 +4,8 @@ ca.pem            CA certificate
 ca-key.pem        its private key (0600), perhaps encrypted: whoever has it is the network
 ca-new.pem        key and certificate of the CA that takes over (0600), while it does
 server.pem        key and certificate of the HTTPS server (0600), in one file so that they always match
-registry.sqlite3  everything else (0600)
+registry.sqlite3  everything else (0600), unless
+store.url         says that it is elsewhere, in PostgreSQL
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from pathlib import Path
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -34,6 +36,7 @@ from re6st.identity import (
 from re6st.registry.authority import NODE_VALIDITY, SERVER_VALIDITY, Authority, build_authority
 from re6st.registry.configuration import start_documents
 from re6st.registry.parameters import first_parameters
+from re6st.registry.place import Place, PostgresqlUrl, parse_place
 from re6st.registry.service import Service
 from re6st.registry.store import Store
 from re6st.registry.usecases import QUARANTINE, SETTING_QUARANTINE, SETTING_VALIDITY, SYSTEM, Actor
@@ -89,16 +92,40 @@ class StateDirectory:
         """The database."""
         return self.path / "registry.sqlite3"
 
+    @property
+    def place_file(self) -> Path:
+        """Where it is written down that the database is elsewhere."""
+        return self.path / "store.url"
+
+    @property
+    def place(self) -> Place:
+        """Where the database is. Raises :class:`StorageError`, :class:`ConfigError`."""
+        try:
+            return parse_place(self.place_file.read_text())
+        except FileNotFoundError:
+            return self.database
+        except (OSError, UnicodeError) as error:
+            raise StorageError(f"cannot read {self.place_file}: {error}") from error
+
+    def keep_place(self, place: Place) -> None:
+        """Write down where the database is. Raises :class:`StorageError`."""
+        if place != self.database:
+            text = str(place) if isinstance(place, PostgresqlUrl) else f"sqlite://{quote(str(place))}"
+            write_atomically(self.place_file, f"{text}\n".encode(), 0o600)
+
     def create(
         self,
         network: IPv6Network,
         urls: Sequence[str] = (),
         *,
+        place: Place | None = None,
         now: float | None = None,
         node_validity: float = NODE_VALIDITY,
         quarantine: float = QUARANTINE,
     ) -> None:
         """Make a new network with its CA here; times in seconds (since the epoch; now by default).
+
+        The database is made at ``place``, by default here, too.
 
         Raises :class:`ConfigError` when something is here already, :class:`StorageError`.
         """
@@ -111,7 +138,8 @@ class StateDirectory:
             write_atomically(self.authority_key, key_to_pem(key), 0o600)
             write_atomically(self.authority_certificate, der_to_pem(authority.certificate), 0o644)
             self._issue_server(authority, now)
-            with Store.create(self.database) as store:
+            self.keep_place(place or self.database)
+            with Store.create(self.place) as store:
                 with store.transaction():
                     store.set_setting(SETTING_VALIDITY, str(node_validity))
                     store.set_setting(SETTING_QUARANTINE, str(quarantine))
@@ -239,7 +267,7 @@ class StateDirectory:
     def service(self, actor: Actor = SYSTEM) -> Iterator[Service]:
         """Open the registry here for ``actor``. Raises as :meth:`authority` and :meth:`Store.open`."""
         authority = self.authority()
-        with Store.open(self.database) as store:
+        with Store.open(self.place) as store:
             yield Service(store, authority, actor=actor, reload=self.authority)
 
     def refresh_server(self, authority: Authority, now: float) -> bool:

@@ -7,6 +7,7 @@ Methods that change something are to be called inside :meth:`Store.transaction`.
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
@@ -14,6 +15,7 @@ from ipaddress import IPv6Address, IPv6Network
 from re6st.messages import SignedDocument, SignedPeerRecord
 from re6st.prefix import node_address
 from re6st.registry.admissions import Admissions
+from re6st.registry.database import ALL
 from re6st.registry.reports import Reports
 
 
@@ -92,7 +94,7 @@ _STATES = {
 
 _NEAR_LOT = (
     "SELECT node FROM (SELECT node FROM records WHERE reachable = ? AND NOT departed AND lot >= ?"
-    " ORDER BY lot LIMIT ?)"
+    " ORDER BY lot LIMIT ?) AS near"
 )
 """Nodes of records that follow a lot."""
 
@@ -109,7 +111,11 @@ class Store(Admissions, Reports):
 
     def set_setting(self, key: str, value: str) -> None:
         """Remember a setting."""
-        self.execute("INSERT OR REPLACE INTO settings (key, value) VALUES (?, ?)", (key, value))
+        self.execute(
+            "INSERT INTO settings (key, value) VALUES (?, ?)"
+            " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (key, value),
+        )
 
     def document(self, kind: str) -> SignedDocument | None:
         """Return the newest signed document of a kind."""
@@ -244,20 +250,21 @@ class Store(Admissions, Reports):
         state: str | None = None,
         search: str = "",
         after: tuple[bytes, int] | None = None,
-        limit: int = -1,
+        limit: int = ALL,
     ) -> list[Member]:
         """Return members and former members by prefix, as far as wanted.
 
         ``search`` is a part of the name or of the written prefix; ``after`` is the first address and row
         number behind which to go on.
         """
-        clauses, values = ["1"], list[object]()
+        clauses, values = ["1 = 1"], list[object]()
         if state is not None:
             clauses.append(_STATES[state])
             values += [now] * _STATES[state].count("?")
         if search:
             clauses.append(
-                "(instr(lower(name), lower(?)) OR instr(prefix_text(prefix_first, prefix_length), lower(?)))"
+                "(instr(lower(name), lower(?)) > 0"
+                " OR instr(prefix_text(prefix_first, prefix_length), lower(?)) > 0)"
             )
             values += [search, search]
         if after is not None:
@@ -269,6 +276,8 @@ class Store(Admissions, Reports):
 
     def members_numbered(self, identifiers: Sequence[int]) -> list[Member]:
         """Return the members with these row numbers, by prefix; not those who left."""
+        if not identifiers:
+            return []
         marks = ",".join("?" * len(identifiers))
         clause = f"WHERE released IS NULL AND id IN ({marks}) ORDER BY prefix_first, id"
         return self._overview(clause, *identifiers)
@@ -367,9 +376,12 @@ class Store(Admissions, Reports):
     def put_record(self, row: RecordRow, serial: str, departed: bool) -> None:
         """Remember the newest record of a node."""
         self.execute(
-            "INSERT OR REPLACE INTO records"
+            "INSERT INTO records"
             " (node, sequence, serial, payload, signature, reachable, departed, software, published, lot)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, random())",
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node) DO UPDATE SET"
+            " sequence = excluded.sequence, serial = excluded.serial, payload = excluded.payload,"
+            " signature = excluded.signature, reachable = excluded.reachable, departed = excluded.departed,"
+            " software = excluded.software, published = excluded.published, lot = excluded.lot",
             (
                 row.node,
                 row.sequence,
@@ -380,6 +392,7 @@ class Store(Admissions, Reports):
                 departed,
                 row.software,
                 row.published,
+                secrets.randbits(64) - (1 << 63),
             ),
         )
 
@@ -411,16 +424,17 @@ class Store(Admissions, Reports):
         near = " UNION ".join([_NEAR_LOT] * (len(wanted) * len(lots)))
         candidates = f"AND records.node IN ({near})" if lots else ""
         marks, states = ",".join("?" * len(exclude)), ",".join("?" * len(wanted))
-        keep = "+" if lots else ""  # keeps SQLite from walking the index of all reachable nodes
+        # The candidates are in the wanted state already: asked again, SQLite walks the index of all in it.
+        condition = "" if lots else f" AND reachable IN ({states})"
         each = math.ceil(count / len(lots)) + len(exclude) if lots else 0
         return self._records(
             "JOIN nodes ON nodes.id = records.node WHERE nodes.released IS NULL AND nodes.suspended IS NULL"
             " AND certificates.revoked IS NULL AND certificates.expires > ? AND NOT departed"
-            f" AND published >= ? AND {keep}reachable IN ({states}) AND records.node NOT IN ({marks})"
+            f" AND published >= ?{condition} AND records.node NOT IN ({marks})"
             f" {candidates} ORDER BY random() LIMIT ?",
             now,
             since,
-            *wanted,
+            *(() if lots else wanted),
             *exclude,
             *(value for state in wanted for lot in lots for value in (state, lot, each)),
             count,

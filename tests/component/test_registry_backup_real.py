@@ -10,10 +10,11 @@ import pytest
 from re6st.errors import ConfigError, StorageError, UntrustedError
 from re6st.identity import CONTEXT_REVOCATIONS, build_request, generate_key, parse_node_certificate
 from re6st.messages import EnrolmentRequest, RenewalRequest, Revocations, decode
+from re6st.registry.adapter import schema_scripts
 from re6st.registry.backup import VERSION_JUMP, back_up, check, restore
-from re6st.registry.database import APPLICATION_ID, _migrations
 from re6st.registry.recovery import SETTING_RESTORED
 from re6st.registry.service import Service
+from re6st.registry.sqlite import APPLICATION_ID
 from re6st.registry.state import StateDirectory
 from re6st.registry.store import Store
 from re6st.registry.usecases import Actor, ActorKind
@@ -203,7 +204,7 @@ def make_first_schema(state):
     state.database.unlink()
     state.database.touch(0o600)
     connection = sqlite3.connect(state.database, isolation_level=None)
-    script = (resources.files("re6st.registry") / "schema" / "001.sql").read_text()
+    script = (resources.files("re6st.registry") / "schema" / "sqlite" / "001.sql").read_text()
     connection.executescript(
         f"PRAGMA journal_mode = WAL; PRAGMA application_id = {APPLICATION_ID};\n{script}\n"
         "PRAGMA user_version = 1;"
@@ -278,13 +279,13 @@ def test_two_programs_may_migrate_at_once(state):
         thread.join()
     assert failures == []
     with Store.open(state.database) as store:
-        assert store.execute("PRAGMA user_version") == [(len(_migrations()),)]
+        assert store.execute("PRAGMA user_version") == [(schema_scripts("sqlite")[-1][0],)]
 
 
 def test_a_migration_that_fails_changes_nothing(state, monkeypatch):
     make_first_schema(state)
-    scripts = ["", "CREATE TABLE half (x);\nSELECT nonsense();"]
-    monkeypatch.setattr("re6st.registry.database._migrations", lambda: scripts)
+    scripts = [(1, ""), (2, "CREATE TABLE half (x);\nSELECT nonsense();")]
+    monkeypatch.setattr("re6st.registry.sqlite.schema_scripts", lambda kind: scripts)
     with pytest.raises(StorageError, match="nonsense"):
         Store.open(state.database)
     with sqlite3.connect(state.database) as connection:

@@ -19,10 +19,13 @@ NETWORK = IPv6Network("2001:db8:42::/48")
 class World:
     """A registry whose time we set, and nodes that use it."""
 
+    place = None
+    """Where to make the database, if not in the state directory."""
+
     def __init__(self, path, network=NETWORK, **settings):
         self.now = time.time()
         self.state = StateDirectory(path)
-        self.state.create(network, ["https://192.0.2.1:8443"], **settings)
+        self.state.create(network, ["https://192.0.2.1:8443"], place=self.place, **settings)
         self.authority = self.state.authority()
         self.manager = self.state.service()
         self.store = self.manager.__enter__()._store

@@ -21,7 +21,8 @@ MANUALS = {"re6st-node": node_cli, "re6st-registry": registry_cli, "re6st-lab": 
 ONE_ADAPTER = {
     "miniupnpc": ["re6st/upnp/igd.py"],
     "netifaces": ["re6st/node/addresses.py"],
-    "sqlite3": ["re6st/node/cache.py", "re6st/registry/database.py", "re6st/registry/store.py"],
+    "psycopg": ["re6st/registry/postgresql.py"],
+    "sqlite3": ["re6st/node/cache.py", "re6st/registry/sqlite.py"],
 }
 """A library is known to these modules only."""
 
