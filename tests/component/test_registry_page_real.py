@@ -62,10 +62,14 @@ class Browser:
     def wait(self, condition):
         # The page draws itself anew when something happens: what was found may be gone.
         ignored = [StaleElementReferenceException, ElementNotInteractableException]
-        return WebDriverWait(self.driver, 10, 0.05, ignored).until(lambda _: condition())
+        return WebDriverWait(self.driver, 30, 0.05, ignored).until(lambda _: condition())
 
     def find(self, selector):
         return self.wait(lambda: next(iter(self.all(selector)), None))
+
+    def read(self, selector, look):
+        """Return what ``look`` says of the element, also when the page replaces it meanwhile."""
+        return self.wait(lambda: (look(self.find(selector)),))[0]
 
     def sees(self, text, selector="body"):
         self.wait(lambda: any(text in element.text for element in self.all(selector)))
@@ -145,10 +149,10 @@ async def test_an_operators_day(registry, browser, tmp_path):
         browser.click("Join links")
         browser.fill("#create input[name=name]", "garage")
         browser.click("Create link")
-        assert browser.find("#qr").size["width"] > 100
-        return browser.find("#link").text
+        assert browser.read("#qr", lambda code: code.size["width"]) > 100
+        return browser.read("#link", lambda link: link.text)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         text = await run(come_in)
         assert JoinLink.parse(text).fingerprint == registry.service.fingerprint
         await run(browser.click, "Nodes")
@@ -163,7 +167,7 @@ async def test_an_operators_day(registry, browser, tmp_path):
         def act():
             browser.click("Nodes")
             browser.fill("input[type=search]", " ")
-            Select(browser.find("select")).select_by_value("active")
+            browser.read("select", lambda select: Select(select).select_by_value("active"))
             browser.find("tbody tr:nth-child(3)")
             browser.click("Revoke", "tbody tr:nth-child(2)")
             browser.sees("Revoke cellar?", "#confirmation")
@@ -227,7 +231,7 @@ async def test_who_is_unwell_and_why(registry, browser, tmp_path):
         browser.sees("its clock is 60 minutes behind", "#nodes .bad")
         browser.sees("re6st 0.0.1, the registry", "#nodes .warning")
         browser.sees("others cannot dial it: no UPnP", "#nodes .note")
-        Select(browser.find("select")).select_by_visible_text("with trouble")
+        browser.read("select", lambda select: Select(select).select_by_visible_text("with trouble"))
         browser.sees_not("attic", "#nodes")
         browser.sees("garage", "#nodes")
         browser.click("Map")
@@ -238,12 +242,12 @@ async def test_who_is_unwell_and_why(registry, browser, tmp_path):
             "node bad",
             "node warning",
         ]
-        browser.find("#map g.bad circle").click()
+        browser.read("#map g.bad circle", lambda node: node.click())
         browser.sees("cellar", "#nodes")
         browser.sees_not("garage", "#nodes")
         assert browser.errors() == []
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         await asyncio.to_thread(look)
 
 
@@ -256,7 +260,7 @@ async def test_it_fits_the_person(registry, browser, tmp_path):
         browser.login(reader)
         browser.sees("attic", "#nodes")
         # Who may only look is offered nothing else.
-        assert "Revoke" not in browser.find("#nodes").text
+        assert "Revoke" not in browser.read("#nodes", lambda nodes: nodes.text)
         ground = "return getComputedStyle(document.body).backgroundColor"
         shown = {}
         for scheme in ("light", "dark"):
@@ -272,7 +276,7 @@ async def test_it_fits_the_person(registry, browser, tmp_path):
             browser.wait(
                 lambda: browser.driver.execute_script("return document.documentElement.scrollWidth") <= 360
             )
-        assert not browser.find("thead").is_displayed()
+        assert not browser.read("thead", lambda head: head.is_displayed())
         # A new tab of the same browser is not logged in, a reload is.
         browser.driver.refresh()
         browser.sees("attic", "#nodes")
@@ -284,7 +288,7 @@ async def test_it_fits_the_person(registry, browser, tmp_path):
             entry = next(entry for entry in browser.errors() if "401" not in entry["message"])
             raise AssertionError(entry)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         await asyncio.to_thread(look)
 
 
