@@ -24,13 +24,15 @@ from re6st.tunnel.driver import Link
 _BUFFER = 2 * 1024 * 1024
 _PING = 10
 _PING_EXIT = 40
-_HANDSHAKE = 10
-_HANDSHAKE_BEFORE_TCP = 6
-_HANDSHAKE_OF_MANY = 4
-_HANDSHAKES = 14  # all together: less than a tunnel may take to open
+_HANDSHAKE = {Transport.UDP: 6, Transport.TCP: 10}  # TCP is what is tried when nothing comes through over UDP
+_HANDSHAKE_OF_MANY = {Transport.UDP: 4, Transport.TCP: 6}  # OpenVPN looks once a second for what TCP does
+_HANDSHAKE_OF_LATER = 2
 _STATIC_KEY_OCTETS = 256
 
-MOST_ATTEMPTS = _HANDSHAKES
+HANDSHAKES = 14
+"""Seconds for all ways to reach a peer together: less than a tunnel may take to open."""
+
+MOST_ATTEMPTS = HANDSHAKES
 """Ways to reach a peer that are tried for one tunnel, one second each at least."""
 
 
@@ -79,22 +81,20 @@ def listener_argv(
     ]
 
 
-def share_patience(transports: Sequence[Transport]) -> list[int]:
-    """Return how many seconds to try each of several endpoints, in their order; 1 at least.
+def share_patience(transport: Transport, left: float, later: int) -> int:
+    """Return for how many seconds, 1 at least, to try an endpoint while ``later`` ones wait for their turn.
 
-    The sum is bounded by the time that a tunnel may take to open, for up to 14 endpoints, so that each is
-    tried. The last one has the time that the others leave.
+    ``left`` is what remains of :data:`HANDSHAKES`. Those that come later are left some of it; what one that
+    fails sooner did not need is theirs, too. The last one has all that is left.
     """
-    patience: list[int] = []
-    for number, transport in enumerate(transports, 1):
-        left = _HANDSHAKES - sum(patience)
-        if number < len(transports):
-            most, share = _HANDSHAKE_OF_MANY, left // (len(transports) - number + 1)
-        else:
-            # TCP is what is tried when nothing comes through over UDP.
-            most, share = (_HANDSHAKE if transport is Transport.TCP else _HANDSHAKE_BEFORE_TCP), left
-        patience.append(max(1, min(most, share)))
-    return patience
+    if later:
+        most, share = (
+            _HANDSHAKE_OF_MANY[transport],
+            max(left / (later + 1), left - _HANDSHAKE_OF_LATER * later),
+        )
+    else:
+        most, share = _HANDSHAKE[transport], left
+    return max(1, min(most, int(share)))
 
 
 def dialer_argv(
@@ -116,7 +116,7 @@ def dialer_argv(
     except ValueError as error:
         raise ConfigError(f"{endpoint}: tunnels need an IP address, not a name") from error
     if patience is None:
-        (patience,) = share_patience([endpoint.transport])
+        patience = share_patience(endpoint.transport, HANDSHAKES, 0)
     if endpoint.transport is Transport.UDP:
         protocol = ["--proto", f"udp{address.version}", "--explicit-exit-notify", "1"]
     elif proxy is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from re6st.errors import ChildError, ConfigError, StorageError
@@ -67,7 +68,7 @@ class OpenVpnDriver:
         """Wait for the peer on ``port``; see :meth:`re6st.tunnel.driver.Driver.listen`."""
         files = self._files(link)
         argv = openvpn.listener_argv(link, port, self._credentials, files, transport)
-        await self._open(link, files, [Attempt(argv, transport)])
+        await self._open(link, files, [Attempt(lambda _: argv, transport)])
 
     async def dial(self, link: Link, endpoints: tuple[Endpoint, ...], local_port: int = 0) -> None:
         """Connect to the peer; see :meth:`re6st.tunnel.driver.Driver.dial`."""
@@ -80,10 +81,14 @@ class OpenVpnDriver:
             # Where it is needed the direct ways are lost without an answer, so they come last.
             proxied = openvpn.through_proxy(endpoints)
             ways = [*((endpoint, self._proxy) for endpoint in proxied), *ways][: openvpn.MOST_ATTEMPTS]
-        shares = openvpn.share_patience([endpoint.transport for endpoint, _ in ways])
-        for (endpoint, proxy), patience in zip(ways, shares, strict=True):
-            argv = openvpn.dialer_argv(link, endpoint, self._credentials, files, patience, proxy, local_port)
-            attempts.append(Attempt(argv, endpoint.transport, endpoint if proxy is not None else None))
+        for endpoint, proxy in ways:
+            command = partial(
+                openvpn.dialer_argv,
+                *(link, endpoint, self._credentials, files),
+                proxy=proxy,
+                local_port=local_port,
+            )
+            attempts.append(Attempt(command, endpoint.transport, endpoint if proxy is not None else None))
         await self._open(link, files, attempts)
 
     def annotate(self, tunnel: int, note: str) -> None:

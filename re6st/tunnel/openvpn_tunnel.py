@@ -43,7 +43,7 @@ from re6st.tunnel.management import (
     Succeeded,
     parse_state,
 )
-from re6st.tunnel.openvpn import TunnelFiles
+from re6st.tunnel.openvpn import HANDSHAKES, TunnelFiles, share_patience
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,8 @@ class _Management(asyncio.Protocol):
 class Attempt:
     """One way to run OpenVPN for a tunnel."""
 
-    argv: list[str]
+    command: Callable[[int], list[str]]
+    """Returns the command line that gives up after so many seconds."""
     transport: Transport
     proxied: Endpoint | None = None
     """Where a proxy is to connect to: OpenVPN itself knows the address of the proxy only."""
@@ -230,20 +231,22 @@ class OpenVpnTunnel:
     async def _try_all(self, attempts: Sequence[Attempt]) -> str:
         reason = "closed on request"
         self._write_files()
-        for attempt in attempts:
+        deadline = self._loop.time() + HANDSHAKES
+        for later, attempt in zip(reversed(range(len(attempts))), attempts, strict=True):
             self._transport, self._proxied = attempt.transport, attempt.proxied
-            reason = await self._try(attempt, is_last=attempt is attempts[-1])
+            patience = share_patience(attempt.transport, deadline - self._loop.time(), later)
+            reason = await self._try(attempt.command(patience), is_last=later == 0)
             if self._closing or self._was_connected:
                 break
         return reason
 
-    async def _try(self, attempt: Attempt, *, is_last: bool) -> str:
+    async def _try(self, argv: list[str], *, is_last: bool) -> str:
         """Make one attempt and return why it has ended. Raises :class:`ChildError` if no other one follows.
 
         A proxy that says no ends OpenVPN before it has answered the first command.
         """
         try:
-            return await self._run_process(attempt.argv)
+            return await self._run_process(argv)
         except ChildError as error:
             if is_last:
                 raise
