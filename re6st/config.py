@@ -26,6 +26,9 @@ INTERFACE_NAME_LENGTH = 15
 SLOTS = 32
 """Interfaces of the tunnel pool: outgoing, incoming, and room for those that cool down."""
 
+UPLINKS = 8
+"""Most uplinks that can be named."""
+
 InterfaceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,15}$")]
 PortNumber = Annotated[int, Meta(ge=1, le=65535)]
 
@@ -61,6 +64,8 @@ class NodeConfig(Struct, frozen=True, kw_only=True, rename="kebab"):
     """HTTP proxy through which others are reached where nothing else is let out: ``http://HOST:PORT``."""
     proxy_credentials: Path | None = None
     """File of mode 0600 with user and password for it, in a line each."""
+    uplinks: tuple[InterfaceName, ...] = ()
+    """Interfaces over which dialled tunnels are spread; without any the host's routes decide."""
     report_state: bool = True
     """Tell the registry's operators how this node is: reachability, tunnels, clock, versions."""
     log_level: Annotated[str, Meta(pattern="^(error|warning|info|debug)$")] = "info"
@@ -196,6 +201,7 @@ def _check(accepted: dict[str, Any]) -> list[str]:
             ipaddress.ip_address(address)
         except ValueError:
             mistakes.append(f"advertise: {address!r} is not an IP address")
+    mistakes += _check_uplinks(accepted.get("uplinks", ()), prefix, accepted.get("main_interface", "lo"))
     if accepted.get("proxy"):
         try:
             parse_url(accepted["proxy"])
@@ -206,6 +212,18 @@ def _check(accepted: dict[str, Any]) -> list[str]:
         for url in accepted.get("registry", ())
         if not url.startswith("https://")
     ]
+    return mistakes
+
+
+def _check_uplinks(uplinks: tuple[str, ...], prefix: str, main_interface: str) -> list[str]:
+    mistakes = []
+    if len(uplinks) > UPLINKS:
+        mistakes.append(f"uplinks: {UPLINKS} are possible, not {len(uplinks)}")
+    for name in dict.fromkeys(uplinks):
+        if uplinks.count(name) > 1:
+            mistakes.append(f"uplinks: {name!r} is there twice")
+        if name in ("lo", main_interface) or re.fullmatch(re.escape(prefix) + "[0-9]{1,3}", name):
+            mistakes.append(f"uplinks: {name!r} does not lead out of this host; name interfaces that do")
     return mistakes
 
 

@@ -65,6 +65,8 @@ class TunnelStatus(Struct, frozen=True, kw_only=True):
     cost: int
     mtu: int = 1280
     """Of the interface, octets: what the path carries as far as is known."""
+    uplink: str = ""
+    """Interface of the host to which it is bound; empty where the host's routes decide."""
 
 
 class RouteStatus(Struct, frozen=True, kw_only=True):

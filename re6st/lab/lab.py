@@ -152,7 +152,9 @@ class Lab:
         for machine in (INTERNET, *self.topology.routers):
             self.namespace(machine).set_sysctl("ipv4/ip_forward", "1")
         self.namespace(INTERNET).set_sysctl("ipv6/conf/all/forwarding", "1")
-        for name, attachment in self.wiring.attachments.items():
+        wiring = self.wiring
+        cables = (*wiring.attachments.items(), *wiring.second_attachments.items())
+        for name, attachment in cables:
             link.plug(self.namespace(name), self.namespace(attachment.segment.owner), attachment)
 
     def close(self) -> None:
@@ -272,6 +274,10 @@ class Lab:
     def allow_udp(self, router: str) -> None:
         """Undo :meth:`block_udp`, or ``blocks-udp`` of the topology."""
         nftables.load(self._router(router), nat.udp_ruleset(blocked=False))
+
+    def cut_off(self, router: str) -> None:
+        """Have ``router`` lose all that it should forward, silently, from now on, as if its provider did."""
+        nftables.load(self._router(router), nat.OUTAGE_RULES)
 
     def _router(self, name: str) -> Namespace:
         if name not in self.topology.routers:

@@ -55,12 +55,12 @@ def plug(machine: Namespace, owner: Namespace, attachment: Attachment) -> None:
     with netlink(owner) as socket:
         socket.link(
             "add",
-            ifname=attachment.owner,
+            ifname=attachment.port,
             kind="veth",
             mtu=segment.mtu,
             peer={"ifname": attachment.interface, "net_ns_fd": machine.name, "mtu": segment.mtu},
         )
-        port = socket.link_lookup(ifname=attachment.owner)[0]
+        port = socket.link_lookup(ifname=attachment.port)[0]
         bridge = socket.link_lookup(ifname=segment.bridge)[0]
         socket.link("set", index=port, master=bridge, state="up")
     with netlink(machine) as socket:
@@ -72,7 +72,7 @@ def plug(machine: Namespace, owner: Namespace, attachment: Attachment) -> None:
         for gateway in segment.gateways:
             if gateway.version in versions:
                 everywhere = "0.0.0.0/0" if gateway.version == 4 else "::/0"
-                socket.route("add", dst=everywhere, gateway=str(gateway.ip))
+                socket.route("add", dst=everywhere, gateway=str(gateway.ip), priority=attachment.metric)
 
 
 def unplug(machine: Namespace, interface: str) -> None:

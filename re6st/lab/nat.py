@@ -94,6 +94,17 @@ def firewall_ruleset(ports: Sequence[int]) -> str:
     return FIREWALL_RULES.format(table=FIREWALL_TABLE, inside=ROUTER_INSIDE, allowed=allowed)
 
 
+OUTAGE_RULES = """\
+table inet re6st_lab_outage {
+    chain forward {
+        type filter hook forward priority -10;
+        drop
+    }
+}
+"""
+"""The router loses everything that it should forward, silently."""
+
+
 def ruleset(kind: RouterKind) -> str:
     """Return the rules of a router of this kind."""
     return RULES.format(

@@ -103,7 +103,8 @@ def machine_table(lab: Lab) -> Table:
     table = Table(title=f"Machines of the lab {lab.name}", box=box.SIMPLE_HEAD, title_justify="left")
     for heading in ("machine", "plugged into", "underlay address", "what it is"):
         table.add_column(heading)
-    for name, attachment in lab.wiring.attachments.items():
+    wiring = lab.wiring
+    for name, attachment in (*wiring.attachments.items(), *wiring.second_attachments.items()):
         table.add_row(
             name, attachment.segment.name, ", ".join(map(str, attachment.addresses)), duty(lab, name)
         )

@@ -12,7 +12,8 @@ A topology has three kinds of tables, and everything in them has a name of its o
     know IPv4 only.
 ``[hosts.NAME]``
     A machine: the ``network`` (or router) that it is plugged into, its ``roles``, if wanted its ``address``
-    and ``ipv6`` address. It has an address of each kind that its network has.
+    and ``ipv6`` address. It has an address of each kind that its network has. A host with a
+    ``second-network`` is plugged into that as well, and its default route there has a higher metric.
 
 ``[mesh]`` holds what the daemons need to know. All mistakes of a file are reported at once.
 """
@@ -38,15 +39,18 @@ from re6st.prefix import parse_network
 INTERNET = "internet"
 """Name of the namespace that routes between the networks."""
 
-RESERVED_NAMES = frozenset({INTERNET, "lo", "lan", "wan", "eth0"})
+RESERVED_NAMES = frozenset({INTERNET, "lo", "lan", "wan", "eth0", "eth1"})
 """Names that the lab itself gives to namespaces and interfaces."""
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9-]{0,14}")
 """Names of networks, routers and hosts: they become names of interfaces, at most 15 characters."""
 
+SECOND_CABLE_NAME_LENGTH = 13
+"""Longest name of a host with two cables: the second one is called by it and ``-2``."""
+
 Mtu = Annotated[int, Meta(ge=576, le=9000)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
-Settings = dict[str, str | bool | int | float]
+Settings = dict[str, str | bool | int | float | list[str]]
 
 
 class RouterKind(enum.Enum):
@@ -101,6 +105,8 @@ class HostSpec(Struct, frozen=True, kw_only=True, rename="kebab"):
 
     network: str
     """What it is plugged into: a network, or a router's LAN."""
+    second_network: str | None = None
+    """The same for its second interface, if it has one."""
     roles: tuple[Role, ...] = ()
     address: IPv4Address | None = None
     """The next free one by default, if there are any."""
@@ -302,9 +308,25 @@ def _check_references(topology: Topology, given: set[str]) -> Iterator[str]:
                     f"{section}.{name}.network: there is no network or router"
                     f" {spec.network!r}{_hint(spec.network, places)}"
                 )
+    yield from _check_second_cables(topology, places, given)
     for name in topology.routers:
         if _runs_in_circles(topology, name):
             yield f"routers.{name}.network: the router is behind itself"
+
+
+def _check_second_cables(topology: Topology, places: list[str], given: set[str]) -> Iterator[str]:
+    for name, host in topology.hosts.items():
+        key, second = f"hosts.{name}.second-network", host.second_network
+        if second is None:
+            continue
+        if second not in places and (second not in given or second in topology.hosts):
+            yield f"{key}: there is no network or router {second!r}{_hint(second, places)}"
+        if second == host.network:
+            yield f"{key}: {second} is its first network already"
+        if len(name) > SECOND_CABLE_NAME_LENGTH:
+            yield f"{key}: the name of such a host may have {SECOND_CABLE_NAME_LENGTH} letters at most"
+        if f"{name}-2" in given:
+            yield f"{key}: its second cable is called {name}-2, so nothing else can be"
 
 
 def _runs_in_circles(topology: Topology, router: str) -> bool:
@@ -365,6 +387,9 @@ def _check_addresses(topology: Topology) -> Iterator[str]:
                 other = taken.setdefault((spec.network, spec.address), name)
                 place = places.get(spec.network)
                 yield from _check_address(f"{section}.{name}.address", spec.address, place, other, name)
+    for name, host in topology.hosts.items():
+        if host.second_network in places:
+            inhabitants[host.second_network].append(name)
     for name, prefix in places.items():
         if prefix.num_addresses - 3 < len(inhabitants[name]):
             yield f"{name}: {prefix} has too few addresses for {len(inhabitants[name])} machines"

@@ -14,6 +14,12 @@ from re6st.lab.topology import INTERNET, HostSpec, RouterSpec, Topology
 HOST_INTERFACE = "eth0"
 """Uplink of a host."""
 
+SECOND_HOST_INTERFACE = "eth1"
+"""Second uplink of a host."""
+
+SECOND_METRIC = 100
+"""Of the default routes through it."""
+
 ROUTER_OUTSIDE = "wan"
 """Uplink of a router."""
 
@@ -56,6 +62,10 @@ class Attachment:
     segment: Segment
     address4: IPv4Interface | None
     address6: IPv6Interface | None
+    port: str
+    """Name of the cable's other end, at the segment's bridge."""
+    metric: int = 0
+    """Of the default routes through it."""
 
     @property
     def addresses(self) -> list[Interface]:
@@ -75,6 +85,8 @@ class Wiring:
     segments: dict[str, Segment]
     attachments: dict[str, Attachment]
     """By name of the owner."""
+    second_attachments: dict[str, Attachment]
+    """The same for hosts that are plugged in twice."""
 
     @property
     def machines(self) -> list[str]:
@@ -106,9 +118,21 @@ def wire(topology: Topology) -> Wiring:
         # Routers know IPv4 only.
         address6 = None if is_router else _free(segment.gateway6, _wished6(spec), busy)
         interface = ROUTER_OUTSIDE if is_router else HOST_INTERFACE
-        attachments[name] = Attachment(name, interface, segment, address4, address6)
+        attachments[name] = Attachment(name, interface, segment, address4, address6, name)
         busy.update(one.ip for one in attachments[name].addresses)
-    return Wiring(segments, attachments)
+    second = {}
+    for name, host in topology.hosts.items():
+        if host.second_network is not None:
+            busy = taken[host.second_network]
+            second[name] = _second(name, segments[host.second_network], busy)
+            busy.update(one.ip for one in second[name].addresses)
+    return Wiring(segments, attachments, second)
+
+
+def _second(host: str, segment: Segment, taken: Collection[object]) -> Attachment:
+    address4, address6 = _free(segment.gateway, None, taken), _free(segment.gateway6, None, taken)
+    port = f"{host}-2"
+    return Attachment(host, SECOND_HOST_INTERFACE, segment, address4, address6, port, SECOND_METRIC)
 
 
 def moved(topology: Topology, host: str, place: str) -> Topology:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import socket
+import struct
 from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -18,6 +20,9 @@ UNSTABLE = 0x01 | 0x08 | 0x20 | 0x40
 """Temporary, duplicate, deprecated or tentative (``linux/if_addr.h``)."""
 
 Address = IPv4Address | IPv6Address
+
+_SIOCGIFFLAGS = 0x8913  # linux/sockios.h
+_IFF_RUNNING = 0x40  # netdevice(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +53,41 @@ def host_addresses() -> tuple[HostAddress, ...]:
     return tuple(sorted(found, key=lambda one: one.address.version))
 
 
-def source_towards(address: Address) -> Address | None:
+def source_towards(address: Address, interface: str = "") -> Address | None:
     """Return the address from which this host would send to ``address``; None when it has no route there.
 
-    Nothing is sent: connecting a datagram socket only looks up the route.
+    With ``interface`` only routes through it count. Nothing is sent: connecting a datagram socket only looks
+    up the route.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            bind_to_interface(probe, interface)
             probe.connect((str(address), 9))
             return ipaddress.ip_address(probe.getsockname()[0].partition("%")[0])
     except OSError:
         return None
+
+
+def bind_to_interface(bound: socket.socket, interface: str) -> None:
+    """Let ``bound`` use only routes through ``interface`` (SO_BINDTODEVICE, socket(7)); none: all routes.
+
+    Raises :class:`OSError`, for example when there is no such interface.
+    """
+    if interface:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+
+
+def is_running(interface: str) -> bool:
+    """Return whether ``interface`` is there, up and has a carrier (IFF_RUNNING, netdevice(7))."""
+    request = struct.pack("16sH14x", interface.encode(), 0)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            answer = fcntl.ioctl(asking, _SIOCGIFFLAGS, request)
+    except OSError:
+        return False
+    flags: int = struct.unpack("16sH14x", answer)[1]
+    return bool(flags & _IFF_RUNNING)
 
 
 def _addresses(interface: str) -> dict[int, list[dict[str, str]]]:

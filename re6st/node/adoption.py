@@ -82,6 +82,7 @@ class TunnelNote(Struct, frozen=True, kw_only=True):
     transport: Transport
     mapped: bool
     punched: bool = False
+    uplink: str = ""
     proxied: bool = False
     remote: Endpoint | None = None
     """Where the peer is, which the process does not know behind a proxy."""
@@ -104,6 +105,7 @@ class TunnelNote(Struct, frozen=True, kw_only=True):
             transport=tunnel.transport,
             mapped=tunnel.mapped,
             punched=tunnel.punched,
+            uplink=tunnel.uplink,
             proxied=tunnel.proxied,
             remote=tunnel.remote,
             mtu=tunnel.mtu,
@@ -176,6 +178,7 @@ class Adopter:
             transport=note.transport,
             mapped=note.mapped,
             punched=note.punched,
+            uplink=note.uplink,
             proxied=note.proxied,
             remote=note.remote if note.proxied else remote,
             up_since=note.since,

@@ -9,8 +9,10 @@ by the caller (:func:`re6st.node.underlay.dial_order`): an attempt is a packet w
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -36,6 +38,8 @@ from re6st.messages import (
     decode,
     encode,
 )
+from re6st.node import uplinks
+from re6st.node.addresses import bind_to_interface
 from re6st.node.verifier import Verifier
 from re6st.peers import Peer
 from re6st.proxy import Proxy
@@ -56,36 +60,73 @@ class PeerUnreachableError(ProtocolError):
     """No endpoint of the peer answered, or not as the protocol demands."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A way to reach an endpoint."""
+
+    endpoint: Endpoint
+    proxy: Proxy | None = None
+    uplink: str = ""
+
+
+class _Turn:
+    """The turn to ask, of one way among those that are tried side by side."""
+
+    def __init__(self, lock: asyncio.Lock) -> None:
+        self._lock = lock
+        self._is_ours = False
+
+    async def begin(self) -> None:
+        """Wait until no other way asks."""
+        await self._lock.acquire()
+        self._is_ours = True
+
+    def end(self) -> None:
+        """Let others ask, if this one did."""
+        if self._is_ours:
+            self._is_ours = False
+            self._lock.release()
+
+
+async def _in_turn(body: bytes, turn: _Turn) -> AsyncIterator[bytes]:
+    """Yield ``body`` as soon as it is our turn: the peer does nothing before it has it."""
+    await turn.begin()
+    yield body
+
+
 class ControlClient:
     """Requests to peers."""
 
-    def __init__(self, verifier: Verifier, control_port: int, proxy: Proxy | None = None) -> None:
+    def __init__(
+        self,
+        verifier: Verifier,
+        control_port: int,
+        proxy: Proxy | None = None,
+        uplinks: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
         """Reach peers on the overlay at ``control_port`` if their record says nothing else.
 
-        On the underlay they are tried through ``proxy``, too, if there is one, after the direct ways.
+        On the underlay they are tried through ``proxy``, too, if there is one, after the direct ways; these
+        lead through each of the host's interfaces ``uplinks``, best first, or where its routes lead.
         """
+        self._uplinks = uplinks
         self._proxy = proxy
         self._verifier = verifier
         self._control_port = control_port
         self._context: ssl.SSLContext | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[str, aiohttp.ClientSession] | None = None
 
     async def start(self, context: ssl.SSLContext) -> None:
         """Use the certificate in ``context`` from now on (also when it was renewed)."""
         self._context = context
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=64, force_close=True),
-                timeout=aiohttp.ClientTimeout(total=TOTAL_TIMEOUT, sock_connect=CONNECT_TIMEOUT),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
+        if self._sessions is None:
+            self._sessions = {name: _make_session(name) for name in ("", *self._uplinks())}
 
     async def stop(self) -> None:
         """Drop all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        sessions, self._sessions = self._sessions, None
+        for session in (sessions or {}).values():
+            await session.close()
 
     def overlay_endpoint(self, peer: Peer) -> Endpoint:
         """Return where ``peer`` serves the control API on the overlay."""
@@ -140,7 +181,8 @@ class ControlClient:
 
     async def greet(self, peer: Peer, endpoint: Endpoint) -> None:
         """See that ``peer`` itself serves the control API at ``endpoint``. Raises as above."""
-        await self._ask(peer, endpoint, "GET", f"/v1/{Document.PARAMETERS.value}", b"")
+        path = f"/v1/{Document.PARAMETERS.value}"
+        await self._ask(peer, _Way(endpoint), "GET", path, b"", _Turn(asyncio.Lock()))
 
     async def fetch_document(self, peer: Peer, document: Document) -> SignedDocument:
         """Return the document that ``peer`` holds. Raises as above."""
@@ -152,19 +194,24 @@ class ControlClient:
         self, peer: Peer, endpoints: Sequence[Endpoint], method: str, path: str, body: bytes
     ) -> tuple[int, bytes]:
         """Return status and body of the first endpoint that answers; they are tried one after the other,
-        each a little later than the one before.
+        each a little later than the one before. Connections race, but only one at a time sends a body: the
+        peer would take a second request for a tunnel for another one.
         """
         if not endpoints:
             raise PeerUnreachableError(f"{peer.name} has no endpoint that can be tried from here")
 
-        async def attempt(index: int, endpoint: Endpoint, proxy: Proxy | None) -> tuple[int, bytes]:
+        async def attempt(index: int, way: _Way) -> tuple[int, bytes]:
             await asyncio.sleep(index * STAGGER)
-            return await self._ask(peer, endpoint, method, path, body, proxy)
+            turn = _Turn(one_at_a_time)
+            try:
+                return await self._ask(peer, way, method, path, body, turn)
+            except (PeerUnreachableError, IdentityError):
+                turn.end()  # Whoever is answered keeps it: nobody else has to ask.
+                raise
 
-        ways: list[tuple[Endpoint, Proxy | None]] = [(endpoint, None) for endpoint in endpoints]
-        if self._proxy is not None:
-            ways += [(one, self._proxy) for one in endpoints if one.address != str(peer.address)]
-        tasks = [asyncio.create_task(attempt(index, *way)) for index, way in enumerate(ways)]
+        one_at_a_time = asyncio.Lock()
+        ways = self._ways(peer, endpoints)
+        tasks = [asyncio.create_task(attempt(index, way)) for index, way in enumerate(ways)]
         failures: list[str] = []
         try:
             for finished in asyncio.as_completed(tasks):
@@ -178,27 +225,39 @@ class ControlClient:
             await asyncio.gather(*tasks, return_exceptions=True)
         raise PeerUnreachableError("; ".join(failures))
 
+    def _ways(self, peer: Peer, endpoints: Sequence[Endpoint]) -> list[_Way]:
+        """Return how ``endpoints`` can be reached, best first."""
+        ways = []
+        for endpoint in endpoints:
+            is_bound = endpoint.address != str(peer.address) and uplinks.is_bound(endpoint)
+            names = (self._uplinks() if is_bound else ()) or ("",)
+            ways += [_Way(endpoint, uplink=name) for name in names]
+        if self._proxy is not None:
+            ways += [_Way(one, proxy=self._proxy) for one in endpoints if one.address != str(peer.address)]
+        return ways
+
     async def _ask(
         self,
         peer: Peer,
-        endpoint: Endpoint,
+        way: _Way,
         method: str,
         path: str,
         body: bytes,
-        proxy: Proxy | None = None,
+        turn: _Turn,
     ) -> tuple[int, bytes]:
-        if self._session is None or self._context is None:
+        if self._sessions is None or self._context is None:
             raise PeerUnreachableError("this node is stopping")
+        endpoint, proxy = way.endpoint, way.proxy
         host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
         url = f"https://{host}:{endpoint.port}{path}"
         try:
-            async with self._session.request(
+            async with self._sessions[way.uplink].request(
                 method,
                 url,
-                data=body or None,
+                data=_in_turn(body, turn) if body else None,
                 ssl=self._context,
                 server_hostname=str(peer.address),
-                headers={"Content-Type": "application/json"},
+                headers={"Content-Type": "application/json", "Content-Length": str(len(body))},
                 allow_redirects=False,
                 proxy=proxy.url if proxy is not None else None,
                 proxy_headers=proxy.headers() if proxy is not None else None,
@@ -218,6 +277,27 @@ class ControlClient:
             raise PeerUnreachableError(
                 f"{endpoint} of {peer.name} does not answer: {connection_failure(error)}"
             ) from error
+
+
+def _make_session(uplink: str) -> aiohttp.ClientSession:
+    """Return a session whose connections use only routes through ``uplink``, or all if that is empty."""
+
+    def make_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+        made = socket.socket(*address[:3])
+        try:
+            made.setblocking(False)
+            bind_to_interface(made, uplink)
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=64, force_close=True, socket_factory=make_socket),
+        timeout=aiohttp.ClientTimeout(total=TOTAL_TIMEOUT, sock_connect=CONNECT_TIMEOUT),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -80,6 +80,7 @@ from re6st.node.stun_server import StunServer
 from re6st.node.tasks import Tasks
 from re6st.node.tunnels import Tunnel, TunnelOperator
 from re6st.node.underlay import Listener
+from re6st.node.uplinks import Uplinks
 from re6st.node.verifier import Verifier
 from re6st.notify import notify
 from re6st.peers import Peer
@@ -140,7 +141,13 @@ class Daemon:
             self._on_moved,
         )
         self._proxy = load_proxy(config.proxy, config.proxy_credentials)
-        self._client = ControlClient(self._verifier, config.control_port, self._proxy)
+        self._uplinks = Uplinks(config.uplinks)
+        self._client = ControlClient(
+            self._verifier,
+            config.control_port,
+            self._proxy,
+            lambda: self._uplinks.order(time.monotonic()),
+        )
         self._make_adapters()
         self._stopping = asyncio.Event()
         self._restarting = False
@@ -203,7 +210,7 @@ class Daemon:
             self._kernel, self._credentials.trust.network, self._installed_routes
         )
         files = self._credentials.files
-        self._monitor = LivenessMonitor(lambda tunnel: self._report(TunnelSilent(tunnel)))
+        self._monitor = LivenessMonitor(self._on_silent)
         self._sizes = PathMtuMonitor(self._kernel, self._monitor, self._on_measured)
         self._driver = OpenVpnDriver(
             self._config.runtime_directory / "tunnels",
@@ -224,6 +231,7 @@ class Daemon:
             self._correspondence.cancel_at_peer,
             self._correspondence.drain_at_peer,
             note_of,
+            uplinks=self._uplinks,
         )
         self._correspondence.operator = self._operator
         self._adopter = Adopter(self._config, self._driver, self._kernel, self._operator, self._verifier.open)
@@ -323,6 +331,10 @@ class Daemon:
             self._reachability.release(tunnel.port)
             self._port_share.forget(tunnel.port)
 
+    def _on_silent(self, tunnel: int) -> None:
+        self._operator.silent(tunnel)
+        self._report(TunnelSilent(tunnel))
+
     def _on_measured(self, tunnel: int, mtu: int) -> None:
         self._operator.measured(tunnel, mtu)
 
@@ -336,6 +348,7 @@ class Daemon:
 
     def _on_moved(self) -> None:
         """Find out which tunnels have survived, and dial anew: the host is elsewhere, or was asleep."""
+        self._uplinks.reset()
         self._monitor.suspect_all()
         self._report(NetworkChanged())
 

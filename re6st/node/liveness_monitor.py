@@ -84,7 +84,7 @@ class LivenessMonitor:
         self._wake.set()
 
     def suspect_all(self) -> None:
-        """Ask all peers now, also through idle tunnels: this host has moved, or was asleep."""
+        """Ask all peers now, also through idle tunnels: this host has moved, slept or lost an uplink."""
         for watched in self._watched.values():
             watched.detector.suspect(time.monotonic())
         self._wake.set()

@@ -83,9 +83,14 @@ def print_status(status: NodeStatus) -> None:
 
 
 def print_tunnels(tunnels: Sequence[TunnelStatus]) -> None:
-    """Print all tunnels."""
+    """Print all tunnels; the uplinks only if any is bound to one."""
+    is_bound = any(tunnel.uplink for tunnel in tunnels)
     _table(
-        ("PEER", "DIR", "STATE", "HOW", "INTERFACE", "REMOTE", "MTU", "AGE", "IN", "OUT"),
+        (
+            *("PEER", "DIR", "STATE", "HOW", "INTERFACE"),
+            *(("UPLINK",) if is_bound else ()),
+            *("REMOTE", "MTU", "AGE", "IN", "OUT"),
+        ),
         [
             (
                 tunnel.peer,
@@ -93,6 +98,7 @@ def print_tunnels(tunnels: Sequence[TunnelStatus]) -> None:
                 tunnel.state,
                 tunnel.established,
                 tunnel.interface,
+                *((tunnel.uplink or "-",) if is_bound else ()),
                 tunnel.remote or "-",
                 str(tunnel.mtu),
                 _duration(tunnel.age),

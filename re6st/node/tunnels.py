@@ -14,8 +14,8 @@ import ipaddress
 import logging
 import secrets
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 from typing import Protocol
@@ -33,7 +33,9 @@ from re6st.core.effects import (
 from re6st.core.events import Event, TrafficCounted, TunnelCancelled, TunnelDown, TunnelDrained, TunnelUp
 from re6st.errors import ChildError, LocalProtocolError, Re6stError, StorageError
 from re6st.messages import Endpoint, Transport
+from re6st.node.addresses import is_running, source_towards
 from re6st.node.tasks import Tasks
+from re6st.node.uplinks import Uplinks, is_bound
 from re6st.peers import Peer
 from re6st.status import TunnelStatus
 from re6st.tunnel.driver import Closed, Connected, Counters, Driver, DriverEvent, Link, PeerLeft
@@ -97,6 +99,9 @@ class Watch(Protocol):
     def forget(self, tunnel: int, interface: str) -> None:
         """Do not watch it any more."""
 
+    def suspect_all(self) -> None:
+        """See now whether all tunnels carry packets, also idle ones."""
+
 
 class Sizes(Protocol):
     """Who finds the MTU of tunnels; see :mod:`re6st.node.path_mtu_monitor`."""
@@ -137,6 +142,10 @@ class Tunnel:
     remote: Endpoint | None = None
     proxied: bool = False
     """It passes through an HTTP proxy of ours."""
+    uplink: str = ""
+    """Interface of the host to which it is bound; empty where the host's routes decide."""
+    closing: bool = False
+    """It ends because we want it to."""
     up_since: float = 0.0
     """Monotonic seconds, 0 before."""
     received: int = 0
@@ -176,6 +185,7 @@ class Tunnel:
             sent=self.sent,
             cost=self.cost,
             mtu=self.path_mtu,
+            uplink=self.uplink,
         )
 
 
@@ -212,6 +222,8 @@ class TunnelOperator:
         cancel_at_peer: Callable[[Peer, str], None],
         drain_at_peer: DrainAtPeer,
         note: Callable[[Tunnel, AttachTunnel], str],
+        *,
+        uplinks: Uplinks,
     ) -> None:
         """Report to the core through ``report``; call ``ended`` when nothing is left of a tunnel, and
         ``cancel_at_peer`` or ``drain_at_peer`` to tell a peer by its control API that one ends or drains.
@@ -228,6 +240,7 @@ class TunnelOperator:
         self._ended = ended
         self._cancel_at_peer = cancel_at_peer
         self._note = note
+        self._uplinks = uplinks
         self._drain_at_peer = drain_at_peer
         self._tunnels: dict[int, Tunnel] = {}
         self._links: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -269,14 +282,38 @@ class TunnelOperator:
         tunnel = self._add(effect.tunnel, effect.offer.tunnel, effect.peer, effect.slot, incoming=False)
         tunnel.mapped = "upnp" in effect.peer.capabilities
         tunnel.punched = effect.local_port != 0
+        # Holes are made, and observed, on the way that the host's routes lead.
+        tunnel.uplink = "" if tunnel.punched else self._choose_uplink(effect.offer.endpoints)
         self._tasks.spawn(self._dial(tunnel, effect), f"dial {effect.peer.name}")
+
+    def _choose_uplink(self, endpoints: Sequence[Endpoint]) -> str:
+        """Return through which uplink a tunnel to one of ``endpoints`` is dialled, empty for the routes'."""
+        targets = [ipaddress.ip_address(one.address) for one in endpoints if is_bound(one)]
+
+        def is_usable(uplink: str) -> bool:
+            return is_running(uplink) and any(source_towards(target, uplink) for target in targets)
+
+        load = Counter(tunnel.uplink for tunnel in self._tunnels.values())
+        return self._uplinks.choose(load, is_usable, time.monotonic())
+
+    def silent(self, number: int) -> None:
+        """Take note that nothing comes through a tunnel any more; its uplink may have failed as a whole."""
+        tunnel = self._tunnels.get(number)
+        if tunnel is not None and tunnel.uplink:
+            self._uplinks.failed(tunnel.uplink, time.monotonic())
+            self._watch.suspect_all()
 
     async def _dial(self, tunnel: Tunnel, effect: DialTunnel) -> None:
         async with tunnel.lock:
             try:
                 mtu = min(effect.offer.mtu, self._config.tunnel_mtu)
                 link = await self._prepare_link(tunnel, effect.offer.key, mtu)
-                await self._driver.dial(link, effect.offer.endpoints, effect.local_port)
+                await self._driver.dial(
+                    link,
+                    effect.offer.endpoints,
+                    effect.local_port,
+                    lambda endpoint: tunnel.uplink if is_bound(endpoint) else "",
+                )
             except Re6stError as error:
                 self._forget(tunnel, str(error))
 
@@ -387,6 +424,7 @@ class TunnelOperator:
         if tunnel is None:
             return
         logger.info("Closing the tunnel to %s: %s", tunnel.peer.name, effect.reason)
+        tunnel.closing = True
         if effect.notify:
             self._cancel_at_peer(tunnel.peer, tunnel.name)
         self._tasks.spawn(self._close(tunnel), f"close the tunnel to {tunnel.peer.name}")
@@ -435,7 +473,10 @@ class TunnelOperator:
             return
         match event:
             case Connected():
+                self._uplinks.succeeded(tunnel.uplink)
                 tunnel.remote, tunnel.proxied = event.remote, event.proxied
+                if event.proxied or (event.remote is not None and not is_bound(event.remote)):
+                    tunnel.uplink = ""
                 if event.remote is not None:
                     tunnel.transport = event.remote.transport
                 tunnel.up_since = time.monotonic()
@@ -447,6 +488,8 @@ class TunnelOperator:
             case PeerLeft():
                 self._report(TunnelCancelled(event.tunnel, "the peer ended it"))
             case Closed():
+                if not tunnel.up_since and not tunnel.closing:
+                    self._uplinks.failed(tunnel.uplink, time.monotonic())
                 if event.crashed:
                     self._cancel_at_peer(tunnel.peer, tunnel.name)
                 self._forget(tunnel, event.reason)

@@ -80,6 +80,11 @@ class Survivor:
     """What :meth:`Driver.annotate` was given."""
 
 
+def host_routes(_: Endpoint) -> str:
+    """Let the host's routes decide how an endpoint is reached."""
+    return ""
+
+
 DriverEvent = Connected | PeerLeft | Closed | Counters
 
 
@@ -102,10 +107,17 @@ class Driver(Protocol):
         peer may connect. Later failures are reported as :class:`Closed`.
         """
 
-    async def dial(self, link: Link, endpoints: tuple[Endpoint, ...], local_port: int = 0) -> None:
+    async def dial(
+        self,
+        link: Link,
+        endpoints: tuple[Endpoint, ...],
+        local_port: int = 0,
+        uplink: Callable[[Endpoint], str] = host_routes,
+    ) -> None:
         """Connect to the peer at the first of ``endpoints`` that answers. Failures are :class:`Closed`.
 
-        Packets leave from ``local_port`` if it is given: routers on the way expect that.
+        Packets leave from ``local_port`` if it is given: routers on the way expect that. ``uplink`` names
+        the interface of the host through which an endpoint is to be reached, or none.
 
         Raises :class:`re6st.errors.ChildError` when the attempt cannot even begin.
         """

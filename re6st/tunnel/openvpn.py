@@ -105,11 +105,14 @@ def dialer_argv(
     patience: int | None = None,
     proxy: Proxy | None = None,
     local_port: int = 0,
+    uplink: str = "",
 ) -> list[str]:
     """Return how to run the end that connects to ``endpoint``, trying for ``patience`` seconds.
 
     It does so from ``local_port``, or from any if that is 0. Over TCP it goes through ``proxy`` if one is
-    given. Raises :class:`ConfigError` when the address of the endpoint is no IP address.
+    given. Only routes through the interface ``uplink`` are considered, unless that is empty.
+
+    Raises :class:`ConfigError` when the address of the endpoint is no IP address.
     """
     try:
         address = ipaddress.ip_address(endpoint.address)
@@ -132,6 +135,7 @@ def dialer_argv(
         *("--tls-client", "--remote-cert-tls", "server"),
         *protocol,
         *(("--bind", "--lport", str(local_port)) if local_port else ("--nobind",)),
+        *(("--bind-dev", uplink) if uplink else ()),
         *("--remote", str(address), str(endpoint.port)),
         *("--connect-retry", "1", "1", "--connect-timeout", str(patience), "--resolv-retry", "0"),
     ]

@@ -13,7 +13,7 @@ from re6st.messages import Endpoint, Transport
 from re6st.proxy import Proxy
 from re6st.supervisor import ChildRecord, Supervisor
 from re6st.tunnel import openvpn
-from re6st.tunnel.driver import DriverEvent, Link, Survivor
+from re6st.tunnel.driver import DriverEvent, Link, Survivor, host_routes
 from re6st.tunnel.openvpn import Credentials, TunnelFiles
 from re6st.tunnel.openvpn_tunnel import KIND, Attempt, OpenVpnTunnel
 
@@ -70,7 +70,13 @@ class OpenVpnDriver:
         argv = openvpn.listener_argv(link, port, self._credentials, files, transport)
         await self._open(link, files, [Attempt(lambda _: argv, transport)])
 
-    async def dial(self, link: Link, endpoints: tuple[Endpoint, ...], local_port: int = 0) -> None:
+    async def dial(
+        self,
+        link: Link,
+        endpoints: tuple[Endpoint, ...],
+        local_port: int = 0,
+        uplink: Callable[[Endpoint], str] = host_routes,
+    ) -> None:
         """Connect to the peer; see :meth:`re6st.tunnel.driver.Driver.dial`."""
         if not endpoints:
             raise ConfigError(f"{link.peer_name} has no endpoint to dial")
@@ -87,6 +93,7 @@ class OpenVpnDriver:
                 *(link, endpoint, self._credentials, files),
                 proxy=proxy,
                 local_port=local_port,
+                uplink="" if proxy is not None else uplink(endpoint),
             )
             attempts.append(Attempt(command, endpoint.transport, endpoint if proxy is not None else None))
         await self._open(link, files, attempts)

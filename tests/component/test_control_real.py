@@ -212,6 +212,20 @@ async def test_a_dead_endpoint_does_not_hide_a_good_one(world, dialer, client):
     assert isinstance(answer, TunnelRefusal)
 
 
+async def test_a_peer_is_asked_once_however_many_ways_lead_to_it(world, dialer, client, monkeypatch):
+    monkeypatch.setattr("re6st.node.control_client.STAGGER", 0.0)
+    answer = world.service.tunnel_requested
+
+    async def answer_late(*arguments):
+        refusal = await answer(*arguments)
+        await asyncio.sleep(0.2)
+        return refusal
+
+    monkeypatch.setattr(world.service, "tunnel_requested", answer_late)
+    await client.request_tunnel(world.peer, [world.endpoint] * 4, tunnel_request(dialer))
+    assert len(world.service.calls) == 1
+
+
 async def test_an_endpoint_that_leads_to_someone_else_is_refused(world, dialer, client):
     other = make_node(world.directory / "other", world.authority, 3)
     peer = open_record(record_of(other, world.endpoint), other.trust, time.time())

@@ -81,3 +81,11 @@ def test_each_network_has_places_of_its_own():
     assert one.state != two.state
     assert one.runtime != two.runtime
     assert one.config == Path("/etc/re6st/home.toml")
+
+
+def test_uplinks_must_be_different_and_lead_out():
+    places = {"state-directory": "/state", "runtime-directory": "/run"}
+    assert from_values({**places, "uplinks": ["eth0", "eth1"]}, "x").uplinks == ("eth0", "eth1")
+    with pytest.raises(ConfigError) as caught:
+        from_values({**places, "uplinks": ["eth0", "eth0", "lo", "re6st3"]}, "x")
+    assert str(caught.value).count("uplinks: ") == 3

@@ -148,6 +148,21 @@ def test_each_mistake_is_named(change, expected):
     assert any(expected in mistake for mistake in mistakes(GOOD.replace(*change)))
 
 
+@pytest.mark.parametrize(
+    ("addition", "expected"),
+    [
+        ('second-network = "betta"', "there is no network or router 'betta'; did you mean beta?"),
+        ('second-network = "hub"', "there is no network or router 'hub'"),
+        ('second-network = "home"', "home is its first network already"),
+        ('second-network = "beta"\n[hosts.inner-2]\nnetwork = "alpha"', "second cable is called inner-2"),
+    ],
+)
+def test_each_mistake_about_a_second_cable_is_named(addition, expected):
+    found = mistakes(GOOD.replace('address = "192.168.1.77"', addition))
+    assert [expected in mistake for mistake in found] == [True]
+    assert found[0].startswith("hosts.inner.second-network: ")
+
+
 def test_registry_behind_a_router_is_refused():
     text = GOOD.replace('"registry", "node"', '"node"').replace(
         'roles = ["node"]\naddress', 'roles = ["registry", "node"]\naddress'

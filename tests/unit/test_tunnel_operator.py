@@ -13,6 +13,7 @@ from test_node_core import peer
 from re6st.core.effects import AttachTunnel, DetachTunnel, OfferTunnel
 from re6st.errors import ChildError
 from re6st.node.tunnels import Tunnel, TunnelOperator
+from re6st.node.uplinks import Uplinks
 from re6st.tunnel.driver import Closed
 
 
@@ -52,6 +53,7 @@ class Rig:
             ended=lambda tunnel: None,
             cancel_at_peer=lambda peer, name: None,
             note=lambda tunnel, effect: f"note of {tunnel.number}",
+            uplinks=Uplinks(),
             drain_at_peer=cast("Any", self.drain_at_peer),
         )
 

@@ -89,3 +89,13 @@ def test_who_moves_gets_another_address_and_all_others_keep_theirs():
         "three": "192.168.1.2/24",
         "one": "192.168.1.3/24",
     }
+
+
+def test_a_host_with_two_cables_has_two_interfaces_and_prefers_the_first():
+    wiring = wire(
+        build('[hosts.one]\nnetwork = "home"\nsecond-network = "alpha"\n[hosts.two]\nnetwork = "alpha"\n')
+    )
+    first, second = wiring.attachments["one"], wiring.second_attachments["one"]
+    assert (first.interface, first.port, str(first.address)) == ("eth0", "one", "192.168.1.2/24")
+    assert (second.interface, second.port, str(second.address)) == ("eth1", "one-2", "20.1.1.4/28")
+    assert first.metric < second.metric

@@ -1,0 +1,66 @@
+"""An office with two providers: both carry tunnels, and one that is lost without a sign costs seconds.
+
+How long it takes is logged ("back after"), not asserted.
+"""
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from re6st import status
+from re6st.lab import topology
+from re6st.lab.lab import Lab
+from re6st.lab.leftovers import assert_clean, host_interfaces
+from re6st.lab.ping_train import PingTrain
+from re6st.status import TunnelStatus
+
+FORMING = 90.0
+HEALING = 120.0
+
+logger = logging.getLogger(__name__)
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    name = f"t{os.getpid()}isps"
+    before = host_interfaces()
+    with Lab(topology.load(topology.find("two-isps")), name=name) as built:
+        built.start_mesh()
+        assert built.wait_for_all_pairs(FORMING).complete
+        yield built
+    assert_clean(name)
+    assert host_interfaces() == before
+
+
+def uplinks(lab: Lab) -> Counter[str]:
+    """Return how many of the office's tunnels have carried something through which of its interfaces."""
+    tunnels = status.fetch(lab.nodes["office"].runtime, "tunnels", list[TunnelStatus])
+    return Counter(tunnel.uplink for tunnel in tunnels if tunnel.state == "up" and tunnel.mtu > 1280)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + HEALING
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen"
+        time.sleep(0.1)
+
+
+def test_both_providers_carry_tunnels_and_losing_one_loses_no_connectivity(lab):
+    until(lambda: uplinks(lab).keys() == {"eth0", "eth1"}, "tunnels through both providers")
+    until(lambda: uplinks(lab).total() == 5, "a tunnel to each other node")
+    with PingTrain(lab.hosts["anna"].namespace, lab.nodes["office"].address()) as train:
+        assert train.wait_steady(1, HEALING), "no connection before anything has changed"
+        # Fibre is where the default route leads, and the office sees neither link nor route go.
+        lab.cut_off("fibre")
+        struck = time.monotonic()
+        assert train.wait_steady(1, HEALING, since=struck + 0.5), "no connection after fibre was lost"
+        logger.info("one provider lost: back after %.1f s", time.monotonic() - struck - 1)
+        until(lambda: not uplinks(lab)["eth0"] and uplinks(lab)["eth1"] == 5, "tunnels through the other one")
+        logger.info("all tunnels through the other provider after %.1f s", time.monotonic() - struck)
+        assert train.wait_steady(1, HEALING)
