@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from re6st.errors import NetlinkError
+from re6st.node.interface_index import interface_index, interface_name
 from re6st.prefix import node_address
 from re6st.routing.configuration import ROUTE_PROTOCOL
 
@@ -86,6 +87,7 @@ class Kernel:
         self._pattern = re.compile(re.escape(interface_prefix) + r"[0-9]{1,3}")
         self._settings = settings
         self._route: Any = None
+        self._socket: Any = None
         self._lock = asyncio.Lock()
 
     async def open(self) -> None:
@@ -96,12 +98,16 @@ class Kernel:
         with _translated("open a netlink socket"):
             self._route = AsyncIPRoute()
             await self._route.bind()
+            self._socket = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 
     async def close(self) -> None:
         """Disconnect; everything that was made stays."""
         if self._route is not None:
             self._route.close()
             self._route = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     # -- tunnel interfaces ------------------------------------------------------------------------------
 
@@ -135,7 +141,7 @@ class Kernel:
     async def set_link(self, name: str, *, up: bool) -> None:
         """Set the link up or down; an interface that does not exist is down. Raises :class:`NetlinkError`."""
         with _translated(f"set {name} {'up' if up else 'down'}"):
-            index = _index(name)
+            index = self._index(name)
             if index is not None:
                 await self._route.link("set", index=index, state="up" if up else "down")
             elif up:
@@ -150,7 +156,7 @@ class Kernel:
     async def set_mtu(self, name: str, mtu: int) -> None:
         """Set the MTU of an interface, octets, if it exists. Raises :class:`NetlinkError`."""
         with _translated(f"set the MTU of {name} to {mtu}"):
-            index = _index(name)
+            index = self._index(name)
             if index is not None:
                 await self._route.link("set", index=index, mtu=mtu)
 
@@ -164,7 +170,7 @@ class Kernel:
         """Remove the tunnel interface ``name`` if it exists. Raises :class:`NetlinkError`."""
         self._check_name(name)
         with _translated(f"remove the interface {name}"):
-            index = _index(name)
+            index = self._index(name)
             if index is not None:
                 await self._route.link("del", index=index)
 
@@ -190,7 +196,7 @@ class Kernel:
         with _translated(f"put {address} on {interface}"):
             await self._route.addr(
                 "replace",
-                index=_existing_index(interface),
+                index=self._existing_index(interface),
                 address=str(address),
                 prefixlen=128,
                 flags=_IFA_F_NODAD,
@@ -203,7 +209,7 @@ class Kernel:
         address = node_address(prefix)
         with _translated(f"remove the route to {prefix}", errno.ESRCH):
             await self._route.route("del", **_unreachable(prefix))
-        index = _index(interface)
+        index = self._index(interface)
         if index is not None:
             with _translated(f"remove {address} from {interface}", errno.EADDRNOTAVAIL):
                 await self._route.addr("del", index=index, address=str(address), prefixlen=128)
@@ -233,7 +239,7 @@ class Kernel:
                     BabelRoute(
                         destination=prefix,
                         via=route.get("gateway") or "",
-                        interface=_name(route.get("oif")),
+                        interface=self._name(route.get("oif")),
                         metric=route.get("priority"),
                         table=route.get("table"),
                         kind=route["type"],
@@ -259,7 +265,7 @@ class Kernel:
                 **_babel_route(route),
                 **source,
                 gateway=via,
-                oif=_existing_index(interface),
+                oif=self._existing_index(interface),
                 flags=_RTNH_F_ONLINK,
             )
 
@@ -315,10 +321,7 @@ class Kernel:
         return None
 
     def _is_ours(self, index: int) -> bool:
-        try:
-            return self._pattern.fullmatch(socket.if_indextoname(index)) is not None
-        except OSError:
-            return False
+        return self._pattern.fullmatch(self._name(index)) is not None
 
     # -- helpers ----------------------------------------------------------------------------------------
 
@@ -327,12 +330,29 @@ class Kernel:
             raise NetlinkError(f"{name} is not one of our interfaces ({self._interface_prefix}0, ...)")
 
     async def _find_link(self, name: str) -> Any:
-        index = _index(name)
+        index = self._index(name)
         if index is None:
             return None
         async for link in await self._route.get_links(index):
             return link
         return None
+
+    def _index(self, interface: str) -> int | None:
+        with _translated(f"look up the interface {interface}"):
+            return interface_index(self._socket, interface)
+
+    def _existing_index(self, interface: str) -> int:
+        index = self._index(interface)
+        if index is None:
+            raise NetlinkError(
+                f"there is no interface {interface}; correct main-interface in the configuration"
+            )
+        return index
+
+    def _name(self, index: int | None) -> str:
+        """Return the name of the interface ``index``, empty if it has gone."""
+        with _translated(f"look up the interface {index}"):
+            return interface_name(self._socket, index) if index else ""
 
     def _configure(self, name: str) -> None:
         directory = self._settings / name
@@ -370,28 +390,6 @@ def _babel_route(route: BabelRoute) -> dict[str, object]:
         "priority": route.metric,
         "table": route.table,
     }
-
-
-def _name(index: int | None) -> str:
-    """Return the name of the interface ``index``, empty if it has gone."""
-    try:
-        return socket.if_indextoname(index) if index else ""
-    except OSError:
-        return ""
-
-
-def _index(interface: str) -> int | None:
-    try:
-        return socket.if_nametoindex(interface)
-    except OSError:
-        return None
-
-
-def _existing_index(interface: str) -> int:
-    index = _index(interface)
-    if index is None:
-        raise NetlinkError(f"there is no interface {interface}; correct main-interface in the configuration")
-    return index
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import ipaddress
 import logging
 import socket
@@ -79,15 +78,18 @@ class _Path:
     """Address at the other end, empty while unknown."""
     ceiling: int
     task: asyncio.Task[None] | None = None
+    underlay: int = LARGEST_UNKNOWN
+    """MTU towards ``remote`` when it was last known, octets."""
     mtu: int = SMALLEST
     answered: asyncio.Event | None = None
     probe: int = 0
 
 
-def path_mtu(address: str) -> int:
+def path_mtu(address: str) -> int | None:
     """Return the MTU of the underlay's path to ``address`` as far as the kernel knows it, octets.
 
-    That is the interface's until a router has complained.
+    That is the interface's until a router has complained. None if the kernel does not tell: there is no way
+    to the address now, or file descriptors have run short.
     """
     version = ipaddress.ip_address(address).version
     family = socket.AF_INET if version == 4 else socket.AF_INET6
@@ -98,9 +100,8 @@ def path_mtu(address: str) -> int:
                 return probe.getsockopt(socket.IPPROTO_IP, _IP_MTU)
             return probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
     except OSError as error:
-        if error.errno not in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL):
-            logger.debug("No path MTU towards %s: %s", address, error)
-        return LARGEST_UNKNOWN
+        logger.debug("No path MTU towards %s: %s", address, error)
+        return None
 
 
 class PathMtuMonitor:
@@ -260,5 +261,6 @@ class PathMtuMonitor:
 
 def _largest(path: _Path) -> int:
     """Return the largest packet that the underlay takes whole, as far as the kernel knows."""
-    known = path_mtu(path.remote) if path.remote else LARGEST_UNKNOWN
-    return known - overhead(":" in path.remote)
+    if path.remote:
+        path.underlay = path_mtu(path.remote) or path.underlay
+    return path.underlay - overhead(":" in path.remote)

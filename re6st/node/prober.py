@@ -16,6 +16,7 @@ import struct
 from collections.abc import Callable
 
 from re6st.errors import NetlinkError
+from re6st.node.interface_index import interface_index
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,10 @@ class Prober:
             return
         nonce = secrets.token_bytes(8)
         try:
-            index = socket.if_nametoindex(interface)
+            index = interface_index(self._socket, interface)
+            if index is None:
+                logger.debug("No probe on %s: there is no such interface", interface)
+                return
             packet = _HEADER.pack(ECHO_REQUEST, 0, 0, self._identifier, number & 0xFFFF, nonce)
             packet = packet.ljust(size - _IPV6_HEADER, b"\0")
             self._socket.sendto(packet, (ALL_NODES, 0, 0, index))

@@ -126,6 +126,28 @@ def test_a_disk_that_takes_nothing_costs_no_tunnel(lab, train):
     assert node.running
 
 
+def answered_probes(lab):
+    """Return how many of its own probes were answered to node1 (RFC 4443, 4.2)."""
+    with lab.hosts["node1"].namespace.entered():
+        lines = Path("/proc/thread-self/net/snmp6").read_text().splitlines()
+    return int(dict(line.split() for line in lines).get("Icmp6InType129", "0"))
+
+
+def test_without_a_free_file_descriptor_healthy_tunnels_stay(lab, train):
+    pid = lab.nodes["node1"].pid
+    before = handles(lab)
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        for _ in range(4):
+            seen = answered_probes(lab)
+            wait_until(lambda seen=seen: answered_probes(lab) > seen, "a tunnel in use is probed")
+        assert train.wait_steady(2, PATIENCE, since=time.monotonic())
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    assert handles(lab) == before
+
+
 def test_a_hanging_process_of_a_tunnel_is_replaced(lab, train):
     before = tunnels(lab)["node2"]
     for pid in processes([lab.hosts["node1"].namespace]):
