@@ -86,7 +86,7 @@ class NetworkParameters(Message, frozen=True, kw_only=True, omit_defaults=False)
     network: Text
     """The prefix of the network."""
     registry_urls: Annotated[tuple[Text, ...], Meta(max_length=8)] = ()
-    """Where the registry can be asked, best first."""
+    """Where the registry can be asked, in any order."""
     authorities: Annotated[tuple[RecordCertificate, ...], Meta(max_length=2)] = ()
     """CA certificates (DER) to trust, the one that issues first; none: the one known from the join."""
     babel_port: Port = 6696

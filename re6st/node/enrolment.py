@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from pathlib import Path
@@ -45,7 +46,7 @@ from re6st.node.underlay import Underlay, dial_order
 from re6st.node.verifier import Verifier
 from re6st.peers import Peer
 from re6st.proxy import Proxy
-from re6st.registry.client import ClientCertificate, JoinLink, RegistryClient, fetch_authorities
+from re6st.registry.client import ClientCertificate, JoinLink, RegistryClient, RegistryUrl, fetch_authorities
 
 CACHE_NAME = "cache.sqlite"
 """File of the address book in the state directory."""
@@ -134,8 +135,15 @@ def _store_start(state_directory: Path, trust: TrustStore, enrolment: Enrolment)
     return len(peers)
 
 
-def registry_client(credentials: Credentials, urls: list[str], proxy: Proxy | None = None) -> RegistryClient:
+def registry_client(
+    credentials: Credentials,
+    urls: list[str],
+    proxy: Proxy | None = None,
+    answered: Callable[[RegistryUrl], None] = lambda _: None,
+) -> RegistryClient:
     """Return a client that shows the node's certificate; it tries ``proxy``, too, if given.
+
+    ``answered`` is told where the registry gave an answer.
 
     Raises :class:`ConfigError` without URLs.
     """
@@ -144,6 +152,7 @@ def registry_client(credentials: Credentials, urls: list[str], proxy: Proxy | No
         credentials.trust.authorities,
         ClientCertificate(certificate=credentials.files.certificate, key=credentials.files.key),
         proxy=proxy,
+        answered=answered,
     )
 
 

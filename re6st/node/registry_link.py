@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from re6st.core.effects import AskRegistry, FetchDocument
 from re6st.core.events import (
@@ -25,10 +26,11 @@ from re6st.node.credentials import Credentials
 from re6st.node.documents import Documents
 from re6st.node.enrolment import registry_client
 from re6st.node.own_record import OwnRecord
+from re6st.node.registry_order import RegistryOrder
 from re6st.node.tasks import Tasks
 from re6st.node.verifier import Verifier
 from re6st.proxy import Proxy
-from re6st.registry.client import RegistryClient
+from re6st.registry.client import RegistryClient, parse_registry_url
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class RegistryLink:
         self._accept = accept
         self._renewed = renewed
         self._describe = describe
+        self._order = RegistryOrder(secrets.SystemRandom().random)
         self._proxy = proxy
         self.state = "not asked yet"
         """How the last contact went, for people."""
@@ -87,8 +90,11 @@ class RegistryLink:
         self._tasks.spawn(self._fetch(effect.document), f"fetch the {effect.document.value}")
 
     def _client(self) -> RegistryClient:
-        urls = dict.fromkeys((*self._urls, *self._documents.parameters.registry_urls))
-        return registry_client(self._credentials, list(urls), self._proxy)
+        network = self._documents.parameters.registry_urls
+        urls = self._order.arrange(*(_normal(given) for given in (self._urls, network)))
+        return registry_client(
+            self._credentials, urls, self._proxy, answered=lambda url: self._order.note(str(url))
+        )
 
     async def _ask(self, operation: RegistryOperation, wait: float) -> None:
         try:
@@ -177,3 +183,8 @@ class RegistryLink:
     def _note(self, state: str, *, reachable: bool) -> None:
         self.reachable = reachable
         self.state = f"{state} ({time.strftime('%Y-%m-%d %H:%M:%S')})"
+
+
+def _normal(urls: Sequence[str]) -> list[str]:
+    """Return ``urls`` as the client writes them."""
+    return [str(parse_registry_url(url)) for url in urls]

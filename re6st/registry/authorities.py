@@ -2,14 +2,17 @@
 
 The state directory may hold two CAs while one takes over from the other (:mod:`re6st.registry.rollover`). The
 first of the parameters' ``authorities`` issues certificates. Whether that has changed is asked of the
-database before each use, because the operator's commands run beside the server.
+database before each use, because the operator's commands run beside the server, and perhaps other registries
+on the same database. A registry that has not got the key of a CA in force refuses to work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from re6st.identity import CONTEXT_PARAMETERS, TrustStore
+from re6st.errors import StorageError
+from re6st.identity import CONTEXT_PARAMETERS, TrustStore, fingerprint
 from re6st.messages import NetworkParameters, decode
 from re6st.registry.authority import Authority
 from re6st.registry.store import Store
@@ -28,7 +31,7 @@ class AuthorityKeeper:
 
     @property
     def current(self) -> Authority:
-        """The authority that issues certificates."""
+        """The authority that issues certificates. Raises :class:`StorageError`."""
         self._follow()
         return self._current
 
@@ -48,8 +51,24 @@ class AuthorityKeeper:
         if version == self._version:
             return
         document = self._store.document(CONTEXT_PARAMETERS)
-        first = decode(document.payload, NetworkParameters).authorities[:1] if document else ()
-        loaded = self._reload()
-        self._current = loaded.led_by(first[0]) if first else loaded
+        wanted = decode(document.payload, NetworkParameters).authorities if document else ()
+        self._current = _as_ordered(self._reload(), wanted)
         self._trust = self._current.trust
         self._version = version
+
+
+def _as_ordered(loaded: Authority, wanted: Sequence[bytes]) -> Authority:
+    """Return the authority with the certificates ``wanted``, the first one issuing.
+
+    Raises :class:`StorageError` when the key of one is not here.
+    """
+    for certificate in wanted:
+        if certificate not in loaded.trust.authorities:
+            raise StorageError(
+                f"the key of the CA {fingerprint(certificate)}, which is in force, is not in this state"
+                " directory: copy ca-new.pem from the registry where 're6st-registry authority prepare' ran"
+            )
+    if not wanted:
+        return loaded
+    first = loaded.led_by(wanted[0])
+    return first if len(wanted) > 1 else replace(first, other=None)

@@ -15,7 +15,7 @@ import hmac
 import itertools
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,11 +159,13 @@ class RegistryClient:
         *,
         time_limit: float = REQUEST_TIMEOUT,
         proxy: Proxy | None = None,
+        answered: Callable[[RegistryUrl], None] = lambda _: None,
     ) -> None:
         """Ask at ``urls``, trusting the CA certificates ``authorities`` (DER), as ``certificate`` if given.
 
         ``time_limit`` is in seconds, for each URL. Where a ``proxy`` is given, each is tried through it
-        first. Raises :class:`ConfigError` for no or malformed URLs.
+        first. ``answered`` is told which URL gave an answer. Raises :class:`ConfigError` for no or malformed
+        URLs.
         """
         self.urls = tuple(parse_registry_url(url) if isinstance(url, str) else url for url in urls)
         if not self.urls:
@@ -173,6 +175,7 @@ class RegistryClient:
         self._authorities = tuple(authorities)
         self._certificate = certificate
         self._time_limit = time_limit
+        self._answered = answered
         self._proxies = (None,) if proxy is None else (proxy, None)
         self._contexts: dict[bool, ssl.SSLContext] = {}
 
@@ -272,9 +275,12 @@ class RegistryClient:
         for url, proxy in itertools.product(self.urls, self._proxies):
             try:
                 context, limit = self._context(url.public), self._time_limit + wait
-                return await send(url, context, method, path, body, limit, proxy=proxy)
+                answer = await send(url, context, method, path, body, limit, proxy=proxy)
             except (RegistryUnavailableError, UntrustedError, ExpiredError) as error:
                 failures.append(error)
+            else:
+                self._answered(url)
+                return answer
         for failure in failures:
             if not isinstance(failure, RegistryUnavailableError):
                 raise failure

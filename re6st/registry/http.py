@@ -218,8 +218,8 @@ class Api:
         return web.Response(body=body, content_type="application/json")
 
     async def health(self, _request: web.Request) -> web.Response:
-        """Say whether the database can be read."""
-        await self._run(self._service.parameters)
+        """Say whether the database can be read, and the key of the CA in force is here."""
+        await self._run(self._service.authority_expiry)
         return web.Response(text="ok\n")
 
     async def metrics(self, request: web.Request) -> web.Response:
@@ -230,7 +230,9 @@ class Api:
 
     async def authority(self, _request: web.Request) -> web.Response:
         """Return the CA certificates (PEM), the one that issues first."""
-        return web.Response(body=self._service.authority_pem(), content_type="application/x-pem-file")
+        return web.Response(
+            body=await self._run(self._service.authority_pem), content_type="application/x-pem-file"
+        )
 
     async def parameters(self, _request: web.Request) -> web.Response:
         """Return the signed network parameters."""

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from re6st.errors import ConfigError
+from re6st.errors import ConfigError, StorageError
 from re6st.gate import Gate, Limits
 from re6st.identity import REGISTRY_NAME
 from re6st.registry.http import Api
@@ -39,6 +39,9 @@ RENEWAL_CHECK = 3600.0
 
 CHANGE_CHECK = 2.0
 """Seconds between looks at planned changes whose time has come, and at which CA is in force."""
+
+STORAGE_CHECK = 30.0
+"""Seconds until it is tried again after the database could not be used."""
 
 LIMITS = Limits(total=1024, for_each_address=64)
 """Connections at a time."""
@@ -168,6 +171,9 @@ class RegistryServer:
                 if await asyncio.to_thread(self._state.refresh_server, authority, time.time()):
                     context.load_cert_chain(self._state.server)
                     logger.info("Renewed the certificate of the registry's server")
+            except StorageError as error:
+                logger.error("Cannot keep the registry in order: %s", error)
+                await asyncio.sleep(STORAGE_CHECK)
             except Exception:
                 logger.exception("Cannot keep the registry in order")
                 await asyncio.sleep(RENEWAL_CHECK)
@@ -178,11 +184,15 @@ class RegistryServer:
         The server then shows a certificate of the CA that issues, and lets in nodes of all that are trusted.
         """
         known = self._service.authority
+        failure = ""
         while True:
             await asyncio.sleep(CHANGE_CHECK)
             try:
                 await self._ask(self._service.carry_out_plans)
                 authority = await self._ask(lambda: self._service.authority)
+                if failure:
+                    logger.info("The database can be used again")
+                    failure = ""
                 if authority is known:
                     continue
                 for context in {own, shown}:
@@ -191,6 +201,10 @@ class RegistryServer:
                     own.load_cert_chain(self._state.server)
                 known = authority
                 logger.info("Certificates are issued by the CA %s now", authority.fingerprint)
+            except StorageError as error:
+                if str(error) != failure:
+                    failure = str(error)
+                    logger.error("Nobody can be served now: %s", failure)
             except Exception:
                 logger.exception("Cannot follow changes of parameters or CA")
 

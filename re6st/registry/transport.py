@@ -31,6 +31,9 @@ _IDENTITY_PROBLEMS: dict[str, type[Re6stError]] = {
     "certificate-revoked": RevokedError,
 }
 
+CONNECT_TIMEOUT = 6.0
+"""Seconds that a TCP connection may take: another URL may lead to a registry that lives."""
+
 _EXPIRED, _NOT_YET_VALID = 10, 9
 """X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_CERT_NOT_YET_VALID (X509_STORE_CTX_get_error(3))."""
 
@@ -60,7 +63,7 @@ async def request(
     try:
         async with (
             aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=time_limit),
+                timeout=aiohttp.ClientTimeout(total=time_limit, sock_connect=CONNECT_TIMEOUT),
                 connector=aiohttp.TCPConnector(force_close=True),
             ) as session,
             session.request(
@@ -82,6 +85,10 @@ async def request(
         raise _translate_verification(url, error.certificate_error) from error
     except (ssl.SSLError, aiohttp.ClientSSLError) as error:
         raise _translate_tls(url, error) from error
+    except aiohttp.ConnectionTimeoutError as error:
+        raise RegistryUnavailableError(
+            f"the registry at {url.base} cannot be reached: no connection within {CONNECT_TIMEOUT:g} s"
+        ) from error
     except TimeoutError as error:
         raise RegistryUnavailableError(
             f"the registry at {url.base} did not answer within {time_limit:g} s"
