@@ -1,8 +1,7 @@
-"""Backup, restore, check and migration of a registry's database on a real disk."""
+"""Backup, restore and check of a registry's database on a real disk."""
 
 import sqlite3
 import threading
-from importlib import resources
 from ipaddress import IPv6Network
 
 import pytest
@@ -10,11 +9,8 @@ import pytest
 from re6st.errors import ConfigError, StorageError, UntrustedError
 from re6st.identity import CONTEXT_REVOCATIONS, build_request, generate_key, parse_node_certificate
 from re6st.messages import EnrolmentRequest, RenewalRequest, Revocations, decode
-from re6st.registry.adapter import schema_scripts
 from re6st.registry.backup import VERSION_JUMP, back_up, check, restore
 from re6st.registry.recovery import SETTING_RESTORED
-from re6st.registry.service import Service
-from re6st.registry.sqlite import APPLICATION_ID
 from re6st.registry.state import StateDirectory
 from re6st.registry.store import Store
 from re6st.registry.usecases import Actor, ActorKind
@@ -186,109 +182,3 @@ def test_a_sound_registry_and_what_a_check_finds(state):
     assert "revocations document is not of this network's CA" in problems
     assert "attic (2001:db8:42::/64) and evil (2001:db8:42::100/120) overlap" in problems
     assert "of token_uses refers to a missing row of tokens" in problems
-
-
-# -- migration ------------------------------------------------------------------------------------------
-
-
-def make_first_schema(state):
-    """Turn the database into one of schema 1 with a member, a former one, and tokens in every state."""
-    with state.service() as service:
-        documents = [
-            (kind, service._store.document_version(kind), document.payload, document.signature)
-            for kind in ("parameters", "revocations")
-            if (document := service._store.document(kind)) is not None
-        ]
-        settings = service._store.execute("SELECT key, value FROM settings")
-        authority = service._authority
-    state.database.unlink()
-    state.database.touch(0o600)
-    connection = sqlite3.connect(state.database, isolation_level=None)
-    script = (resources.files("re6st.registry") / "schema" / "sqlite" / "001.sql").read_text()
-    connection.executescript(
-        f"PRAGMA journal_mode = WAL; PRAGMA application_id = {APPLICATION_ID};\n{script}\n"
-        "PRAGMA user_version = 1;"
-    )
-    connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?)", documents)
-    connection.executemany("INSERT INTO settings VALUES (?, ?)", settings)
-    now = 1_900_000_000.0
-    ders = []
-    for number, (name, released) in enumerate([("attic", None), ("gone", now)]):
-        prefix = list(NETWORK.subnets(new_prefix=64))[number]
-        der = authority.issue_node(generate_key().public_key(), name, prefix, now)
-        ders.append(der)
-        connection.execute(
-            "INSERT INTO nodes VALUES (?, ?, ?, ?, 64, ?, ?)",
-            (number + 1, name, prefix[0].packed, prefix[-1].packed, now, released),
-        )
-        serial = parse_node_certificate(der).serial_hex
-        connection.execute(
-            "INSERT INTO certificates VALUES (?, ?, ?, x'01', ?, ?, ?)",
-            (serial, number + 1, der, now, now + 86400, released),
-        )
-        connection.execute(
-            "INSERT INTO tokens VALUES (?, ?, ?, 64, ?, ?, ?, ?, x'01')",
-            (number + 1, bytes([number]), name, now, now + 60, now + 1, number + 1),
-        )
-    connection.execute(
-        "INSERT INTO tokens VALUES (3, x'07', 'cellar', 60, ?, ?, NULL, NULL, NULL)", (now, now + 60)
-    )
-    connection.execute(
-        "INSERT INTO records VALUES (1, 5, ?, x'00', x'00', 1, 0, 'x', ?)",
-        (parse_node_certificate(ders[0]).serial_hex, now),
-    )
-    connection.close()
-    return authority, now, ders
-
-
-def test_the_first_schema_is_migrated_with_all_its_data(state):
-    authority, now, ders = make_first_schema(state)
-    with Store.open(state.database) as store:
-        assert store.find_damage() == []
-        service = Service(store, authority, clock=lambda: now + 10)
-        views = {view.node.name: view for view in service.members()}
-        assert views["attic"].state(now) == "active"
-        assert (views["attic"].reachable, views["attic"].software) == (True, "x")
-        assert (views["gone"].state(now), views["gone"].node.released) == ("released", now)
-        assert service.authenticate(ders[0]).node.name == "attic"
-        tokens = [(row.name, row.state(now), row.uses, row.last_node) for row in service.tokens()]
-        assert tokens == [("attic", "used", 1, 1), ("gone", "used", 1, 2), ("cellar", "open", 0, None)]
-        assert [item.parameters.version for item in service.parameter_history()] == [1]
-        assert service.parameter_history()[0].created is None
-        assert service.audit() == []
-        service.revoke("attic")
-        assert service.change_parameters({"hello_interval": "2"}).version == 2
-        assert enrol(service, "new").prefix == list(NETWORK.subnets(new_prefix=64))[2]
-    assert check(state) == []
-
-
-def test_two_programs_may_migrate_at_once(state):
-    make_first_schema(state)
-    failures = []
-
-    def work():
-        try:
-            Store.open(state.database).close()
-        except StorageError as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    with Store.open(state.database) as store:
-        assert store.execute("PRAGMA user_version") == [(schema_scripts("sqlite")[-1][0],)]
-
-
-def test_a_migration_that_fails_changes_nothing(state, monkeypatch):
-    make_first_schema(state)
-    scripts = [(1, ""), (2, "CREATE TABLE half (x);\nSELECT nonsense();")]
-    monkeypatch.setattr("re6st.registry.sqlite.schema_scripts", lambda kind: scripts)
-    with pytest.raises(StorageError, match="nonsense"):
-        Store.open(state.database)
-    with sqlite3.connect(state.database) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-        assert connection.execute("SELECT name FROM sqlite_schema WHERE name = 'half'").fetchall() == []
-    connection.close()

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import json
 import select
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from own_postgresql import running_cluster
+from test_registry_migration_real import make_schema, work_with
 from test_registry_store_real import ENROLLER
 
 from re6st.errors import StorageError
@@ -22,8 +24,10 @@ from re6st.registry.adapter import schema_scripts
 from re6st.registry.backup import back_up, check, restore
 from re6st.registry.operators import Scope
 from re6st.registry.place import PostgresqlUrl
+from re6st.registry.sqlite import SqliteAdapter
 from re6st.registry.state import StateDirectory
 from re6st.registry.store import Store
+from re6st.registry.transfer import copy_rows
 from re6st.registry.usecases import SYSTEM
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
@@ -175,6 +179,27 @@ def test_a_backup_leads_from_one_kind_to_the_other_and_back(tmp_path, place, mon
         # Numbers go on where they were.
         assert enrol(service).prefix == enrol(other).prefix
         assert [row.identifier for row in service.tokens()] == [row.identifier for row in other.tokens()]
+
+
+@pytest.mark.parametrize("version", [number for number, _ in schema_scripts("postgresql")])
+def test_each_earlier_schema_is_migrated_as_that_of_sqlite(tmp_path, place, monkeypatch, version):
+    file = StateDirectory(tmp_path / "state")
+    file.create(NETWORK, ["https://192.0.2.1:8443"])
+    certificates = make_schema(file, version)
+    with monkeypatch.context() as patch, sqlite3.connect(file.database) as connection:
+        known = [script for script in schema_scripts("postgresql") if script[0] <= version]
+        patch.setattr("re6st.registry.postgresql.schema_scripts", lambda _: known)
+        earlier = SqliteAdapter(connection, file.database)
+        with Store.create(place) as store, store.transaction():
+            copy_rows(earlier, store.adapter, earlier.tables())
+    connection.close()
+    with Store.open(file.database) as sqlite, Store.open(place) as postgresql:
+        assert shape_of_sqlite(sqlite) == shape_of_postgresql(postgresql)
+        tables = sqlite.adapter.tables()
+        rows = [rows_of(store, tables) for store in (sqlite, postgresql)]
+        assert rows[0] == rows[1]
+        work_with(postgresql, file.authority(), version, certificates)
+        assert postgresql.find_damage() == []
 
 
 # -- crashes --------------------------------------------------------------------------------------------
