@@ -51,6 +51,7 @@ from re6st.core.events import (
     SlotQuiet,
     Source,
     TunnelAdopted,
+    TunnelDown,
     TunnelSilent,
 )
 from re6st.errors import Re6stError, StorageError
@@ -424,9 +425,8 @@ class Daemon:
         """Adopt what is sound of the run before, and remove the rest."""
         adopted = await self._adopter.adopt()
         await self._remove_leftovers([self._config.interface(tunnel.slot) for tunnel in adopted])
-        for tunnel in adopted:
-            # The port of a tunnel that was punched is none of these, and needs no mapping.
-            if not tunnel.outgoing and tunnel.port in self._config.tunnel_port_range:
+        for tunnel in self._operator.tunnels():
+            if tunnel.incoming and not tunnel.punched:
                 self._reachability.resume(Listener(tunnel.transport, tunnel.port))
         return adopted
 
@@ -447,8 +447,9 @@ class Daemon:
         self._report(OwnEndpointsChanged(self._reachability.situation.endpoints))
         running = {tunnel.number for tunnel in self._operator.tunnels()}
         for event in adopted:
-            if event.tunnel in running:
-                self._report(event)
+            self._report(event)
+            if event.tunnel not in running:
+                self._report(TunnelDown(event.tunnel, "its process has ended meanwhile"))
         peers = self._verifier.open_all(self._cache.records())
         self._report(PeersLearned(peers, Source.BOOK))
 

@@ -26,6 +26,9 @@ SETTLING = 20.0
 PAUSE = 1.0
 """Seconds between two looks, until one finds nothing to do."""
 
+LOOKS = 10
+"""Looks in a row that find something to do, after which it will not be otherwise."""
+
 
 class Routes(Protocol):
     """The kernel's routes."""
@@ -66,13 +69,16 @@ class RouteRepair:
             self._task = None
 
     async def _run(self) -> None:
-        pause = SETTLING
         try:
-            while True:
-                await asyncio.sleep(pause)
+            await asyncio.sleep(SETTLING)
+            for _ in range(LOOKS):
                 if not await self.repair():
                     return
-                pause = PAUSE
+                await asyncio.sleep(PAUSE)
+            logger.warning(
+                "Routes of the kernel stay other than babeld's: compare 'ip -6 route show proto 44'"
+                " with 're6st-node routes'"
+            )
         except NetlinkError as error:
             logger.warning("Old routes may be left in the kernel: %s", error)
         except Exception:
