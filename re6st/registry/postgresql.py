@@ -58,6 +58,9 @@ _DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 )
 
+PREPARED = 400
+"""Statements that the server keeps planned: more than the store has in different forms."""
+
 SESSION = (
     "SET search_path = re6st",
     "SET client_encoding = 'UTF8'",
@@ -175,8 +178,7 @@ class PostgresqlAdapter:
         if self._inside:
             yield
         else:
-            with self._whole("BEGIN"):
-                self.execute("SELECT pg_advisory_xact_lock(?)", (WRITER_LOCK,))
+            with self._whole(f"BEGIN; SELECT pg_advisory_xact_lock({WRITER_LOCK})"):
                 yield
 
     @contextlib.contextmanager
@@ -188,9 +190,9 @@ class PostgresqlAdapter:
 
     @contextlib.contextmanager
     def _whole(self, begin: str) -> Iterator[None]:
-        self.execute(begin)
-        self._inside = True
         try:
+            self.execute(begin)
+            self._inside = True
             yield
             self.execute("COMMIT")
         except BaseException:
@@ -315,6 +317,7 @@ class PostgresqlAdapter:
             parameters = CONNECTION | _credential() | conninfo_to_dict(str(self._url))
             connection = psycopg.connect(**parameters, autocommit=True)
             connection.adapters.register_dumper(str, StrDumper)
+            connection.prepared_max = PREPARED
             for statement in (*SESSION, f"SET lock_timeout = {round(self._busy_timeout * 1000)}"):
                 connection.execute(statement.encode())
         except psycopg.Error as error:
