@@ -68,6 +68,10 @@ class NodeConfig(Struct, frozen=True, kw_only=True, rename="kebab"):
     """Interfaces over which dialled tunnels are spread; without any the host's routes decide."""
     report_state: bool = True
     """Tell the registry's operators how this node is: reachability, tunnels, clock, versions."""
+    lan_interfaces: Annotated[tuple[InterfaceName, ...], Meta(max_length=8)] = ()
+    """Interfaces of trusted LANs, in which other nodes are neighbours without a tunnel."""
+    lan_key_file: Path | None = None
+    """File of mode 0600 with the key that those neighbours share: 64 hexadecimal digits."""
     log_level: Annotated[str, Meta(pattern="^(error|warning|info|debug)$")] = "info"
 
     @property
@@ -185,7 +189,7 @@ def _check(accepted: dict[str, Any]) -> list[str]:
     """Return the mistakes that the type of a single value does not show."""
     mistakes = [
         f"{name.replace('_', '-')}: must be an absolute path"
-        for name in ("state_directory", "runtime_directory", "proxy_credentials")
+        for name in ("state_directory", "runtime_directory", "proxy_credentials", "lan_key_file")
         if name in accepted and not accepted[name].is_absolute()
     ]
     ports = _port_range(accepted.get("tunnel_ports", "4227-4242"))
@@ -196,6 +200,13 @@ def _check(accepted: dict[str, Any]) -> list[str]:
     prefix = accepted.get("interface_prefix", "re6st")
     if len(f"{prefix}{SLOTS - 1}") > INTERFACE_NAME_LENGTH:
         mistakes.append(f"interface-prefix: {prefix!r} is too long, 13 characters are possible")
+    lans = accepted.get("lan_interfaces", ())
+    pool = {f"{prefix}{slot}" for slot in range(SLOTS)}
+    mistakes += [
+        f"lan-interfaces: {name} is no interface of a LAN" for name in lans if name == "lo" or name in pool
+    ]
+    if len(set(lans)) < len(lans):
+        mistakes.append("lan-interfaces: an interface is named twice")
     for address in accepted.get("advertise", ()):
         try:
             ipaddress.ip_address(address)

@@ -100,6 +100,31 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
     software: str
 
 
+class LanNeighbourStatus(Struct, frozen=True, kw_only=True):
+    """A node in a LAN with which routes are exchanged without a tunnel."""
+
+    interface: str
+    address: str
+    """Its link-local address."""
+    peer: str
+    """Its name, empty if unknown."""
+    cost: int
+    """Babel's; 65535 while packets do not pass in both directions."""
+
+
+class LanStatus(Struct, frozen=True, kw_only=True):
+    """The trusted LANs of a node."""
+
+    interfaces: tuple[str, ...] = ()
+    keyed: bool = False
+    """There is a key: without one no neighbour is looked for."""
+    port: int = 0
+    """UDP port of babel."""
+    down: tuple[str, ...] = ()
+    """Those of the interfaces that do not exist or have no link."""
+    neighbours: tuple[LanNeighbourStatus, ...] = ()
+
+
 class MappingStatus(Struct, frozen=True, kw_only=True):
     """One port mapping on the home router."""
 
@@ -156,6 +181,7 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     """Seconds since the epoch."""
     routing: str
     """State of babeld, for people."""
+    lan: LanStatus = LanStatus()
     ready: bool = True
     """The daemon has finished its start."""
     restarts_refused: int = 0

@@ -66,6 +66,7 @@ from re6st.node.credentials import load_credentials
 from re6st.node.documents import Documents
 from re6st.node.enrolment import CACHE_NAME
 from re6st.node.host import Host
+from re6st.node.lan import load_key
 from re6st.node.liveness_monitor import LivenessMonitor
 from re6st.node.netlink import Kernel
 from re6st.node.observation import Observation
@@ -141,6 +142,7 @@ class Daemon:
             self._on_endpoints_changed,
             self._on_moved,
         )
+        self._lan_key = load_key(config.lan_key_file) if config.lan_key_file else None
         self._proxy = load_proxy(config.proxy, config.proxy_credentials)
         self._uplinks = Uplinks(config.uplinks)
         self._client = ControlClient(
@@ -204,7 +206,9 @@ class Daemon:
             self._config.runtime_directory,
             self._config.state_directory,
             self._supervisor,
-            BabelConfiguration.from_parameters(prefix, self._documents.parameters),
+            BabelConfiguration.from_parameters(
+                prefix, self._documents.parameters, self._config.lan_interfaces
+            ),
             self._on_routing_change,
         )
         self._route_repair = RouteRepair(
@@ -404,6 +408,8 @@ class Daemon:
         self._undo.append(self._route_repair.stop)
         await self._step(self._stun_server.start, self._stun_server.stop)
         await self._step(self._babeld.start, self._babeld.stop)
+        if self._lan_key is not None:
+            await self._babeld.use_lan_key(self._lan_key)
         await self._step(self._monitor.start, self._monitor.stop)
         await self._step(self._sizes.start, self._sizes.stop)
         self._undo.append(self._operator.close_all)

@@ -14,6 +14,7 @@ from ipaddress import IPv6Address
 from msgspec import Struct
 
 from re6st.status import (
+    LanStatus,
     MappingStatus,
     NodeStatus,
     OutsideStatus,
@@ -35,6 +36,9 @@ EXPIRES_SOON = 7 * 86_400.0
 
 MTU_MEASURED = 60.0
 """Seconds after which a tunnel that is up has been measured, whatever its path is like."""
+
+UNREACHABLE = 65535
+"""Cost of a neighbour with which packets do not pass in both directions (RFC 8966, 2.3)."""
 
 PERMANENT = 0x80
 """Flag of an address that no router advertisement has made (``linux/if_addr.h``)."""
@@ -224,6 +228,35 @@ def routing(status: NodeStatus, found: Sequence[RouteStatus]) -> Finding:
             "if tunnels are up, see that no firewall drops UDP port 6696 on them",
         )
     return ok("routing", f"babeld runs, {len(neighbours)} neighbours, {status.routes} routes")
+
+
+def lan(status: LanStatus) -> Finding:
+    """Judge the trusted LANs."""
+    check = "lan"
+    if not status.interfaces:
+        return ok(check, "none is configured (lan-interfaces)")
+    if not status.keyed:
+        return warning(
+            check,
+            "there is no key, so no neighbour is looked for",
+            "set lan-key-file, to the same key on all machines of the LAN",
+        )
+    if status.down:
+        return warning(
+            check,
+            f"no link on {', '.join(status.down)}",
+            "see that the interface exists, is up and has a link-local address; or correct lan-interfaces",
+        )
+    deaf = [one.address for one in status.neighbours if one.cost >= UNREACHABLE]
+    if deaf:
+        return warning(
+            check,
+            f"{', '.join(deaf)} cannot be used: it does not hear this node",
+            f"let UDP port {status.port} in from the LAN there; see that all have the same key",
+        )
+    names = ", ".join(one.peer or one.address for one in status.neighbours)
+    where = f"{', '.join(status.interfaces)}, UDP port {status.port}"
+    return ok(check, f"{names or 'no neighbour'} on {where}")
 
 
 def registry_node(

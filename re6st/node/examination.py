@@ -200,6 +200,7 @@ def _daemon(config: NodeConfig, urls: list[str]) -> Iterator[Finding]:
     yield doctor.tunnels(found)
     yield doctor.packet_size(found)
     yield doctor.routing(status, routes)
+    yield doctor.lan(status.lan)
     yield doctor.registry_node(_resolve(urls), status, peers, routes)
 
 

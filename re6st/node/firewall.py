@@ -6,12 +6,15 @@ The host is a guest house. These packets are ours to judge, all others pass as i
   destination belong to the network. From a tunnel into the host only to its node prefix (containers), and
   from the host into a tunnel only from its node prefix. So no member reaches the owner's LAN or the Internet
   through this host, and no machine of the LAN reaches the network.
+- *forwarded packets with a trusted LAN on either side* (``lan-interfaces``), where nodes are neighbours:
+  those with source and destination in the network pass as between tunnels. Others from or to the network
+  do not, and all else there is the owner's.
 - *packets from a tunnel to the host itself*, which has more addresses than that of the overlay: only to those
   of the overlay and of the link.
 - *IPv4 in a tunnel*: there is none in the overlay, so it is dropped in both directions.
 - *packets that pretend*: with a source in the network they come from a tunnel or from this host; with a
   source in the node prefix they come from where the route to that source leads, a container. Everywhere
-  else they are dropped.
+  else they are dropped, except that a trusted LAN may send what comes from other nodes.
 
 A verdict ``accept`` ends only our own table: other tables still have their say (nft(8)).
 """
@@ -21,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
@@ -41,6 +45,8 @@ class FirewallConfiguration:
     network: IPv6Network
     prefix: IPv6Network
     """The node prefix."""
+    lan_interfaces: tuple[str, ...] = ()
+    """Interfaces of trusted LANs."""
 
     @property
     def table(self) -> str:
@@ -55,12 +61,22 @@ class FirewallConfiguration:
 def render(configuration: FirewallConfiguration) -> str:
     """Return the input of ``nft -f`` that replaces our table, whatever it holds, in one transaction."""
     network, prefix = configuration.network, configuration.prefix
-    interfaces = ", ".join(f'"{name}"' for name in configuration.interfaces)
+    tunnels = _elements(configuration.interfaces)
+    lans = _elements(configuration.lan_interfaces)
+    overlay = _elements((*configuration.interfaces, *configuration.lan_interfaces))
     return f"""{render_removal(configuration)}
 table inet {configuration.table} {{
     set tunnels {{
         type ifname
-        elements = {{ {interfaces} }}
+{tunnels}
+    }}
+    set lans {{
+        type ifname
+{lans}
+    }}
+    set overlay {{
+        type ifname
+{overlay}
     }}
     chain prerouting {{
         type filter hook prerouting priority raw; policy accept;
@@ -68,6 +84,8 @@ table inet {configuration.table} {{
         iifname @tunnels accept
         iifname "lo" accept
         ip6 saddr {prefix} fib saddr . iif oif exists accept
+        ip6 saddr {prefix} drop
+        iifname @lans accept
         ip6 saddr {network} drop
     }}
     chain input {{
@@ -79,9 +97,11 @@ table inet {configuration.table} {{
     chain forward {{
         type filter hook forward priority filter; policy accept;
         oifname @tunnels meta nfproto ipv4 drop
-        iifname @tunnels oifname @tunnels ip6 saddr {network} ip6 daddr {network} accept
-        iifname @tunnels oifname != @tunnels ip6 saddr {network} ip6 daddr {prefix} accept
-        iifname != @tunnels oifname @tunnels ip6 saddr {prefix} ip6 daddr {network} accept
+        iifname @overlay oifname @overlay ip6 saddr {network} ip6 daddr {network} accept
+        iifname @overlay oifname != @overlay ip6 saddr {network} ip6 daddr {prefix} accept
+        iifname != @overlay oifname @overlay ip6 saddr {prefix} ip6 daddr {network} accept
+        iifname @lans ip6 saddr {network} reject with icmpv6 admin-prohibited
+        oifname @lans ip6 daddr {network} reject with icmpv6 admin-prohibited
         iifname @tunnels reject with icmpv6 admin-prohibited
         oifname @tunnels reject with icmpv6 admin-prohibited
     }}
@@ -91,6 +111,12 @@ table inet {configuration.table} {{
     }}
 }}
 """
+
+
+def _elements(names: Sequence[str]) -> str:
+    """Return the line that gives a set its elements, nothing for none."""
+    quoted = ", ".join(f'"{name}"' for name in names)
+    return f"        elements = {{ {quoted} }}" if names else ""
 
 
 def render_removal(configuration: FirewallConfiguration) -> str:

@@ -38,6 +38,7 @@ class Host:
                 interfaces=tuple(config.interface(slot) for slot in range(SLOTS)),
                 network=network,
                 prefix=prefix,
+                lan_interfaces=config.lan_interfaces,
             )
         )
 
@@ -47,6 +48,10 @@ class Host:
         await self._firewall.apply()
         await asyncio.to_thread(self._forwarding.acquire)
         await self._kernel.add_prefix(self._prefix, self._config.main_interface)
+        if self._config.lan_interfaces:
+            await self._kernel.close_network(self._network)
+        else:
+            await self._kernel.reopen_network(self._network)
 
     async def clean_routes(self) -> None:
         """Remove babeld's routes; call it while babeld does not run. Raises :class:`NetlinkError`."""
@@ -58,6 +63,7 @@ class Host:
         """Take everything down."""
         steps: tuple[Callable[[], Awaitable[None]], ...] = (
             self.clean_routes,
+            lambda: self._kernel.reopen_network(self._network),
             lambda: self._kernel.remove_prefix(self._prefix, self._config.main_interface),
             self.remove_interfaces,
             lambda: asyncio.to_thread(self._forwarding.release),

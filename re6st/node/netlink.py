@@ -214,6 +214,20 @@ class Kernel:
             with _translated(f"remove {address} from {interface}", errno.EADDRNOTAVAIL):
                 await self._route.addr("del", index=index, address=str(address), prefixlen=128)
 
+    async def close_network(self, network: IPv6Network) -> None:
+        """Let nothing for ``network`` leave this host that no more specific route leads to.
+
+        Where the default route leads through a LAN that also carries routes of the overlay, the firewall
+        could not tell such packets from those of the overlay. Raises :class:`NetlinkError`.
+        """
+        with _translated(f"add the route to {network}"):
+            await self._route.route("replace", **_unreachable(network))
+
+    async def reopen_network(self, network: IPv6Network) -> None:
+        """Undo :meth:`close_network` if it was done. Raises :class:`NetlinkError`."""
+        with _translated(f"remove the route to {network}", errno.ESRCH):
+            await self._route.route("del", **_unreachable(network))
+
     async def flush_routes(self, network: IPv6Network) -> int:
         """Remove what babeld has left: its routes to destinations inside ``network``; return how many.
 

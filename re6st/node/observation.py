@@ -18,7 +18,15 @@ from re6st.node.reachability import ReachabilityKeeper
 from re6st.node.registry_link import RegistryLink
 from re6st.node.tunnels import TunnelOperator
 from re6st.routing.babeld import Babeld
-from re6st.status import NodeStatus, OutsideStatus, PeerStatus, RouteStatus, TunnelStatus
+from re6st.status import (
+    LanNeighbourStatus,
+    LanStatus,
+    NodeStatus,
+    OutsideStatus,
+    PeerStatus,
+    RouteStatus,
+    TunnelStatus,
+)
 
 REPORTED_TUNNELS = 64
 """As many as a report may hold; a node has at most half of that."""
@@ -88,9 +96,37 @@ class Observation:
             revocations_version=self._documents.revocations.version,
             certificate_expires=certificate.not_after,
             routing=self._babeld.state,
+            lan=self._lan(),
             ready=self.ready,
             restarts_refused=self._restarts_refused,
             restart_refused=self._restart_refused,
+        )
+
+    def _lan(self) -> LanStatus:
+        """Return the neighbours in LANs, whose own prefix is what each of them announces as nobody else's."""
+        names = {entry.peer.prefix: entry.peer.name for entry in self._core.peers()}
+        table = self._babeld.table
+        interfaces = self._babeld.lan_interfaces
+        own = {
+            (route.interface, route.via): names.get(route.prefix, "")
+            for route in table.routes()
+            if route.refmetric == 0
+        }
+        return LanStatus(
+            interfaces=interfaces,
+            keyed=self._babeld.has_lan_key,
+            port=self._babeld.port,
+            down=tuple(name for name in interfaces if not table.is_up(name)),
+            neighbours=tuple(
+                LanNeighbourStatus(
+                    interface=name,
+                    address=neighbour.address,
+                    peer=own.get((name, neighbour.address), ""),
+                    cost=neighbour.cost,
+                )
+                for name in interfaces
+                for neighbour in sorted(table.neighbours(name), key=lambda one: one.address)
+            ),
         )
 
     def report(self) -> NodeReport:
@@ -150,6 +186,7 @@ class Observation:
         """Return babel's routes to other nodes, used ones first."""
         names: dict[IPv6Network, str] = {entry.peer.prefix: entry.peer.name for entry in self._core.peers()}
         by_interface = {tunnel.interface: tunnel.peer.name for tunnel in self._operator.tunnels()}
+        in_lan = {(one.interface, one.address): one.peer for one in self._lan().neighbours}
         return [
             RouteStatus(
                 prefix=str(route.prefix),
@@ -157,7 +194,7 @@ class Observation:
                 metric=route.metric,
                 interface=route.interface,
                 via=route.via,
-                next_hop=by_interface.get(route.interface, ""),
+                next_hop=by_interface.get(route.interface) or in_lan.get((route.interface, route.via), ""),
                 installed=route.installed,
             )
             for route in sorted(

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from re6st.status import NodeStatus, PeerStatus, RouteStatus, TunnelStatus
+from re6st.status import LanStatus, NodeStatus, PeerStatus, RouteStatus, TunnelStatus
 
 _DAY = 86_400
+
+UNREACHABLE = 65535
+"""Metric and cost of what cannot be reached (RFC 8966, 2.3)."""
 
 
 def _octets(count: int) -> str:
@@ -76,10 +79,30 @@ def print_status(status: NodeStatus) -> None:
         )
         for mapping in status.mappings
     ]
+    lines += [("lan", line) for line in _lan_lines(status.lan)]
     console = Console(highlight=False)
     for name, value in lines:
         console.print(f"[bold]{name:<12}[/bold]", end="")
         console.print(value, markup=False)
+
+
+def _lan_lines(lan: LanStatus) -> list[str]:
+    """Return a line for each LAN: its neighbours, or why there are none."""
+    lines = []
+    for interface in lan.interfaces:
+        neighbours = [one for one in lan.neighbours if one.interface == interface]
+        names = [
+            (one.peer or one.address) + ("" if one.cost < UNREACHABLE else " (does not hear us)")
+            for one in neighbours
+        ]
+        if not lan.keyed:
+            state = "no key yet"
+        elif interface in lan.down:
+            state = "no link"
+        else:
+            state = ", ".join(names) or "no neighbour"
+        lines.append(f"{interface}: {state}")
+    return lines
 
 
 def print_tunnels(tunnels: Sequence[TunnelStatus]) -> None:
@@ -138,7 +161,7 @@ def print_routes(routes: Sequence[RouteStatus]) -> None:
             (
                 route.prefix,
                 route.peer or "-",
-                str(route.metric) if route.metric < 65535 else "unreachable",
+                str(route.metric) if route.metric < UNREACHABLE else "unreachable",
                 route.interface,
                 route.next_hop or "-",
                 "yes" if route.installed else "-",

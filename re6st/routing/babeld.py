@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -28,17 +29,22 @@ from re6st.errors import ChildError, NetlinkError
 from re6st.files import write_atomically
 from re6st.messages import NetworkParameters
 from re6st.routing import configuration as settings
+from re6st.routing import lan
 from re6st.routing.configuration import BabelConfiguration, BabelFiles
 from re6st.routing.control import ControlConnection
 from re6st.routing.draining import RouteMover
 from re6st.routing.first_exchange import first_packet, greeting, send_packet, wildcard_request
+from re6st.routing.lan import LanKey
 from re6st.routing.monitor import Update
 from re6st.routing.table import (
     Change,
     InterfaceQuiet,
     InterfaceUp,
+    NeighbourDown,
     NeighbourHeard,
     NeighbourRestarted,
+    NeighbourUp,
+    RoutesChanged,
     RoutingTable,
 )
 from re6st.supervisor import ChildExit, ChildSpec, RestartPolicy, Supervisor
@@ -97,6 +103,9 @@ class Babeld:
         self._configuration = configuration
         self._report = report
         self._links: dict[str, _Link] = {}
+        self._lan_key: LanKey | None = None
+        self._lan_indexes: dict[str, int] = {}
+        """The kernel's numbers of the LAN interfaces, as they were when babeld began to use them."""
         self._nudges: dict[str, asyncio.Task[None]] = {}
         self._mover = RouteMover(configuration.port, lambda: self.table, self._attached)
         self._connection: ControlConnection | None = None
@@ -187,6 +196,36 @@ class Babeld:
             hello_interval=parameters.hello_interval,
             update_interval=parameters.update_interval,
         )
+
+    @property
+    def lan_interfaces(self) -> tuple[str, ...]:
+        """Interfaces of trusted LANs."""
+        return self._configuration.lan_interfaces
+
+    @property
+    def port(self) -> int:
+        """UDP port of the protocol."""
+        return self._configuration.port
+
+    @property
+    def has_lan_key(self) -> bool:
+        """Whether neighbours are looked for in LANs."""
+        return self._lan_key is not None
+
+    async def use_lan_key(self, key: LanKey) -> None:
+        """Look for neighbours in the LANs that know ``key``, and no longer for those with another one.
+
+        While babeld is being started again this only takes note. Raises :class:`ChildError`.
+        """
+        self._lan_key = key
+        if self._connection is not None:
+            await self._enter_lans(self._connection, key)
+
+    async def _enter_lans(self, connection: ControlConnection, key: LanKey) -> None:
+        if self._configuration.lan_interfaces:
+            await connection.command(lan.key_command(key), shown="key id ...")
+        for interface in self._configuration.lan_interfaces:
+            await connection.command(lan.interface_command(interface))
 
     def detach(self, interface: str) -> None:
         """Take note that the link of ``interface`` was set down.
@@ -302,12 +341,16 @@ class Babeld:
             for interface, link in list(self._links.items()):
                 self._announce_ourselves(interface)
                 await connection.command(self._command(interface, link.cost))
+            if self._lan_key is not None:
+                await self._enter_lans(connection, self._lan_key)
             await connection.command("monitor")
             changes = fresh.changes_since(self.table)
             self.table, complete = fresh, True
             self._set_state("running")
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)
+            for interface in filter(fresh.is_up, self._configuration.lan_interfaces):
+                self._note_lan(interface)
             self._announce(changes)
             for interface in self._links:
                 if fresh.is_up(interface) and not fresh.has_heard_routes(interface):
@@ -322,10 +365,14 @@ class Babeld:
         pid = child.pid if child is not None else None
         if pid != self._child_pid:
             self._child_pid = pid
+            self._lan_indexes.clear()
             self._report(Started())
 
     def _announce(self, changes: list[Change]) -> None:
         for change in changes:
+            if not isinstance(change, RoutesChanged) and self._is_lan(change.interface):
+                self._on_lan_change(change)
+                continue
             if isinstance(change, InterfaceUp | NeighbourHeard):
                 self.nudge(change.interface)
             if isinstance(change, NeighbourRestarted) and not self._is_nudging(change.interface):
@@ -335,6 +382,30 @@ class Babeld:
             if isinstance(change, InterfaceQuiet) and self._is_attached(change.interface):
                 continue
             self._report(change)
+
+    def _on_lan_change(self, change: Change) -> None:
+        """Leave the first exchange in a LAN to babeld: nobody else can sign its packets."""
+        match change:
+            case InterfaceUp(interface=interface):
+                former, present = self._lan_indexes.get(interface), self._note_lan(interface)
+                if former not in (None, present) and self.table.neighbours(interface):
+                    # It would go on sending to the neighbours it remembers through the one that has gone.
+                    logger.info("%s is another interface than before: babeld is started again", interface)
+                    self._supervisor.kill(CHILD_NAME)
+            case NeighbourUp(interface=interface):
+                logger.info("There are neighbours in the LAN %s", interface)
+            case NeighbourDown(interface=interface):
+                logger.info("No neighbour in the LAN %s can be reached any more", interface)
+
+    def _note_lan(self, interface: str) -> int:
+        try:
+            self._lan_indexes[interface] = socket.if_nametoindex(interface)
+        except OSError:
+            self._lan_indexes.pop(interface, None)
+        return self._lan_indexes.get(interface, 0)
+
+    def _is_lan(self, interface: str) -> bool:
+        return interface in self._configuration.lan_interfaces
 
     def _attached(self) -> list[str]:
         return [interface for interface, link in self._links.items() if link.attached]

@@ -50,9 +50,13 @@ class BabelConfiguration:
     """Seconds."""
     update_interval: float
     """Seconds between full updates."""
+    lan_interfaces: tuple[str, ...] = ()
+    """Where neighbours are sought without a tunnel; see :mod:`re6st.routing.lan`."""
 
     @classmethod
-    def from_parameters(cls, prefix: IPv6Network, parameters: NetworkParameters) -> BabelConfiguration:
+    def from_parameters(
+        cls, prefix: IPv6Network, parameters: NetworkParameters, lan_interfaces: tuple[str, ...] = ()
+    ) -> BabelConfiguration:
         """Return the configuration of the node with ``prefix``; ``parameters`` are valid ones."""
         return cls(
             network=IPv6Network(parameters.network),
@@ -60,6 +64,7 @@ class BabelConfiguration:
             port=parameters.babel_port,
             hello_interval=parameters.hello_interval,
             update_interval=parameters.update_interval,
+            lan_interfaces=lan_interfaces,
         )
 
 
@@ -88,9 +93,14 @@ class BabelFiles:
 
 
 def render(configuration: BabelConfiguration) -> str:
-    """Return the text of babeld's configuration file."""
+    """Return the text of babeld's configuration file.
+
+    It names the LAN interfaces, though they are added over the socket: since none can be taken away again, a
+    babeld that has others than it should is not adopted.
+    """
     network, prefix = configuration.network, configuration.prefix
     lines = (
+        *(f"# LAN interface: {name}" for name in configuration.lan_interfaces),
         "skip-kernel-setup true",
         "smoothing-half-life 0",
         f"router-id {format_router_id(router_id(prefix))}",

@@ -49,20 +49,22 @@ class ControlConnection:
             raise
         return connection
 
-    async def command(self, text: str) -> None:
+    async def command(self, text: str, shown: str = "") -> None:
         """Send one command and wait for the answer.
 
-        Raises :class:`ChildError` when babeld refuses it, does not answer or has gone.
+        ``shown`` takes its place in messages if it holds a secret. Raises :class:`ChildError` when babeld
+        refuses it, does not answer or has gone.
         """
+        shown = shown or text
         async with self._lock:  # after one bad command babeld condemns all that it has read with it
             self._reply = asyncio.get_running_loop().create_future()
             if self._task.done():
                 raise ChildError("the connection to babeld is closed")
             self._writer.write(f"{text}\n".encode())
-            reply = await self._wait_for_reply(text)
+            reply = await self._wait_for_reply(shown)
         if reply.verdict is not Verdict.OK:
             raise ChildError(
-                f"babeld refuses the command {text!r}: {reply.verdict.value} {reply.text}".rstrip()
+                f"babeld refuses the command {shown!r}: {reply.verdict.value} {reply.text}".rstrip()
             )
 
     async def wait_closed(self) -> None:

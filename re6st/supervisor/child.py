@@ -185,6 +185,10 @@ class Child:
             self._stopped.set()
         self._arm()
 
+    def kill(self) -> None:
+        """Kill the process if there is one, as somebody else might."""
+        self._signal(signal.SIGKILL)
+
     def _signal(self, number: signal.Signals) -> None:
         if self.pid is not None:
             process.signal_group(self.pid, number)

@@ -76,6 +76,11 @@ class Supervisor:
         if child is not None:
             await child.stop(grace)
 
+    def kill(self, name: str) -> None:
+        """Kill the child called ``name`` if there is one; it is started again if its policy says so."""
+        if (child := self.get(name)) is not None:
+            child.kill()
+
     async def stop_all(self, grace: float = DEFAULT_GRACE) -> None:
         """End all children side by side. Raises the first :class:`ChildError` after trying all."""
         results = await asyncio.gather(

@@ -28,6 +28,7 @@ from re6st.node.sysctl import ForwardingSettings
 NETWORK = IPv6Network("2001:db8:42::/48")
 HOST = IPv6Network("2001:db8:42:1::/64")
 MEMBER = IPv6Network("2001:db8:42:2::/64")
+NEIGHBOUR = IPv6Network("2001:db8:42:3::/64")
 INTERFACES = tuple(f"re6st{slot}" for slot in range(32))
 
 
@@ -41,12 +42,13 @@ class House:
     container: Host
     directory: Path
     tunnel: Tunnel | None = None
+    lan_interfaces: tuple[str, ...] = ()
 
     def settings(self) -> ForwardingSettings:
         return self.host.do(lambda: ForwardingSettings("re6st", directory=self.directory))
 
     def firewall(self) -> Firewall:
-        return Firewall(FirewallConfiguration("re6st", INTERFACES, NETWORK, HOST))
+        return Firewall(FirewallConfiguration("re6st", INTERFACES, NETWORK, HOST, self.lan_interfaces))
 
     def kernel(self, host: Host) -> Kernel:
         kernel = Kernel("re6st")
@@ -152,6 +154,37 @@ def test_members_do_not_reach_the_lan_and_the_lan_does_not_reach_members(house: 
     # Without the firewall at least the first of these would have passed.
     house.host.call(house.firewall().remove())
     assert house.member.pings("2001:db8:1a:1::2", "-I", "2001:db8:42:2::1")
+
+
+def test_a_trusted_lan_carries_packets_of_the_network_and_no_others(house: House) -> None:
+    house.lan_interfaces = ("lan0",)
+    house.start()
+    # The machine in the LAN is a node, too.
+    house.lan.ip("address", "add", f"{NEIGHBOUR[1]}/128", "dev", "lo", "nodad")
+    house.host.ip("route", "add", str(NEIGHBOUR), "via", "2001:db8:1a:1::2", "src", "2001:db8:42:1::1")
+    house.lan.ip("route", "add", str(NETWORK), "via", "2001:db8:1a:1::1", "src", str(NEIGHBOUR[1]))
+    give_address(house, "2001:db8:42:1::c0de")
+    for target in ("2001:db8:42:1::1", "2001:db8:42:1::c0de", "2001:db8:42:2::1"):
+        assert house.lan.pings(target), target
+    assert house.member.pings(str(NEIGHBOUR[1]))
+    assert house.container.pings(str(NEIGHBOUR[1]))
+    # The owner's addresses there are none of the network's business, nor is the network theirs.
+    output = house.member.run("ping", "-6", "-c", "1", "-W", "2", "2001:db8:1a:1::2", check=False)
+    assert "administratively prohibited" in output.lower()
+    assert not house.lan.pings("2001:db8:42:2::1", "-I", "2001:db8:1a:1::2")
+    # Nobody in the LAN is a container of this host.
+    house.lan.ip("address", "add", "2001:db8:42:1::bad/128", "dev", "eth0", "nodad")
+    assert not house.lan.pings("2001:db8:42:2::1", "-I", "2001:db8:42:1::bad")
+    # Where no route of the overlay leads, the default route into the LAN does not either.
+    house.host.ip("route", "add", "default", "via", "2001:db8:1a:1::2", "dev", "lan0")
+    kernel = house.kernel(house.host)
+    house.host.call(kernel.close_network(NETWORK))
+    output = house.member.run("ping", "-6", "-c", "1", "-W", "2", "2001:db8:42:77::1", check=False)
+    assert "Destination unreachable: No route" in output
+    house.host.call(kernel.reopen_network(NETWORK))
+    house.host.call(kernel.reopen_network(NETWORK))
+    assert str(NETWORK) not in house.host.ip("route")
+    house.host.call(kernel.close())
 
 
 def test_members_do_not_reach_the_host_or_its_lan_by_ipv4(house: House) -> None:

@@ -34,7 +34,7 @@ TOPOLOGY = Topology(
     },
     hosts={
         "registry": HostSpec(network="hosting", roles=(Role.REGISTRY, Role.NODE)),
-        "guest": HostSpec(network="home", roles=(Role.NODE,)),
+        "guest": HostSpec(network="home", roles=(Role.NODE,), settings={"lan-interfaces": ["eth0"]}),
     },
 )
 OWNERS_FIREWALL = """

@@ -122,5 +122,6 @@ def test_firewall_names_no_interface_of_another_network() -> None:
     assert text.startswith(render_removal(configuration))
     # Whatever comes from a tunnel and was not accepted is refused, and all else goes on.
     forward = text.partition("chain forward")[2]
-    assert forward.index("accept\n        iifname @tunnels reject") > 0
+    assert forward.count("iifname @tunnels reject") == 1
+    assert "@tunnels" not in forward.partition("oifname @tunnels reject")[2].partition("}")[0]
     assert "policy accept" in forward

@@ -145,7 +145,7 @@ def test_example_configuration_has_every_setting_with_its_default():
     assert set(values) == {field.encode_name for field in fields}
     config = from_values(values, "node.toml")
     for field in fields:
-        shows_example = field.name in ("registry", "advertise", "proxy_credentials")
+        shows_example = field.name in ("registry", "advertise", "proxy_credentials", "lan_key_file")
         if field.default is not msgspec.NODEFAULT and not shows_example:
             assert getattr(config, field.name) == field.default
 
