@@ -3,8 +3,9 @@
 One node pings another one 50 times a second. Then the path below the tunnel in use is cut silently, in both
 directions or in one, its interface is set down, or one of its processes is killed; or, between two nodes
 that have no tunnel because their hosts do not reach each other, something on the host of the relay ends or
-is killed, or the host falls mute. And when a cut heals: how long until the direct tunnel is used again.
-Each run takes another pair, drawn at random but in the same way each time.
+is killed, or the host falls mute; or the router of a home reboots, which itself takes three seconds. And
+when a cut heals: how long until the direct tunnel is used again. Each run takes another pair, drawn at
+random but in the same way each time.
 """
 
 from __future__ import annotations
@@ -27,11 +28,17 @@ from re6st.lab.latency_plot import plot
 from re6st.lab.measurement import Options, Result, Series, converged
 from re6st.lab.namespace import processes
 from re6st.lab.ping_train import PingTrain
-from re6st.lab.topology import RouterKind
+from re6st.lab.topology import RouterKind, Topology
 from re6st.status import RouteStatus, TunnelStatus
 
 GUESTS = 6
-"""Nodes beside the registry's, all with public addresses."""
+"""Nodes beside the registry's with public addresses."""
+
+HOME = "home"
+"""The node behind a router with UPnP, which takes part in nothing but the reboot of that."""
+
+REBOOT = 3.0
+"""Seconds for which a router that reboots forwards nothing."""
 
 RECOVERY = 60.0
 """Seconds after which a pair that does not reach each other again counts as a failure."""
@@ -52,16 +59,13 @@ def run(options: Options) -> list[Result]:
     """Measure. Raises :class:`ChildError` when a pair does not reach each other again."""
     series = Series("outage")
     drawn = random.Random(6)  # noqa: S311 - any pairs will do, but the same each time
-    guests: dict[str, RouterKind | None] = {f"node{number}": None for number in range(1, GUESTS + 1)}
-    with Lab(worlds.with_guests(worlds.mixed(1), guests), name=options.lab) as lab:
+    with Lab(world(GUESTS), name=options.lab) as lab:
         lab.start_mesh(options.step)
         converged(lab)
         for case, fault in FAULTS.items():
             for number in range(1, options.runs + 1):
                 with fault(lab, drawn) as (pair, strike):
-                    picture = (
-                        options.plots / f"{case.replace(' ', '-')}-{number}.svg" if options.plots else None
-                    )
+                    picture = options.plots / f"{_file_name(case)}-{number}.svg" if options.plots else None
                     series.add(case, _outage(lab, pair, strike, picture), "s")
                 text = f"  {case}, run {number} of {options.runs}: {' -> '.join(pair)} {series.last:.2f} s"
                 options.step(text)
@@ -70,6 +74,12 @@ def run(options: Options) -> list[Result]:
             series.add("return to the direct path", _return(lab, drawn), "s")
             options.step(f"  return, run {number} of {options.runs}: {series.last:.2f} s")
     return series.results()
+
+
+def world(guests: int) -> Topology:
+    """Return where it happens: the registry's node, ``guests`` public ones, and :data:`HOME`."""
+    kinds: dict[str, RouterKind | None] = {f"node{number}": None for number in range(1, guests + 1)}
+    return worlds.with_guests(worlds.mixed(1), {**kinds, HOME: RouterKind.UPNP})
 
 
 def _outage(lab: Lab, pair: Pair, strike: Callable[[], None], picture: Path | None) -> float:
@@ -197,6 +207,25 @@ def _killed_babeld(lab: Lab, drawn: random.Random) -> Fault:
         lab.heal_all()
 
 
+@contextmanager
+def _router_reboot(lab: Lab, drawn: random.Random) -> Fault:
+    """What the router has known of connections and port mappings is gone when it is back."""
+    peer = drawn.choice(_public(lab))
+    router = lab.topology.hosts[HOME].network
+    deadline = time.monotonic() + RECOVERY
+    while next_hop(lab.nodes[HOME], lab.nodes[peer]) != peer or not _settled(lab.nodes[HOME], peer):
+        if time.monotonic() > deadline:
+            raise lab.nodes[HOME].failure(f"has no tunnel to {peer} in use after {RECOVERY:g} s")
+        time.sleep(0.2)
+
+    def reboot() -> None:
+        lab.switch_off(router)
+        time.sleep(REBOOT)
+        lab.switch_on(router)
+
+    yield (HOME, peer), reboot
+
+
 def _kill_babeld(node: Node) -> None:
     for pid in processes([node.host.namespace]):
         if Path(f"/proc/{pid}/comm").read_text().strip() == "babeld":
@@ -225,6 +254,7 @@ FAULTS = {
     "kill of the relay's daemon": _killed_daemon,
     "kill of the relay's babeld": _killed_babeld,
     "relay is stopped": _stopped_relay,
+    "reboot of the UPnP router": _router_reboot,
 }
 
 
@@ -240,8 +270,8 @@ def next_hop(node: Node, target: Node) -> str:
 
 
 def neighbours(lab: Lab, drawn: random.Random) -> Pair:
-    """Return two nodes, not the registry's, that reach each other by a tunnel in both directions."""
-    names = [name for name in lab.nodes if name != lab.topology.registry]
+    """Return two public nodes, not the registry's, that reach each other by a tunnel in both directions."""
+    names = _public(lab)
     pairs = [(one, other) for one in names for other in names if one != other]
     drawn.shuffle(pairs)
     deadline = time.monotonic() + RECOVERY
@@ -252,6 +282,10 @@ def neighbours(lab: Lab, drawn: random.Random) -> Pair:
                 return one, other
         time.sleep(0.5)
     raise ChildError(f"no two nodes use a tunnel between them {RECOVERY:g} s after the last failure")
+
+
+def _public(lab: Lab) -> list[str]:
+    return [name for name in lab.nodes if name not in (HOME, lab.topology.registry)]
 
 
 def _settled(node: Node, peer: str) -> bool:
@@ -268,7 +302,7 @@ def cut_until_relayed(lab: Lab, drawn: random.Random) -> tuple[Pair, str]:
         deadline = time.monotonic() + SETTLING
         while time.monotonic() < deadline:
             hop = next_hop(lab.nodes[pair[0]], lab.nodes[pair[1]])
-            if hop not in ("", pair[1], lab.topology.registry):
+            if hop not in ("", pair[1], HOME, lab.topology.registry):
                 return pair, hop
             time.sleep(0.2)
         lab.heal_all()

@@ -11,6 +11,7 @@ of what is going to be made, then the namespaces, then everything inside them, w
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -125,7 +126,7 @@ class Lab:
             step(f"building an internet of {len(self.wiring.machines)} namespaces")
             self._build_machines()
             for name, router in self.topology.routers.items():
-                nftables.load(self.namespace(name), nat.ruleset(router.kind))
+                self._start_router(name)
                 if router.blocks_udp:
                     self.block_udp(name)
                 if router.allows_tcp or router.proxy:
@@ -133,13 +134,18 @@ class Lab:
                 if router.proxy:
                     where = self.directory / name
                     self.proxies[name] = start_proxy(self.namespace(name), router.lan, where)
-                if router.kind is RouterKind.UPNP:
-                    self.gateways[name] = start_gateway(
-                        self.namespace(name), name, router.lan, self.directory / name, router.claims
-                    )
         except BaseException:
             self.close()
             raise
+
+    def _start_router(self, name: str) -> None:
+        """Let a router translate addresses, from the beginning, and answer UPnP if it is of that kind."""
+        router = self.topology.routers[name]
+        nftables.load(self.namespace(name), nat.ruleset(router.kind))
+        if router.kind is RouterKind.UPNP:
+            self.gateways[name] = start_gateway(
+                self.namespace(name), name, router.lan, self.directory / name, router.claims
+            )
 
     def _build_machines(self) -> None:
         for machine in self.wiring.machines:
@@ -277,7 +283,19 @@ class Lab:
 
     def cut_off(self, router: str) -> None:
         """Have ``router`` lose all that it should forward, silently, from now on, as if its provider did."""
-        nftables.load(self._router(router), nat.OUTAGE_RULES)
+        nftables.load(self._router(router), nat.outage_ruleset(out=True))
+
+    def switch_off(self, router: str) -> None:
+        """Have ``router`` forget its connections and port mappings, and forward nothing any more."""
+        self.cut_off(router)
+        if router in self.gateways:
+            self.gateways.pop(router).stop(signal.SIGKILL)
+        link.forget_connections(self._router(router))
+
+    def switch_on(self, router: str) -> None:
+        """Start ``router`` anew, after :meth:`switch_off`."""
+        self._start_router(router)
+        nftables.load(self._router(router), nat.outage_ruleset(out=False))
 
     def _router(self, name: str) -> Namespace:
         if name not in self.topology.routers:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pyroute2 import IPRoute
+from pyroute2 import IPRoute, NFCTSocket
 from pyroute2.netlink.exceptions import NetlinkError as KernelError
 
 from re6st.errors import NetlinkError
@@ -25,6 +25,18 @@ def netlink(namespace: Namespace) -> Iterator[Any]:
         yield socket
     except KernelError as error:
         raise NetlinkError(f"the kernel refused a change in {namespace.name}: {error}") from error
+    finally:
+        socket.close()
+
+
+def forget_connections(namespace: Namespace) -> None:
+    """Empty the connection tracking, as a restart does. Raises :class:`NetlinkError`."""
+    with namespace.entered():
+        socket = NFCTSocket()
+    try:
+        socket.flush()
+    except KernelError as error:
+        raise NetlinkError(f"cannot empty the connection tracking of {namespace.name}: {error}") from error
     finally:
         socket.close()
 

@@ -94,20 +94,29 @@ def firewall_ruleset(ports: Sequence[int]) -> str:
     return FIREWALL_RULES.format(table=FIREWALL_TABLE, inside=ROUTER_INSIDE, allowed=allowed)
 
 
+OUTAGE_TABLE = "re6st_lab_outage"
+"""Name of the table, of family ``inet``, that forwards nothing."""
+
 OUTAGE_RULES = """\
-table inet re6st_lab_outage {
-    chain forward {
+table inet {table} {{
+    chain forward {{
         type filter hook forward priority -10;
         drop
-    }
-}
+    }}
+}}
 """
-"""The router loses everything that it should forward, silently."""
+
+
+def outage_ruleset(*, out: bool) -> str:
+    """Return the rules that make a router lose everything that it should forward, or that end this."""
+    fresh = f"table inet {OUTAGE_TABLE} {{ }}\ndelete table inet {OUTAGE_TABLE}\n"
+    return fresh + OUTAGE_RULES.format(table=OUTAGE_TABLE) if out else fresh
 
 
 def ruleset(kind: RouterKind) -> str:
-    """Return the rules of a router of this kind."""
-    return RULES.format(
+    """Return the rules of a router of this kind, as it has them when it has been switched on."""
+    fresh = f"table inet {TABLE} {{ }}\ndelete table inet {TABLE}\n"
+    return fresh + RULES.format(
         table=TABLE,
         forward=FORWARD_CHAIN,
         prerouting=PREROUTING_CHAIN,

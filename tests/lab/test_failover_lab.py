@@ -1,8 +1,8 @@
 """What fails under traffic is routed around, without a word from outside.
 
-registry  node1  node2  node3  node4
-   |        |      |      |      |
-===+========+======+======+======+===  internet: all addresses are public
+registry  node1  node2  node3  node4  [router with UPnP] -- home
+   |        |      |      |      |            |
+===+========+======+======+======+============+====  internet
 
 One node pings another one 50 times a second while something on the way fails: all that the benchmark
 "outage" measures. Here it must only end well.
@@ -16,8 +16,7 @@ from collections.abc import Iterator
 import pytest
 from conftest import FORMING
 
-from re6st.lab import worlds
-from re6st.lab.bench_outage import FAULTS, next_hop
+from re6st.lab.bench_outage import FAULTS, next_hop, world
 from re6st.lab.lab import Lab
 from re6st.lab.leftovers import assert_clean, host_interfaces
 from re6st.lab.ping_train import PingTrain
@@ -32,8 +31,7 @@ pytestmark = pytest.mark.timeout(300)
 def lab() -> Iterator[Lab]:
     name = f"t{os.getpid()}fail"
     before = host_interfaces()
-    guests = {f"node{number}": None for number in range(1, 5)}
-    with Lab(worlds.with_guests(worlds.mixed(1), guests), name=name) as built:
+    with Lab(world(4), name=name) as built:
         built.start_mesh()
         assert built.wait_for_all_pairs(FORMING).complete
         yield built
