@@ -18,6 +18,7 @@ import datetime
 import hashlib
 import ipaddress
 import re
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
@@ -268,6 +269,10 @@ def authority_network(der: bytes) -> IPv6Network:
     return decode_address_block(extension.value)
 
 
+REMEMBERED = 2048
+"""Certificates whose chain was verified that a trust store remembers: two kilobytes each."""
+
+
 class TrustStore:
     """The CA certificates of one network; verifies chains and signatures against them."""
 
@@ -284,12 +289,35 @@ class TrustStore:
             raise UntrustedError("the CA certificates are of different networks")
         self.network: IPv6Network = networks.pop()
         self._certificates = [_load_der(der) for der in authorities]
+        self._verified: OrderedDict[bytes, NodeCertificate] = OrderedDict()
+        """By the SHA-256 of the certificate, that seen last at the end."""
 
     def verify(self, der: bytes, wall: float) -> NodeCertificate:
         """Return the node certificate ``der`` if its chain is valid at ``wall`` (seconds since the epoch).
 
-        Raises :class:`ExpiredError` or :class:`UntrustedError`. Revocation is the caller's to check.
+        A chain that was verified once holds again while all certificates of the store and the node's are
+        valid. Raises :class:`ExpiredError` or :class:`UntrustedError`. Revocation is the caller's to check.
         """
+        digest = hashlib.sha256(der).digest()
+        known = self._verified.get(digest)
+        if known is not None and known.not_before <= wall <= known.not_after and self._is_current(wall):
+            self._verified.move_to_end(digest)
+            return known
+        certificate = self._verify_chain(der, wall)
+        self._verified[digest] = certificate
+        if len(self._verified) > REMEMBERED:
+            self._verified.popitem(last=False)
+        return certificate
+
+    def _is_current(self, wall: float) -> bool:
+        return all(
+            certificate.not_valid_before_utc.timestamp()
+            <= wall
+            <= certificate.not_valid_after_utc.timestamp()
+            for certificate in self._certificates
+        )
+
+    def _verify_chain(self, der: bytes, wall: float) -> NodeCertificate:
         certificate = parse_node_certificate(der)
         store = crypto.X509Store()
         for authority in self._certificates:
@@ -344,6 +372,7 @@ class TrustStore:
             raise UntrustedError(f"the CA certificates are of {other.network}, not of {self.network}")
         changed = self.authorities != other.authorities
         self.authorities, self._certificates = other.authorities, other._certificates
+        self._verified.clear()
         return changed
 
 

@@ -1,8 +1,9 @@
 """The registry's HTTPS API: its routes, who is asking, limits, errors as problem documents (RFC 9457).
 
 Nodes are recognised by the client certificate of the TLS connection; OpenSSL verified its chain, the service
-verifies the rest and asks the database whether it is revoked, for each request. The service blocks
-(SQLite), so one worker thread carries it out. The operator API is in :mod:`re6st.registry.operator_http`.
+verifies the rest and asks the database whether it is revoked, for each request. The service blocks (on its
+database), so that one worker thread carries out each use case, finding out who asks included. The operator
+API is in :mod:`re6st.registry.operator_http`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -55,6 +55,7 @@ from re6st.registry.operators import Scope
 from re6st.registry.page import Page
 from re6st.registry.service import ENROLMENT_SAMPLE, SAMPLE_LIMIT, Caller, Service
 from re6st.registry.usecases import Actor, ActorKind
+from re6st.registry.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -143,8 +144,8 @@ Result = TypeVar("Result")
 class Api:
     """The routes over one service."""
 
-    def __init__(self, service: Service, worker: ThreadPoolExecutor) -> None:
-        """``worker`` must have one thread: a service belongs to one at a time."""
+    def __init__(self, service: Service, worker: Worker) -> None:
+        """``worker`` is the only one that calls ``service``."""
         self._service = service
         self._worker = worker
         self._attempts = RateLimiter(REFUSED_ATTEMPTS, ATTEMPT_RATE)
@@ -248,44 +249,50 @@ class Api:
         message = await _message(request, EnrolmentRequest)
         service = self._service.by(Actor(ActorKind.JOINER, origin=request.remote or ""))
         try:
-            return _json(await self._run(service.enrol, message), HTTPStatus.CREATED)
+            enrolment = await self._worker.change(lambda: service.enrol(message))
+            return _json(enrolment, HTTPStatus.CREATED)
         except RegistryRefusedError:
             self._attempts.count(request.remote, time.monotonic())
             raise
 
     async def renew(self, request: web.Request) -> web.Response:
         """Return a fresh certificate for the caller."""
-        caller = await self._caller(request)
-        message = await _message(request, RenewalRequest)
-        return _json(await self._run(self._by(caller, request).renew, caller, message), HTTPStatus.CREATED)
+        certificate, message = _certificate(request), await _message(request, RenewalRequest)
+
+        def renew() -> Enrolment:
+            caller = self._service.authenticate(certificate)
+            return self._by(caller, request).renew(caller, message)
+
+        return _json(await self._worker.change(renew), HTTPStatus.CREATED)
 
     async def publish(self, request: web.Request) -> web.Response:
         """Take the caller's own peer record."""
-        caller = await self._caller(request)
-        record = await _message(request, SignedPeerRecord)
-        await self._run(self._service.publish, caller, record)
+        certificate, record = _certificate(request), await _message(request, SignedPeerRecord)
+        service = self._service
+        await self._worker.change(lambda: service.publish(service.authenticate(certificate), record))
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     async def sample(self, request: web.Request) -> web.Response:
         """Return up to ``count`` random peer records."""
-        caller = await self._caller(request)
-        text = request.query.get("count", str(ENROLMENT_SAMPLE))
+        certificate, text = _certificate(request), request.query.get("count", str(ENROLMENT_SAMPLE))
         if not (text.isascii() and text.isdecimal() and len(text) < 4):
             raise RegistryRefusedError("count must be a number", code="malformed")
-        return _json(await self._run(self._service.sample, caller, int(text)))
+        service, count = self._service, int(text)
+        return _json(await self._worker.ask(lambda: service.sample(service.authenticate(certificate), count)))
 
     async def report(self, request: web.Request) -> web.Response:
         """Take note of how the caller is, and tell which documents are in force, see ``/v1/versions``."""
-        caller = await self._caller(request)
-        report = await _message(request, NodeReport)
-        await self._run(self._service.report, caller.node, report)
+        certificate, report = _certificate(request), await _message(request, NodeReport)
+        service = self._service
+        await self._worker.change(lambda: service.report(service.authenticate(certificate).node, report))
         return await self._tell_versions(request)
 
     async def versions(self, request: web.Request) -> web.Response:
         """Tell which documents are in force: with ``wait``, after so many seconds or once there is a newer
         version than the caller says to know.
         """
-        await self._caller(request)
+        certificate = _certificate(request)
+        await self._worker.ask(lambda: self._service.authenticate(certificate))
         return await self._tell_versions(request)
 
     async def _tell_versions(self, request: web.Request) -> web.Response:
@@ -300,26 +307,21 @@ class Api:
 
     async def leave(self, request: web.Request) -> web.Response:
         """Let the caller leave for good."""
-        caller = await self._caller(request)
-        await self._run(self._by(caller, request).leave, caller)
-        return web.Response(status=HTTPStatus.NO_CONTENT)
+        certificate = _certificate(request)
 
-    async def _caller(self, request: web.Request) -> Caller:
-        """Return the node at the other end of the TLS connection."""
-        connection = request.transport.get_extra_info("ssl_object") if request.transport else None
-        der = connection.getpeercert(binary_form=True) if connection is not None else None
-        if der is None:
-            raise RegistryRefusedError(
-                "this needs the certificate of a node (TLS client certificate)", code="certificate-required"
-            )
-        return await self._run(self._service.authenticate, der)
+        def leave() -> None:
+            caller = self._service.authenticate(certificate)
+            self._by(caller, request).leave(caller)
+
+        await self._worker.change(leave)
+        return web.Response(status=HTTPStatus.NO_CONTENT)
 
     def _by(self, caller: Caller, request: web.Request) -> Service:
         """Return the use cases as done by ``caller``."""
         return self._service.by(Actor(ActorKind.NODE, caller.node.name, request.remote or ""))
 
     async def _run(self, function: Callable[..., Result], *arguments: object) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, function, *arguments)
+        return await self._worker.ask(lambda: function(*arguments))
 
     @web.middleware
     async def _bounded_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -349,6 +351,17 @@ def _number(request: web.Request, name: str, highest: int) -> int:
     if not re.fullmatch(r"[0-9]{1,16}", text):
         raise RegistryRefusedError(f"{name} must be a number", code="malformed")
     return min(int(text), highest)
+
+
+def _certificate(request: web.Request) -> bytes:
+    """Return the certificate (DER) of the node at the other end of the TLS connection."""
+    connection = request.transport.get_extra_info("ssl_object") if request.transport else None
+    der: bytes | None = connection.getpeercert(binary_form=True) if connection is not None else None
+    if der is None:
+        raise RegistryRefusedError(
+            "this needs the certificate of a node (TLS client certificate)", code="certificate-required"
+        )
+    return der
 
 
 async def _message(request: web.Request, kind: type[MessageType]) -> MessageType:

@@ -16,6 +16,17 @@ DRAWS = 4
 FRESH = 86400.0
 """Peer records that were published within so many seconds are preferred."""
 
+DECK_SIZE = 256
+"""Records in a deck, and as many of peers that can be dialled."""
+
+DECK_LOTS = 32
+"""Random lots from which a deck is drawn."""
+
+DECK_AGE = 1.0
+"""Seconds for which a deck is used."""
+
+_random = secrets.SystemRandom()
+
 
 def open_published(signed: SignedPeerRecord, trust: TrustStore, now: float) -> Peer:
     """Return the peer that ``signed`` describes.
@@ -59,6 +70,62 @@ def store_record(store: Store, node: NodeRow, peer: Peer, now: float) -> None:
     store.put_record(row, peer.serial, peer.departed)
 
 
+class Deck:
+    """Records that were drawn in advance: in a large network samples within a second share one draw.
+
+    Without it thousands of nodes that ask at once would wait for as many looks at the database. In a
+    network with fewer records than the deck holds each sample is drawn by itself.
+    """
+
+    def __init__(self, store: Store) -> None:
+        """Draw from ``store``."""
+        self._store = store
+        self._dialled: list[RecordRow] = []
+        self._any: list[RecordRow] = []
+        self._drawn = float("-inf")
+
+    def draw(self, asking: NodeRow, count: int, now: float) -> tuple[SignedPeerRecord, ...]:
+        """Return up to ``count`` (at most a quarter of the deck) records, see :func:`draw_records`."""
+        if not 0 <= now - self._drawn < DECK_AGE:
+            self._fill(now)
+        if len(self._any) < DECK_SIZE:
+            return draw_records(self._store, asking, count, now)
+        dialled = _dialled(count)
+        drawn = {row.node: row for row in _random.sample(self._dialled, dialled + 1)}
+        drawn.pop(asking.identifier, None)
+        chosen = dict(list(drawn.items())[:dialled])
+        for row in _random.sample(self._any, 2 * count + 1):
+            if len(chosen) < count and row.node != asking.identifier:
+                chosen.setdefault(row.node, row)
+        return tuple(row.signed for row in chosen.values())
+
+    def _fill(self, now: float) -> None:
+        self._drawn = now
+        self._any = []
+        self._dialled = self._deal(True, now)
+        if len(self._dialled) == DECK_SIZE:
+            self._any = self._deal(None, now)
+
+    def _deal(self, reachable: bool | None, now: float) -> list[RecordRow]:
+        return self._store.draw_records(
+            exclude=(),
+            reachable=reachable,
+            since=now - FRESH,
+            now=now,
+            count=DECK_SIZE,
+            lots=_lots(DECK_LOTS),
+        )
+
+
+def _dialled(count: int) -> int:
+    """Return how many of ``count`` records should be of peers that can be dialled."""
+    return (3 * count + 3) // 4
+
+
+def _lots(count: int) -> list[int]:
+    return [secrets.randbits(64) - (1 << 63) for _ in range(count)]
+
+
 def draw_records(store: Store, asking: NodeRow, count: int, now: float) -> tuple[SignedPeerRecord, ...]:
     """Return up to ``count`` random records for the node ``asking``, at ``now``.
 
@@ -70,9 +137,9 @@ def draw_records(store: Store, asking: NodeRow, count: int, now: float) -> tuple
     all records. Only where that gives too few, in a network that is small or hardly alive, all are looked at.
     """
     drawn: list[RecordRow] = []
-    dialled = (3 * count + 3) // 4
+    dialled = _dialled(count)
     everywhere: list[int] = []
-    lots = [secrets.randbits(64) - (1 << 63) for _ in range(DRAWS)]
+    lots = _lots(DRAWS)
     steps = (
         (lots, True, now - FRESH, dialled),
         (everywhere, True, now - FRESH, dialled),

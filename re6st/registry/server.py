@@ -10,11 +10,9 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from aiohttp import web
 
@@ -24,10 +22,9 @@ from re6st.identity import REGISTRY_NAME
 from re6st.registry.http import Api
 from re6st.registry.service import Service
 from re6st.registry.state import StateDirectory
+from re6st.registry.worker import Worker
 
 logger = logging.getLogger(__name__)
-
-Answer = TypeVar("Answer")
 
 DEFAULT_PORT = 8443
 
@@ -87,7 +84,7 @@ class RegistryServer:
         """``public`` is shown to clients that ask for another name than that of every registry."""
         self._state = state
         self._service = service
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="service")
+        self._worker = Worker(service.database)
         self._runner = web.AppRunner(
             Api(service, self._worker).application(),
             access_log=None,
@@ -130,7 +127,7 @@ class RegistryServer:
         if self._gate is not None:
             await self._gate.close()
         await self._runner.cleanup()
-        self._worker.shutdown()
+        self._worker.stop()
 
     def _contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         """Return the TLS context with our own certificate, and the one that greets every client."""
@@ -154,6 +151,7 @@ class RegistryServer:
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.num_tickets = 0  # no client resumes a session, and each ticket holds its certificate
         context.load_verify_locations(cadata=b"".join(self._service.authority.trust.authorities))
         # Who has no certificate yet comes to get one.
         context.verify_mode = ssl.CERT_OPTIONAL
@@ -163,11 +161,11 @@ class RegistryServer:
         """Renew the server's own certificate in time (new connections see the new one); tidy up."""
         while True:
             try:
-                expired, purged = await self._ask(self._service.tidy)
+                expired, purged = await self._worker.ask(self._service.tidy)
                 if expired or purged:
                     logger.info("Released %d expired nodes, dropped %d deleted ones", expired, purged)
                 await asyncio.sleep(RENEWAL_CHECK)
-                authority = await self._ask(lambda: self._service.authority)
+                authority = await self._worker.ask(lambda: self._service.authority)
                 if await asyncio.to_thread(self._state.refresh_server, authority, time.time()):
                     context.load_cert_chain(self._state.server)
                     logger.info("Renewed the certificate of the registry's server")
@@ -188,8 +186,8 @@ class RegistryServer:
         while True:
             await asyncio.sleep(CHANGE_CHECK)
             try:
-                await self._ask(self._service.carry_out_plans)
-                authority = await self._ask(lambda: self._service.authority)
+                await self._worker.ask(self._service.carry_out_plans)
+                authority = await self._worker.ask(lambda: self._service.authority)
                 if failure:
                     logger.info("The database can be used again")
                     failure = ""
@@ -207,10 +205,6 @@ class RegistryServer:
                     logger.error("Nobody can be served now: %s", failure)
             except Exception:
                 logger.exception("Cannot follow changes of parameters or CA")
-
-    async def _ask(self, question: Callable[[], Answer]) -> Answer:
-        """Return what ``question`` says in the service's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._worker, question)
 
 
 def _listen(address: ListenAddress) -> socket.socket:

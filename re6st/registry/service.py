@@ -34,7 +34,7 @@ from re6st.registry.admissions import TokenRow, TokenUse
 from re6st.registry.certification import CertificationRequest, open_request
 from re6st.registry.operators import OperatorUseCases
 from re6st.registry.plans import PlanUseCases
-from re6st.registry.records import draw_records, open_published, store_record
+from re6st.registry.records import open_published, store_record
 from re6st.registry.recovery import RecoveryUseCases
 from re6st.registry.rollover import RolloverUseCases
 from re6st.registry.space import allocate
@@ -207,7 +207,7 @@ class Service(RecoveryUseCases, OperatorUseCases, RolloverUseCases, PlanUseCases
         # Base64 and the names of the fields; revocations and sample together must fit one answer.
         room = MAXIMUM_BODY - len(encode(answer)) - 1024
         peers = []
-        for record in draw_records(self._store, node, ENROLMENT_SAMPLE, now):
+        for record in self._deck.draw(node, ENROLMENT_SAMPLE, now):
             room -= len(encode(record)) + 1
             if room < 0:
                 break
@@ -258,7 +258,7 @@ class Service(RecoveryUseCases, OperatorUseCases, RolloverUseCases, PlanUseCases
         if not 1 <= count <= SAMPLE_LIMIT:
             raise RegistryRefusedError(f"count must be between 1 and {SAMPLE_LIMIT}", code="malformed")
         return PeerSample(
-            peers=draw_records(self._store, caller.node, count, self._clock()),
+            peers=self._deck.draw(caller.node, count, self._clock()),
             parameters_version=self._store.document_version(CONTEXT_PARAMETERS),
             revocations_version=self._store.document_version(CONTEXT_REVOCATIONS),
         )

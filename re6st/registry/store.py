@@ -423,14 +423,15 @@ class Store(Admissions, Reports):
         wanted = (False, True) if reachable is None else (reachable,)
         near = " UNION ".join([_NEAR_LOT] * (len(wanted) * len(lots)))
         candidates = f"AND records.node IN ({near})" if lots else ""
-        marks, states = ",".join("?" * len(exclude)), ",".join("?" * len(wanted))
+        others = f"AND records.node NOT IN ({','.join('?' * len(exclude))})" if exclude else ""
+        states = ",".join("?" * len(wanted))
         # The candidates are in the wanted state already: asked again, SQLite walks the index of all in it.
         condition = "" if lots else f" AND reachable IN ({states})"
         each = math.ceil(count / len(lots)) + len(exclude) if lots else 0
         return self._records(
             "JOIN nodes ON nodes.id = records.node WHERE nodes.released IS NULL AND nodes.suspended IS NULL"
             " AND certificates.revoked IS NULL AND certificates.expires > ? AND NOT departed"
-            f" AND published >= ?{condition} AND records.node NOT IN ({marks})"
+            f" AND published >= ?{condition} {others}"
             f" {candidates} ORDER BY random() LIMIT ?",
             now,
             since,

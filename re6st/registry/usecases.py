@@ -23,6 +23,8 @@ from cryptography import x509
 from re6st.identity import TrustStore, der_to_pem
 from re6st.registry.authorities import AuthorityKeeper
 from re6st.registry.authority import DAY, NODE_VALIDITY, Authority
+from re6st.registry.database import Database
+from re6st.registry.records import Deck
 from re6st.registry.store import Store
 
 QUARANTINE = 30 * DAY
@@ -88,6 +90,7 @@ class UseCases:
         ``reload`` returns the authority anew when another one may be in force; by default it never changes.
         """
         self._store = store
+        self._deck = Deck(store)
         self._keeper = AuthorityKeeper(store, authority, reload)
         self._clock = clock
         self._actor = actor
@@ -135,6 +138,11 @@ class UseCases:
         """Return when the CA certificate expires."""
         certificate = x509.load_der_x509_certificate(self._authority.certificate)
         return certificate.not_valid_after_utc.timestamp()
+
+    @property
+    def database(self) -> Database:
+        """Where all is kept, for the one who decides which thread may use it."""
+        return self._store
 
     def database_size(self) -> int:
         """Return the octets of the database, without its log."""

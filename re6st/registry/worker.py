@@ -1,0 +1,135 @@
+"""The thread that carries out use cases, and lets many changes share one commit.
+
+A service belongs to one thread at a time, since a database connection does. A commit waits for the disk for
+longer than the change itself takes. So while one is under way changes gather, and the next transaction takes
+up to :data:`GROUP` of them, each inside a savepoint:
+
+    BEGIN   change a   change b (fails: undone by itself)   change c   COMMIT   answers to a, b, c
+
+Nobody gets an answer before the commit; when that fails all get its error. Groups of changes take turns with
+other work, which is done piece by piece and has transactions of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from re6st.registry.database import Database
+
+GROUP = 16
+"""Changes in one transaction, or pieces of other work in a row, at most."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Callable[[], Any]
+    answer: Future[Any]
+
+    def carry_out(self) -> None:
+        """Work, and answer."""
+        try:
+            result = self.work()
+        except Exception as error:
+            self.answer.set_exception(error)
+        else:
+            self.answer.set_result(result)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    job: _Job
+    result: Any
+    failure: Exception | None
+
+    def tell(self) -> None:
+        """Answer."""
+        if self.failure is not None:
+            self.job.answer.set_exception(self.failure)
+        else:
+            self.job.answer.set_result(self.result)
+
+
+class Worker:
+    """One thread for one database."""
+
+    def __init__(self, database: Database) -> None:
+        """Begin to work; nobody else may use ``database`` until :meth:`stop` has returned."""
+        self._database = database
+        self._waiting = threading.Condition()
+        self._jobs: deque[_Job] = deque()
+        self._changes: deque[_Job] = deque()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="service", daemon=True)
+        self._thread.start()
+
+    async def ask(self, work: Callable[[], Result]) -> Result:
+        """Return what ``work`` returns, or raise what it raises."""
+        return await self._put(self._jobs, work)
+
+    async def change(self, work: Callable[[], Result]) -> Result:
+        """Do the same in a transaction that other changes may share.
+
+        Nothing of it remains if ``work`` raises something. May raise :class:`StorageError` as well.
+        """
+        return await self._put(self._changes, work)
+
+    async def _put(self, queue: deque[_Job], work: Callable[[], Result]) -> Result:
+        answer: Future[Result] = Future()
+        with self._waiting:
+            queue.append(_Job(work, answer))
+            self._waiting.notify()
+        return await asyncio.wrap_future(answer)
+
+    def stop(self) -> None:
+        """Finish what was asked for, and end the thread."""
+        with self._waiting:
+            self._stopping = True
+            self._waiting.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._waiting:
+                self._waiting.wait_for(lambda: self._jobs or self._changes or self._stopping)
+            if not self._jobs and not self._changes:
+                return
+            for job in _take(self._jobs):
+                job.carry_out()
+            changes = _take(self._changes)
+            if changes:
+                self._commit(changes)
+
+    def _commit(self, changes: list[_Job]) -> None:
+        try:
+            with self._database.transaction():
+                outcomes = [self._try(job) for job in changes]
+        except Exception as error:
+            outcomes = [_Outcome(job, None, error) for job in changes]
+        for outcome in outcomes:
+            outcome.tell()
+
+    def _try(self, job: _Job) -> _Outcome:
+        """Carry out a change inside the transaction; raises only what must end all of it."""
+        self._database.execute("SAVEPOINT change")
+        result, failure = None, None
+        try:
+            result = job.work()
+        except Exception as error:
+            failure = error
+            self._database.execute("ROLLBACK TO SAVEPOINT change")
+        self._database.execute("RELEASE SAVEPOINT change")
+        return _Outcome(job, result, failure)
+
+
+def _take(queue: deque[_Job]) -> list[_Job]:
+    """Take the next jobs whose answers are still wanted."""
+    jobs = [queue.popleft() for _ in range(min(len(queue), GROUP))]
+    return [job for job in jobs if job.answer.set_running_or_notify_cancel()]
