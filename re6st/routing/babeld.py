@@ -7,6 +7,7 @@ memory that it has freed.
 
 The connection to babeld may end at any time, also because we were too slow to read. Then we connect again,
 tell babeld all interfaces again (which changes nothing if it still knows them) and read everything again.
+A babeld that runs but answers nothing any more is killed.
 
 A babeld that an earlier daemon has started is taken over if it was started as we would start it and answers.
 Otherwise it is killed, not asked to end: it would retract its routes, while traffic can go on by those that
@@ -31,7 +32,7 @@ from re6st.messages import NetworkParameters
 from re6st.routing import configuration as settings
 from re6st.routing import lan
 from re6st.routing.configuration import BabelConfiguration, BabelFiles
-from re6st.routing.control import ControlConnection
+from re6st.routing.control import ControlConnection, UnansweredError
 from re6st.routing.draining import RouteMover
 from re6st.routing.first_exchange import first_packet, greeting, send_packet, wildcard_request
 from re6st.routing.lan import LanKey
@@ -56,6 +57,12 @@ KIND = "babeld"
 """Kind of this child in its record."""
 START_TIMEOUT = 5.0
 """Seconds that babeld has to open its socket."""
+
+WATCH_INTERVAL = 5.0
+"""Seconds between signs of life of babeld."""
+
+MOST_SILENCES = 2
+"""Questions in a row, on connections of their own, to which a babeld that hangs gives no answer."""
 
 _RECONNECT_INTERVAL = 0.02
 _SLOW_RECONNECT_INTERVAL = 0.5
@@ -110,6 +117,8 @@ class Babeld:
         self._mover = RouteMover(configuration.port, lambda: self.table, self._attached)
         self._connection: ControlConnection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._silences = 0
+        """How often in a row babeld did not answer."""
         self._child_pid: int | None = None
         """The babeld that was talked to last."""
         self._ready: asyncio.Future[None] | None = None
@@ -313,7 +322,7 @@ class Babeld:
     # -- the connection ---------------------------------------------------------------------------------
 
     async def _keep_connected(self) -> None:
-        """Connect again whenever the connection has ended."""
+        """Connect again whenever the connection has ended. A babeld that hangs is killed."""
         failures = 0
         while True:
             try:
@@ -322,6 +331,11 @@ class Babeld:
             except ChildError as error:
                 failures += 1
                 logger.debug("No connection to babeld: %s", error)
+                self._silences += isinstance(error, UnansweredError)
+            if self._silences >= MOST_SILENCES:
+                logger.warning("babeld hangs; it is killed, and started again")
+                self._supervisor.kill(CHILD_NAME)
+                self._silences = 0
             patient = failures > START_TIMEOUT / _RECONNECT_INTERVAL
             await asyncio.sleep(_SLOW_RECONNECT_INTERVAL if patient else _RECONNECT_INTERVAL)
 
@@ -336,6 +350,7 @@ class Babeld:
 
         connection = await ControlConnection.open(self._files.socket, note)
         self._connection = connection
+        self._silences = 0
         try:
             self._note_start()
             for interface, link in list(self._links.items()):
@@ -355,7 +370,7 @@ class Babeld:
             for interface in self._links:
                 if fresh.is_up(interface) and not fresh.has_heard_routes(interface):
                     self.nudge(interface)
-            await connection.wait_closed()
+            await connection.watch(WATCH_INTERVAL)
         finally:
             self._connection = None
             await connection.close()

@@ -14,6 +14,14 @@ REPLY_TIMEOUT = 5.0
 """Seconds within which babeld has to answer."""
 
 
+NO_OPERATION = "# nothing"
+"""What babeld takes for a comment of a configuration file, and answers all the same."""
+
+
+class UnansweredError(ChildError):
+    """babeld runs, takes connections and does not answer."""
+
+
 class ControlConnection:
     """One connection. babeld serves at most four, and drops a client that does not read."""
 
@@ -35,7 +43,7 @@ class ControlConnection:
     async def open(cls, path: Path, on_update: Callable[[Update], None]) -> ControlConnection:
         """Connect and read the greeting; ``on_update`` gets what babeld tells from then on.
 
-        Raises :class:`ChildError`.
+        Raises :class:`ChildError`, which is an :class:`UnansweredError` if nothing comes.
         """
         try:
             reader, writer = await asyncio.open_unix_connection(path)
@@ -67,9 +75,13 @@ class ControlConnection:
                 f"babeld refuses the command {shown!r}: {reply.verdict.value} {reply.text}".rstrip()
             )
 
-    async def wait_closed(self) -> None:
-        """Wait until babeld has closed the connection."""
-        await asyncio.wait({self._task})
+    async def watch(self, interval: float) -> None:
+        """Return when babeld has closed the connection; ask every ``interval`` seconds for a sign of life.
+
+        Raises :class:`UnansweredError` when none comes.
+        """
+        while not (await asyncio.wait({self._task}, timeout=interval))[0]:
+            await self.command(NO_OPERATION)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -85,7 +97,7 @@ class ControlConnection:
             return await asyncio.wait_for(self._reply, REPLY_TIMEOUT)
         except TimeoutError as error:
             self._task.cancel()  # a late answer would be taken for that of the next command
-            raise ChildError(f"babeld does not answer ({what}) within {REPLY_TIMEOUT:.0f} s") from error
+            raise UnansweredError(f"babeld does not answer ({what}) within {REPLY_TIMEOUT:.0f} s") from error
 
     async def _read(self) -> None:
         try:

@@ -163,3 +163,26 @@ def test_a_hanging_process_of_a_tunnel_is_replaced(lab, train):
 
     wait_until(replaced, "there is a new tunnel to node2")
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the process that hangs is ended")
+
+
+def test_a_hanging_babeld_is_replaced(lab, train):
+    (pid,) = babelds(lab)
+    before = handles(lab)
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: pid not in babelds(lab), "the babeld that hangs is killed")
+    wait_until(lambda: babelds(lab), "another one takes its place")
+    assert train.wait_steady(2, PATIENCE, since=time.monotonic())
+    assert handles(lab) == before
+
+
+def babelds(lab):
+    """Return the processes of babeld on node1."""
+    names = {pid: command_name(pid) for pid in processes([lab.hosts["node1"].namespace])}
+    return [pid for pid, name in names.items() if name == "babeld"]
+
+
+def command_name(pid):
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
