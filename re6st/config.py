@@ -41,7 +41,7 @@ class NodeConfig(Struct, frozen=True, kw_only=True, rename="kebab"):
     runtime_directory: Path
     """Sockets, records of child processes. May vanish at boot."""
     registry: tuple[str, ...] = ()
-    """URLs of the registry, best first; those in the network parameters are tried as well."""
+    """URLs of the registry, best first, that are asked before those in the network parameters."""
     control_port: PortNumber = 4226
     """TCP port of the control API."""
     tunnel_ports: str = "4227-4242"

@@ -1,7 +1,8 @@
 """In which order a node asks the registry's URLs: where it was answered last, else anywhere.
 
-The owner's own URLs come in his order. Those of the network parameters lead to registries that all know the
-same: each node begins at another one, so that they share the work, and stays where it is answered. Pure.
+Those of the network parameters lead to registries that all know the same: each node begins at another one, so
+that they share the work, and stays where it is answered. The owner's own URLs come before, in his order, as
+far as the network does not know them; joining writes that of the join link there. Pure.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class RegistryOrder:
             if url not in self._lots:
                 self._lots[url] = self._draw()
         shuffled = sorted(network, key=self._lots.__getitem__)
-        return sorted(dict.fromkeys((*own, *shuffled)), key=lambda url: url != self._answered)
+        unknown = [url for url in dict.fromkeys(own) if url not in network]
+        return sorted(dict.fromkeys((*unknown, *shuffled)), key=lambda url: url != self._answered)
 
     def note(self, url: str) -> None:
         """Remember that the registry answered at ``url``."""

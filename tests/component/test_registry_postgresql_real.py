@@ -13,12 +13,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from own_postgresql import running_cluster
 from test_registry_migration_real import make_schema, work_with
 from test_registry_store_real import ENROLLER
 
 from re6st.errors import StorageError
 from re6st.identity import build_request, generate_key, parse_node_certificate
+from re6st.lab.postgresql import running_cluster
 from re6st.messages import EnrolmentRequest
 from re6st.registry.adapter import schema_scripts
 from re6st.registry.backup import back_up, check, restore

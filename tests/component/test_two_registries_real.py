@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 import pytest
-from own_postgresql import running_cluster
 from test_registry_real import NETWORK, Node
 
 from re6st.errors import RegistryUnavailableError, RevokedError
 from re6st.identity import CONTEXT_REVOCATIONS, TrustStore, build_request, generate_key
+from re6st.lab.postgresql import running_cluster
 from re6st.messages import DocumentVersions, Revocations, decode
 from re6st.node.registry_order import RegistryOrder
 from re6st.registry.client import RegistryClient
