@@ -61,6 +61,9 @@ _DURABLE = (
 PREPARED = 400
 """Statements that the server keeps planned: more than the store has in different forms."""
 
+ROWS_AT_ONCE = 1000
+"""Rows of a large answer that are in memory."""
+
 SESSION = (
     "SET search_path = re6st",
     "SET client_encoding = 'UTF8'",
@@ -204,8 +207,9 @@ class PostgresqlAdapter:
             self._inside = False
 
     def _take_time(self) -> None:
-        """Let the rest of the transaction take any time."""
+        """Let the rest of the transaction take any time, also that of a person who types a passphrase."""
         self.execute("SET LOCAL statement_timeout = 0")
+        self.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
 
     # -- statements
 
@@ -238,6 +242,7 @@ class PostgresqlAdapter:
     def stream(self, statement: str) -> Iterator[Row]:
         """Yield the rows that ``statement`` gives. Raises :class:`StorageError`."""
         with self._translated(), self._ready().cursor(name="rows") as cursor:
+            cursor.itersize = ROWS_AT_ONCE
             yield from cursor.execute(statement.encode())
 
     def fill(self, table: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
