@@ -42,8 +42,15 @@ CODES = {
 "UnknownError" is a code that the library does not know: still an answer, unlike its own "Miniupnpc ...".
 """
 
+_BY_HAND = "forward the ports by hand and say so with 'advertise'"
+
 ADVICE = {
+    501: _BY_HAND,
     606: "UPnP is restricted there, allow it for this machine",
+    715: _BY_HAND,
+    716: _BY_HAND,
+    727: _BY_HAND,
+    732: _BY_HAND,
     728: "its table of mappings is full",
 }
 
@@ -72,10 +79,7 @@ class InternetGateway:
             client.selectigd()
         except Exception as error:
             # The binding raises plain Exception, for an empty network even with the text "Success".
-            raise UpnpError(
-                "no home router answers UPnP here; enable UPnP there,"
-                " or forward the ports by hand and say so with 'advertise'"
-            ) from error
+            raise UpnpError(f"no home router answers UPnP here; enable UPnP there, or {_BY_HAND}") from error
         self._client = client
         return self.external_address()
 

@@ -1,0 +1,116 @@
+"""Port mappings on home routers with faults, seen through the real miniupnpc.
+
+[router: an IGD as the test tells it to be] lan 192.168.1.1 ---- eth0 192.168.1.2 host
+                                                            \\--- eth0 192.168.1.3 other: another IGD
+"""
+
+import asyncio
+import threading
+
+import pytest
+from faulty_gateway import FaultyGateway, never
+from test_upnp_real import Home, Node, until
+
+from re6st.messages import Transport
+
+
+@pytest.fixture
+def home(tmp_path):
+    home = Home(tmp_path)
+    yield home
+    home.close()
+
+
+@pytest.fixture
+def gateway(home):
+    gateway = FaultyGateway(home.router, "192.168.1.1")
+    yield gateway
+    gateway.close()
+
+
+@pytest.fixture
+def node(home, gateway):
+    node = Node(home)
+    yield node
+    node.close()
+
+
+def reason_of(node):
+    (one,) = node.mapper.status()
+    return one.reason
+
+
+def test_a_router_that_knows_permanent_leases_only(gateway, node):
+    def is_limited(arguments):
+        return arguments["NewLeaseDuration"] != "0"
+
+    gateway.refuse("AddPortMapping", 725, "OnlyPermanentLeasesSupported", is_limited)
+    assert node.map(Transport.TCP, 4226, 30.0).external_port == 4226
+    assert gateway.mappings == {("TCP", "4226"): ("192.168.1.2", "4226", 0)}
+    node.call(node.mapper.stop())
+    assert not gateway.mappings, "what has no lease must be removed"
+
+
+def test_a_port_that_somebody_else_has(gateway, node):
+    def is_taken(arguments):
+        return arguments["NewExternalPort"] == "4226"
+
+    gateway.refuse("AddPortMapping", 718, "ConflictInMappingEntry", is_taken)
+    mapping = node.map(Transport.TCP, 4226, 30.0)
+    assert mapping.external_port != 4226
+    assert gateway.mappings[("TCP", str(mapping.external_port))][:2] == ("192.168.1.2", "4226")
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "advice"),
+    [
+        (606, "Action not authorized", "UPnP is restricted there"),
+        (715, "WildCardNotPermittedInSrcIP", "forward the ports by hand"),
+        (716, "WildCardNotPermittedInExtPort", "forward the ports by hand"),
+        (728, "NoPortMapsAvailable", "its table of mappings is full"),
+    ],
+)
+def test_a_refusal_is_told_and_overcome(gateway, node, code, text, advice):
+    gateway.refuse("AddPortMapping", code, text)
+    assert node.map(Transport.TCP, 4226, 30.0) is None
+    assert f"({code})" in reason_of(node)
+    assert advice in reason_of(node)
+    del gateway.faults["AddPortMapping"]
+    until(node.mapping, 30)
+    assert reason_of(node) == ""
+
+
+def test_a_router_that_does_not_finish_its_answer_stops_nothing_else(gateway, node):
+    answers = threading.Event()
+    gateway.faults["AddPortMapping"] = never(answers)
+    try:
+        assert node.map(Transport.TCP, 4226, 0.1) is None
+        until(lambda: "is being asked" in node.mapper.why_not(Transport.TCP, 4226), 30)
+        node.call(asyncio.sleep(0))
+        node.call(node.mapper.stop())
+    finally:
+        answers.set()
+
+
+@pytest.mark.parametrize("text", ["", "<html>Please log in</html>", "<" * 100_000, "\0\xff" * 1000])
+def test_garbage_is_survived(gateway, node, text):
+    """The library takes it for a yes; the next look at the router shows that there is no mapping."""
+    for action in ("AddPortMapping", "GetSpecificPortMappingEntry"):
+        gateway.faults[action] = lambda arguments: text
+    node.map(Transport.TCP, 4226, 3.0)
+    gateway.faults.clear()
+    until(lambda: ("TCP", "4226") in gateway.mappings, 30)
+    until(node.mapping, 30)
+
+
+def test_of_two_routers_the_one_that_is_connected_is_used(home, gateway, node):
+    gateway.connected = False
+    other = FaultyGateway(home.namespaces["other"], "192.168.1.3")
+    try:
+        node.map(Transport.TCP, 4226, 0.1)
+        until(lambda: ("TCP", "4226") in other.mappings, 30)
+        until(node.mapping, 30)
+        assert not gateway.mappings
+    finally:
+        node.call(node.mapper.stop())
+        other.close()
