@@ -72,6 +72,8 @@ class NodeConfig(Struct, frozen=True, kw_only=True, rename="kebab"):
     """Interfaces of trusted LANs, in which other nodes are neighbours without a tunnel."""
     lan_key_file: Path | None = None
     """File of mode 0600 with the key that those neighbours share: 64 hexadecimal digits."""
+    lan_discovery: bool = False
+    """Announce this node in its LANs by multicast, and get to know nodes there that no route leads to."""
     log_level: Annotated[str, Meta(pattern="^(error|warning|info|debug)$")] = "info"
 
     @property

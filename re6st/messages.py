@@ -230,6 +230,14 @@ class Gossip(Message, frozen=True, kw_only=True):
     revocations_version: Version = 0
 
 
+class LanAnnouncement(Message, frozen=True, kw_only=True):
+    """What a node says of itself in its LANs; nothing in it is believed."""
+
+    prefix: Annotated[str, Meta(max_length=49)]
+    port: Port
+    """TCP port of its control API."""
+
+
 class ReachabilityRequest(Message, frozen=True, kw_only=True):
     """``POST /v1/reachability``: try the endpoints of the caller's record."""
 

@@ -57,6 +57,13 @@ class PeersLearned:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerNearby:
+    """The node that owns ``prefix`` was met in a LAN of this host, and there was no route to it."""
+
+    prefix: IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
 class ClockRead:
     """The wall clock was read: ``offset`` is wall time minus the ``now`` of events, in seconds."""
 
@@ -294,6 +301,7 @@ class RegistryFailed:
 
 Event = (
     PeersLearned
+    | PeerNearby
     | ClockRead
     | OwnEndpointsChanged
     | NetworkChanged

@@ -24,6 +24,7 @@ from re6st.core.events import (
     OwnCertificateChanged,
     OwnEndpointsChanged,
     ParametersAccepted,
+    PeerNearby,
     PeersLearned,
     RegistryAnswered,
     RegistryFailed,
@@ -318,6 +319,9 @@ class NodeCore:
         match event:
             case PeersLearned():
                 self._on_peers(event)
+            case PeerNearby():
+                if not self._stopping:
+                    self._reunion.met(event.prefix)
             case TunnelRequested():
                 self._on_requested(event)
             case TunnelOffered() | TunnelRefused() | TunnelRequestFailed():

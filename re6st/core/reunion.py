@@ -54,6 +54,12 @@ class Reunion:
         if self._context.deadlines.get(Timer.REUNION) is None:
             self._rest()
 
+    def met(self, prefix: IPv6Network) -> None:
+        """Dial the unrouted node that owns ``prefix``, which was met in a LAN of this host."""
+        entry = self._book.get(prefix)
+        if entry is not None and self._context.valid(entry.peer) and not self._tunnels.connected(prefix):
+            self._dial(prefix)
+
     def due(self) -> None:
         """Look for unrouted peers, and dial one of those that were so when we looked last."""
         unrouted = {entry.peer.prefix for entry in self._book if self._is_unrouted(entry.peer.prefix)}

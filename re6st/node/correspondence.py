@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 from typing import Protocol
 
 import msgspec
@@ -31,6 +32,7 @@ from re6st.core.events import (
     GossipAnswered,
     GossipFailed,
     ParametersAccepted,
+    PeerNearby,
     PeersLearned,
     RevocationsAccepted,
     Source,
@@ -164,6 +166,8 @@ class Correspondence:
         """Tunnels whose request is under way and still wanted."""
         self.operator: TunnelOperator
         """Set once by the daemon: the two need each other."""
+        self.nearby: Callable[[IPv6Network], Endpoint | None] = lambda prefix: None
+        """Tells where in a LAN of this host a node is; set by the daemon."""
 
     # -- what peers ask (ControlService) ----------------------------------------------------------------
 
@@ -376,7 +380,7 @@ class Correspondence:
         )
         try:
             if own is None:
-                endpoints = self._underlay.dial_order(effect.peer.endpoints)
+                endpoints = self._endpoints(effect.peer)
             else:
                 endpoints = (self._client.overlay_endpoint(effect.peer),)
             answer = await self._client.request_tunnel(effect.peer, endpoints, request)
@@ -400,6 +404,12 @@ class Correspondence:
             return None
         self._see_versions(peer, answer.parameters_version, answer.revocations_version)
         return TunnelOffered(effect.tunnel, answer, peer, own.port if own is not None else 0)
+
+    def _endpoints(self, peer: Peer) -> tuple[Endpoint, ...]:
+        """Return where to ask ``peer`` for a tunnel, best first."""
+        nearby = self.nearby(peer.prefix)
+        published = self._underlay.dial_order(peer.endpoints)
+        return published if nearby is None else (nearby, *(one for one in published if one != nearby))
 
     def _dialable(self, offer: TunnelOffer, peer: Peer) -> TunnelOffer:
         """Return ``offer`` with those endpoints that may be dialled: a peer does not choose freely where we
@@ -458,6 +468,21 @@ class Correspondence:
         if peers:
             self._report(PeersLearned(peers, Source.GOSSIP))
         self._see_versions(sender, gossip.parameters_version, gossip.revocations_version)
+
+    def meet(self, prefix: IPv6Network, endpoint: Endpoint) -> None:
+        """Get to know the node with ``prefix`` that seems to be at ``endpoint``, in a LAN of this host."""
+        self._tasks.spawn(self._meet(prefix, endpoint), f"meet {prefix}")
+
+    async def _meet(self, prefix: IPv6Network, endpoint: Endpoint) -> None:
+        known = next((peer for peer in self._known() if peer.prefix == prefix), None)
+        peer = known or Peer(prefix, name=str(prefix), sequence=0)
+        try:
+            answer = await self._client.exchange_gossip(peer, self._gossip(self._sample(SAMPLE)), [endpoint])
+        except (IdentityError, ProtocolError) as error:
+            logger.debug("There is no such node: %s", error)
+            return
+        self._take_gossip(peer, answer)
+        self._report(PeerNearby(prefix))
 
     async def fetch_from(self, peer: Peer, effect: FetchDocument) -> None:
         """Get a newer document from ``peer``."""

@@ -63,6 +63,7 @@ from re6st.node.control_client import ControlClient
 from re6st.node.control_server import ControlServer
 from re6st.node.correspondence import Correspondence
 from re6st.node.credentials import load_credentials
+from re6st.node.discovery import Discovery
 from re6st.node.documents import Documents
 from re6st.node.enrolment import CACHE_NAME
 from re6st.node.host import Host
@@ -253,6 +254,16 @@ class Daemon:
             describe=lambda: self._observation.report() if self._config.report_state else None,
             proxy=self._proxy,
         )
+        self._discovery = Discovery(
+            prefix=prefix,
+            network=self._credentials.trust.network,
+            port=self._config.control_port,
+            addresses=self._reachability.addresses,
+            reachable_here=self._reachability.in_lan,
+            routed=lambda prefix: any(route.prefix == prefix for route in self._installed_routes()),
+            meet=self._correspondence.meet,
+        )
+        self._correspondence.nearby = self._discovery.endpoint
         self._stun_server = StunServer(self._config.control_port)
         self._control_server = ControlServer(
             self._correspondence, self._config.control_port, self._port_share.take
@@ -418,6 +429,9 @@ class Daemon:
         self._brain.start()
         self._feed_core(adopted)
         await self._control_server.start(context)
+        if self._config.lan_discovery:
+            await self._step(self._discovery.start, self._discovery.stop)
+            self._tasks.spawn(self._discovery.announce(), "announce this node in its LANs")
         self._tasks.spawn(self._watch_clock(), "watch the clock")
         self._tasks.spawn(self._reachability.watch(), "watch the network")
         self._tasks.spawn(self._reachability.watch_mapping(self._outside.ask), "watch the port mapping")

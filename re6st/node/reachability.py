@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import IPv6Network
+from ipaddress import IPv4Address, IPv6Network
 
 import msgspec
 
@@ -170,6 +170,16 @@ class ReachabilityKeeper:
         """Return where somebody in the same LAN reaches the UDP ``port``."""
         private = [one.address for one in self._underlay.private() if one.address.version == 4]
         return tuple(Endpoint(Transport.UDP, str(address), port) for address in private)
+
+    def addresses(self) -> list[IPv4Address]:
+        """Return the IPv4 addresses of this host on the underlay."""
+        found = [one.address for one in (*self._underlay.private(), *self._underlay.public())]
+        return [one for one in found if isinstance(one, IPv4Address)]
+
+    def in_lan(self, endpoint: Endpoint) -> bool:
+        """Return whether somebody in a LAN of this host may be at ``endpoint``."""
+        address = ipaddress.ip_address(endpoint.address)
+        return self._underlay.on_link(address) and bool(self.usable([endpoint]))
 
     def release(self, port: int) -> None:
         """The tunnel ``port`` is no longer used."""

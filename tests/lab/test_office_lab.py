@@ -1,8 +1,10 @@
 """Nodes that are neighbours in a LAN that their owners trust, end to end.
 
 registry, anna -- internet -- office -- olga, otto, visitor
+                     +------- branch -- bea, ben
 
 Olga and otto exchange routes on the LAN itself. The visitor runs babeld, and is no member of the network.
+Bea and ben look for others in their LAN, and make tunnels.
 """
 
 import contextlib
@@ -15,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from observing import PATIENCE, until
+from observing import PATIENCE, tunnels, until
 
 from re6st import status
 from re6st.config import render
@@ -26,6 +28,7 @@ from re6st.lab.leftovers import assert_clean
 from re6st.status import RouteStatus
 
 OFFICE = ("olga", "otto")
+BRANCH = ("bea", "ben")
 KEY = secrets.token_hex(32)
 FOREIGN = "2001:db8:42:beef::/64"
 
@@ -49,8 +52,8 @@ def lab() -> Iterator[Lab]:
         built.enrol()
         for member in OFFICE:
             give_key(built, member)
-        built.start_nodes()
-        assert built.wait_for_all_pairs(PATIENCE).complete
+        built.start_nodes(["registry", "anna", *OFFICE])
+        assert built.wait_for_all_pairs(PATIENCE, ["registry", "anna", *OFFICE]).complete
         yield built
     assert_clean(name)
 
@@ -168,6 +171,19 @@ def test_an_interface_that_vanishes_and_comes_back_is_used_again(lab):
     until(lambda: both_in_lan(lab))
     lab.move("otto", "hosting")
     until(lambda: not in_lan(lab, "olga", "otto"))
-    assert lab.wait_for_all_pairs(PATIENCE).complete
+    assert lab.wait_for_all_pairs(PATIENCE, ["registry", "anna", *OFFICE]).complete
     lab.move("otto", "office")
     until(lambda: both_in_lan(lab))
+
+
+def test_nodes_without_the_internet_find_each_other_in_their_lan(lab):
+    # They have never heard of each other, nor can they hear of anybody else.
+    lab.namespace("branch").set_sysctl("ipv4/ip_forward", "0")
+    lab.start_nodes(BRANCH)
+    assert lab.wait_for_all_pairs(PATIENCE, BRANCH).complete
+    tunnel = until(lambda: tunnels(lab, "bea").get("ben"))
+    assert tunnel.established == "lan"
+    assert list(tunnels(lab, "bea")) == ["ben"]
+    # When the Internet is back they are members like all others.
+    lab.namespace("branch").set_sysctl("ipv4/ip_forward", "1")
+    assert lab.wait_for_all_pairs(PATIENCE).complete

@@ -40,3 +40,13 @@ def test_a_peer_whose_route_is_only_on_its_way_is_not_dialled() -> None:
     bench.wait(24)
     bench.report(ev.RoutesKnown(frozenset((prefix(7), prefix(8)))))
     assert not every(bench.wait(600), fx.RequestTunnel)
+
+
+def test_a_peer_that_was_met_in_the_lan_is_dialled_though_it_publishes_no_address() -> None:
+    bench = content()
+    bench.learn(peer(8, reachable=False))
+    requests = every(bench.report(ev.PeerNearby(prefix(8))), fx.RequestTunnel)
+    assert [(request.peer.name, request.punched) for request in requests] == [("n8", False)]
+    # Once is enough, and nobody unknown is dialled.
+    assert not every(bench.report(ev.PeerNearby(prefix(8))), fx.RequestTunnel)
+    assert not every(bench.report(ev.PeerNearby(prefix(9))), fx.RequestTunnel)
