@@ -161,6 +161,12 @@ def fingerprint(der: bytes) -> str:
     return hashlib.sha256(der).hexdigest()
 
 
+def public_key_digest(key: ec.EllipticCurvePublicKey) -> bytes:
+    """Return the SHA-256 of ``key`` (SubjectPublicKeyInfo, DER)."""
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).digest()
+
+
 def build_request(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
     """Return a certification request (PKCS #10, DER) for ``key`` with ``name``, or none if empty, as CN."""
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else []

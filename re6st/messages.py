@@ -272,6 +272,64 @@ class EnrolmentRequest(Message, frozen=True, kw_only=True):
         return "EnrolmentRequest(token=<redacted>)"
 
 
+class AdmissionRequest(Message, frozen=True, kw_only=True):
+    """``POST /v1/requests``: who has no token asks to be let in, and later asks again what came of it."""
+
+    token: Annotated[str, Meta(min_length=32, max_length=128, pattern="^[A-Za-z0-9_-]+$")]
+    """Random secret that the asker made. It lets the asker in, with the key of the request, once approved."""
+    request: Blob
+    """PKCS #10 certification request, DER; its CN is the wished node name, or empty."""
+    message: Text = ""
+    """For the operator: who is asking."""
+
+    def __repr__(self) -> str:
+        return "AdmissionRequest(token=<redacted>)"
+
+
+class AdmissionState(enum.Enum):
+    """What came of a request."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"
+
+
+class AdmissionAnswer(Message, frozen=True, kw_only=True):
+    """What came of a request so far."""
+
+    state: AdmissionState
+    key: Annotated[str, Meta(max_length=64)]
+    """SHA-256 of the public key, in hexadecimal digits: what the operator sees of the asker."""
+    name: Annotated[str, Meta(max_length=63)] = ""
+    """Under which the asker may enrol, if not under one of its choice."""
+    reason: Text = ""
+    """Why it was denied."""
+    expires: float | None = None
+    """Until when the operator can decide, seconds since the epoch."""
+
+
+Mailbox = Annotated[
+    str,
+    Meta(
+        max_length=254,
+        pattern=(
+            r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
+            r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+            r"(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+$"
+        ),
+    ),
+]
+"""A valid e-mail address of the HTML standard (4.10.5.1.5), with the lengths of RFC 5321 and a dot in the
+domain: no quoted names, comments, literals or line ends."""
+
+
+class InvitationRequest(Message, frozen=True, kw_only=True):
+    """``POST /v1/invitations``: send a join link to this mailbox."""
+
+    email: Mailbox
+
+
 class RenewalRequest(Message, frozen=True, kw_only=True):
     """``POST /v1/renewals``: a fresh certificate; the old one authenticates the request."""
 

@@ -23,7 +23,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from re6st.errors import ChildError
 from re6st.files import write_atomically
-from re6st.identity import build_request, der_to_pem, generate_key, key_to_pem, parse_node_certificate
+from re6st.identity import (
+    build_request,
+    der_to_pem,
+    generate_key,
+    key_to_pem,
+    parse_node_certificate,
+    public_key_digest,
+)
 from re6st.lab import resources, worlds
 from re6st.lab.lab import Lab
 from re6st.lab.measurement import Options, Result, Series
@@ -31,7 +38,6 @@ from re6st.lab.namespace import processes
 from re6st.messages import Endpoint, EnrolmentRequest, PeerRecord, SignedPeerRecord, Transport
 from re6st.peers import open_record, seal_record
 from re6st.registry.authority import NODE_VALIDITY, Authority
-from re6st.registry.certification import key_digest
 from re6st.registry.client import ClientCertificate, RegistryClient
 from re6st.registry.records import store_record
 from re6st.registry.service import Service
@@ -114,7 +120,7 @@ def _settle(
     node = store.add_node(f"inhabitant-{number}", prefix, now)
     der = authority.issue_node(key.public_key(), node.name, prefix, now)
     serial = parse_node_certificate(der).serial_hex
-    digest = key_digest(key.public_key())
+    digest = public_key_digest(key.public_key())
     store.add_certificate(
         CertificateRow(serial, node.identifier, der, digest, now, now + NODE_VALIDITY, None)
     )

@@ -72,6 +72,7 @@ def main(context: click.Context, network: str, config: Path | None) -> None:
 @main.command()
 @click.argument("link")
 @click.option("--name", default="", help="Name of this node.  [default: the link's, else the host's]")
+@click.option("--message", default="", help="For the operator, when LINK has no token: who is asking.")
 @click.option("--state-directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--runtime-directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--control-port", type=click.IntRange(1, 65535), help="TCP port of the control API.")
@@ -81,10 +82,11 @@ def main(context: click.Context, network: str, config: Path | None) -> None:
 @click.option("--proxy-credentials", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--force", is_flag=True, help="Replace an existing key and certificate.")
 @click.pass_obj
-def join(instance: Instance, /, link: str, name: str, force: bool, **options: Any) -> None:
+def join(instance: Instance, /, link: str, name: str, message: str, force: bool, **options: Any) -> None:
     """Join the network that LINK leads to.
 
-    LINK comes from the operator of the network. The private key is made here and never leaves this
+    LINK comes from the operator of the network. With one without a token the operator is asked to let this
+    machine in, and the command waits for that. The private key is made here and never leaves this
     machine.
     """
     import asyncio
@@ -105,7 +107,7 @@ def join(instance: Instance, /, link: str, name: str, force: bool, **options: An
         click.echo(f"This node has joined before; its missing configuration {instance.config} is written.")
         return
     proxy = load_proxy(config.proxy, config.proxy_credentials)
-    enrol = partial(enrol_machine, proxy=proxy)
+    enrol = partial(enrol_machine, proxy=proxy, message=message[:256], tell=click.echo)
     joined = asyncio.run(_enrol_named(enrol, parsed, config.state_directory, name, force))
     setup.write(instance.config, values)
     certificate = joined.certificate

@@ -43,6 +43,11 @@ class CredentialFiles:
         return self.directory / "key.pem.new"
 
     @property
+    def pending_token(self) -> Path:
+        """The secret of a request for admission that is not answered."""
+        return self.directory / "request.token"
+
+    @property
     def certificate(self) -> Path:
         """The node's certificate."""
         return self.directory / "certificate.pem"

@@ -23,6 +23,7 @@ from re6st.errors import (
     ConfigError,
     IdentityError,
     ProtocolError,
+    RegistryRefusedError,
     StorageError,
     UntrustedError,
 )
@@ -37,6 +38,7 @@ from re6st.identity import (
 )
 from re6st.messages import Enrolment, Gossip
 from re6st.node.addresses import host_addresses, source_towards
+from re6st.node.asking import ask_admission, forget
 from re6st.node.cache import Cache
 from re6st.node.control_client import ControlClient
 from re6st.node.credentials import CredentialFiles, Credentials, same_key
@@ -66,9 +68,19 @@ class Joined:
 
 
 async def join(
-    link: JoinLink, state_directory: Path, name: str, *, force: bool, proxy: Proxy | None = None
+    link: JoinLink,
+    state_directory: Path,
+    name: str,
+    *,
+    force: bool,
+    proxy: Proxy | None = None,
+    message: str = "",
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Joined:
     """Enrol this machine, as ``name`` if that is not empty, and write its credentials.
+
+    With a link without a token the registry is asked to let it in, with ``message`` for the operator;
+    ``tell`` is given what the person should read meanwhile.
 
     Raises :class:`ConfigError` when it has joined already and ``force`` is not set, and whatever the
     registry client and the disk raise. Old credentials are replaced only after everything has succeeded.
@@ -84,7 +96,11 @@ async def join(
     authorities = await fetch_authorities(link, proxy=proxy)
     trust = TrustStore(authorities)
     client = RegistryClient([link.url], authorities, proxy=proxy)
-    enrolment = await client.enrol(link.token, build_request(key, name))
+    if link.token:
+        enrolment = await client.enrol(link.token, build_request(key, name))
+    else:
+        token, name = await ask_admission(client, key, files, name, message, tell)
+        enrolment = await _enrol_asked(client, token, key, name)
     certificate = trust.verify(enrolment.certificate, time.time())
     if not same_key(key, enrolment.certificate):
         raise UntrustedError("the registry answered with a certificate for another key")
@@ -93,8 +109,21 @@ async def join(
     files.store_authorities(authorities)
     files.store_certificate(enrolment.certificate)
     _adopt_pending_key(files)
+    forget(files)
     peers = _store_start(state_directory, trust, enrolment)
     return Joined(certificate=certificate, network=trust.network, peers=peers)
+
+
+async def _enrol_asked(
+    client: RegistryClient, token: str, key: ec.EllipticCurvePrivateKey, name: str
+) -> Enrolment:
+    """Enrol under ``name``, or under one of the registry if somebody else has taken it meanwhile."""
+    try:
+        return await client.enrol(token, build_request(key, name))
+    except RegistryRefusedError as error:
+        if not error.code.startswith("name-"):
+            raise
+        return await client.enrol(token, build_request(key, ""))
 
 
 def _pending_key(files: CredentialFiles) -> ec.EllipticCurvePrivateKey:
@@ -213,7 +242,7 @@ def remove_state(state_directory: Path) -> None:
     """Remove key, certificates, documents and address book of this node. Raises :class:`StorageError`."""
     files = CredentialFiles(state_directory)
     try:
-        for path in (files.key, files.pending_key, files.certificate, files.authority):
+        for path in (files.key, files.pending_key, files.pending_token, files.certificate, files.authority):
             path.unlink(missing_ok=True)
         _forget_network(state_directory)
         for path in (*state_directory.glob(f"{CACHE_NAME}.damaged-*"), state_directory / "babel-sequence"):

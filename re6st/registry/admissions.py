@@ -5,12 +5,27 @@ Methods that change something are to be called inside a transaction.
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from re6st.registry.database import ALL
 from re6st.registry.ledger import Ledger
+from re6st.registry.requests import Requests
 from re6st.registry.space import Space
+
+
+class Way(enum.Enum):
+    """How a token came about."""
+
+    LINK = "link"
+    """An operator made a join link."""
+    REQUEST = "request"
+    """An operator approved a request."""
+    OPEN = "open"
+    """Enrolment is open."""
+    MAIL = "mail"
+    """It was sent to a mailbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +45,12 @@ class TokenRow:
     """For how many nodes it was used."""
     last_used: float | None
     last_node: int | None
+    way: str = "link"
+    """How it came about: see :class:`Way`."""
+    key_digest: bytes | None = None
+    """Only who has this key can use it."""
+    mailbox: str | None = None
+    """To which it was sent."""
 
     def is_open(self, now: float) -> bool:
         """Return whether another node can use it."""
@@ -61,7 +82,7 @@ class Reservation:
     created: float
 
 
-class Admissions(Ledger, Space):
+class Admissions(Ledger, Space, Requests):
     """The tables for those who shall come. Belongs to one thread at a time."""
 
     # -- reservations
@@ -111,13 +132,49 @@ class Admissions(Ledger, Space):
         expires: float,
         maximum_uses: int = 1,
         node: int | None = None,
+        *,
+        way: Way = Way.LINK,
+        key_digest: bytes | None = None,
+        mailbox: str | None = None,
     ) -> int:
         """Remember a token by its digest; return its number."""
         return self.insert(
-            "INSERT INTO tokens (digest, name, prefix_length, created, expires, maximum_uses, node)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (digest, name, prefix_length, now, expires, maximum_uses, node),
+            "INSERT INTO tokens (digest, name, prefix_length, created, expires, maximum_uses, node, way,"
+            " key_digest, mailbox) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                digest,
+                name,
+                prefix_length,
+                now,
+                expires,
+                maximum_uses,
+                node,
+                way.value,
+                key_digest,
+                mailbox,
+            ),
         )
+
+    def count_admitted(self, way: Way, now: float) -> int:
+        """Return how many members came this way, and how many more are about to."""
+        rows = self.execute(
+            "SELECT (SELECT count(DISTINCT nodes.id) FROM tokens"
+            " JOIN token_uses ON token_uses.token = tokens.id"
+            " JOIN nodes ON nodes.id = token_uses.node WHERE tokens.way = ? AND nodes.released IS NULL)"
+            " + (SELECT count(*) FROM tokens WHERE way = ? AND revoked IS NULL AND expires > ?"
+            " AND NOT EXISTS (SELECT 1 FROM token_uses WHERE token = tokens.id))",
+            (way.value, way.value, now),
+        )
+        return int(rows[0][0])
+
+    def count_mailbox(self, mailbox: str) -> int:
+        """Return how many members joined with links that were sent to this mailbox."""
+        rows = self.execute(
+            "SELECT count(DISTINCT nodes.id) FROM tokens JOIN token_uses ON token_uses.token = tokens.id"
+            " JOIN nodes ON nodes.id = token_uses.node WHERE tokens.mailbox = ? AND nodes.released IS NULL",
+            (mailbox,),
+        )
+        return int(rows[0][0])
 
     def token(self, digest: bytes) -> TokenRow | None:
         """Return the token with this digest."""
@@ -128,8 +185,8 @@ class Admissions(Ledger, Space):
         return next(iter(self._tokens("WHERE id = ?", identifier)), None)
 
     def tokens(self, after: int = 0, limit: int = ALL) -> list[TokenRow]:
-        """Return the tokens behind number ``after``, the oldest first."""
-        return self._tokens("WHERE id > ? ORDER BY id LIMIT ?", after, limit)
+        """Return the tokens of join links behind number ``after``, the oldest first."""
+        return self._tokens("WHERE id > ? AND way IN ('link', 'mail') ORDER BY id LIMIT ?", after, limit)
 
     def token_for(self, name: str, now: float) -> TokenRow | None:
         """Return a token that can still be used and reserves this name."""
@@ -158,8 +215,8 @@ class Admissions(Ledger, Space):
         rows = self.execute(
             "SELECT id, name, prefix_length, created, expires, maximum_uses, node, revoked,"  # noqa: S608 - constants
             " (SELECT count(*) FROM token_uses WHERE token = id), (SELECT max(used) FROM token_uses"
-            " WHERE token = id), (SELECT node FROM token_uses WHERE token = id ORDER BY used DESC LIMIT 1)"
-            f" FROM tokens {clause}",
+            " WHERE token = id), (SELECT node FROM token_uses WHERE token = id ORDER BY used DESC LIMIT 1),"
+            f" way, key_digest, mailbox FROM tokens {clause}",
             values,
         )
         return [TokenRow(*row) for row in rows]

@@ -7,19 +7,17 @@ rather than silently cut down: its sender is mistaken or malicious, and should h
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from re6st.errors import RegistryRefusedError
-from re6st.identity import ADDRESS_BLOCKS, encode_address_block
+from re6st.identity import ADDRESS_BLOCKS, encode_address_block, public_key_digest
 from re6st.messages import NAME_PATTERN
 from re6st.prefix import node_address
 
@@ -47,13 +45,7 @@ class CertificationRequest:
     @property
     def key_digest(self) -> bytes:
         """SHA-256 of the public key (SubjectPublicKeyInfo, DER)."""
-        return key_digest(self.public_key)
-
-
-def key_digest(key: ec.EllipticCurvePublicKey) -> bytes:
-    """Return the SHA-256 of ``key`` (SubjectPublicKeyInfo, DER)."""
-    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(der).digest()
+        return public_key_digest(self.public_key)
 
 
 def check_name(name: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from re6st.errors import ConfigError
 from re6st.identity import format_time
 from re6st.registry.place import parse_place
 from re6st.registry.state import StateDirectory
@@ -57,6 +58,17 @@ def coming(text: str) -> float:
     if re.fullmatch(r"[0-9]{1,9}[smhdw]", text):
         return time.time() + duration(text)
     return moment(text)
+
+
+def assignments(texts: Sequence[str]) -> dict[str, str]:
+    """Return keys and values of ``KEY=VALUE`` texts. Raises :class:`ConfigError`."""
+    changes: dict[str, str] = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigError(f"{text!r} is not KEY=VALUE")
+        changes[key] = value
+    return changes
 
 
 @contextlib.contextmanager

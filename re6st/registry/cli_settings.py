@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from re6st.errors import ConfigError
 from re6st.identity import format_time
 from re6st.registry.cli_common import (
+    assignments,
     coming,
     json_option,
     moment,
@@ -48,20 +48,13 @@ def parameters_show(state: StateDirectory, as_json: bool) -> None:
 
 
 @parameters.command("set")
-@click.argument("assignments", nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.argument("texts", nargs=-1, required=True, metavar="KEY=VALUE...")
 @click.option("--preview", is_flag=True, help="Check and show what would change, and change nothing.")
 @click.option("--at", type=coming, help="Later: in 12h, or at 2026-01-31T03:00 (UTC).")
 @click.pass_obj
-def parameters_set(
-    state: StateDirectory, assignments: Sequence[str], preview: bool, at: float | None
-) -> None:
+def parameters_set(state: StateDirectory, texts: Sequence[str], preview: bool, at: float | None) -> None:
     """Set network parameters for all nodes; they take the new version over, usually within a minute."""
-    changes: dict[str, str] = {}
-    for assignment in assignments:
-        key, separator, value = assignment.partition("=")
-        if not separator:
-            raise ConfigError(f"{assignment!r} is not KEY=VALUE")
-        changes[key] = value
+    changes = assignments(texts)
     with opened(state) as service:
         if preview:
             _print_differences(service.preview_parameters(changes))

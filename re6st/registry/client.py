@@ -39,6 +39,8 @@ from re6st.identity import (
     pem_to_ders,
 )
 from re6st.messages import (
+    AdmissionAnswer,
+    AdmissionRequest,
     DocumentVersions,
     Enrolment,
     EnrolmentRequest,
@@ -187,6 +189,10 @@ class RegistryClient:
         return await self._ask(
             "POST", "/v1/enrolments", Enrolment, EnrolmentRequest(token=token, request=request)
         )
+
+    async def ask_admission(self, message: AdmissionRequest, wait: int = 0) -> AdmissionAnswer:
+        """Ask to be let in, or what came of it; the answer may come ``wait`` seconds later (at most 60)."""
+        return await self._ask("POST", f"/v1/requests?wait={wait}", AdmissionAnswer, message, wait)
 
     async def renew(self, request: bytes) -> Enrolment:
         """Return a fresh certificate over ``request``, which may be for a new key."""

@@ -47,6 +47,7 @@ from re6st.messages import (
     encode,
 )
 from re6st.registry.announcer import Announcer
+from re6st.registry.joiner_http import JoinerApi
 from re6st.registry.limits import RateLimiter
 from re6st.registry.metrics import CONTENT_TYPE, Metrics
 from re6st.registry.openapi import Parameter, Route, describe_api
@@ -90,6 +91,9 @@ REFUSALS = {
     "unknown-version": HTTPStatus.NOT_FOUND,
     "prefix-taken": HTTPStatus.CONFLICT,
     "suspended": HTTPStatus.CONFLICT,
+    "unknown-request": HTTPStatus.NOT_FOUND,
+    "request-decided": HTTPStatus.CONFLICT,
+    "mailbox-full": HTTPStatus.CONFLICT,
     "unknown-plan": HTTPStatus.NOT_FOUND,
     "too-many-plans": HTTPStatus.CONFLICT,
     "rollover-under-way": HTTPStatus.CONFLICT,
@@ -150,6 +154,7 @@ class Api:
         self._worker = worker
         self._attempts = RateLimiter(REFUSED_ATTEMPTS, ATTEMPT_RATE)
         self._operators = OperatorApi(service, self._run, self._attempts)
+        self._joiners = JoinerApi(service, self._run, self._attempts)
         self._metrics = Metrics(service)
         self._announcer = Announcer(lambda: self._run(service.versions))
         self._limits = {route.path: _time_limit(route) for route in self.routes()}
@@ -197,6 +202,7 @@ class Api:
                 patience=MAXIMUM_WAIT,
             ),
             Route("DELETE", "/v1/nodes/self", self.leave, status=204, node=True),
+            *self._joiners.routes(),
             *self._operators.routes(),
         )
 
@@ -207,6 +213,7 @@ class Api:
         )
         application.on_response_prepare.append(_add_headers)
         application.on_shutdown.append(self._operators.stop)
+        application.on_shutdown.append(self._joiners.stop)
         application.on_shutdown.append(self._stop_waiting)
         for route in self.routes():
             application.router.add_route(route.method, route.path, route.handler)

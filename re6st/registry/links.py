@@ -1,6 +1,7 @@
 """Registry URLs and join links: how they are written and read.
 
 A join link is ``https://HOST:PORT/#ca=<fingerprint>&token=<token>``. What follows the ``#`` never travels.
+One without a token is for all who want to ask the registry to be let in.
 A registry behind a public host name may show a public certificate instead of one of the network's CA; its
 URL is then marked ``#tls=public``, in join links, in configuration and in network parameters.
 """
@@ -56,17 +57,19 @@ def _split(text: str, what: str) -> tuple[str, str]:
 class JoinLink:
     """Everything that a machine needs to join a network.
 
-    ``https://HOST:PORT/#ca=<64 hexadecimal digits>&token=<token>[&tls=public]``
+    ``https://HOST:PORT/#ca=<64 hexadecimal digits>[&token=<token>][&tls=public]``
     """
 
     url: RegistryUrl
     fingerprint: str
     """SHA-256 of the CA certificate, 64 lower-case hexadecimal digits."""
-    token: str = field(repr=False)
+    token: str = field(default="", repr=False)
+    """Empty for who has to ask."""
 
     def __str__(self) -> str:
+        token = f"&token={self.token}" if self.token else ""
         public = "&tls=public" if self.url.public else ""
-        return f"{self.url.base}/#ca={self.fingerprint}&token={self.token}{public}"
+        return f"{self.url.base}/#ca={self.fingerprint}{token}{public}"
 
     @classmethod
     def parse(cls, text: str) -> JoinLink:
@@ -84,14 +87,11 @@ class JoinLink:
                 "not a valid join link: 'ca=' must be followed by the 64 hexadecimal digits of the CA's"
                 " fingerprint; was the link copied as a whole?"
             )
-        if "token" not in values:
-            raise ConfigError(
-                "not a valid join link: '&token=' is missing; put the link in quotes on the command line"
-            )
-        if re.fullmatch(r"[A-Za-z0-9_-]{16,128}", values["token"]) is None:
+        token = values.get("token")
+        if token is not None and re.fullmatch(r"[A-Za-z0-9_-]{16,128}", token) is None:
             raise ConfigError(
                 "not a valid join link: its token is malformed; was the link copied as a whole?"
             )
         if values.get("tls", "public") != "public":
             raise ConfigError(f"not a valid join link: tls={values['tls']!r}, only tls=public is known")
-        return cls(RegistryUrl(base, public="tls" in values), authority, values["token"])
+        return cls(RegistryUrl(base, public="tls" in values), authority, token or "")

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from re6st.errors import RegistryRefusedError
-from re6st.messages import NetworkParameters, encode
+from re6st.messages import AdmissionState, NetworkParameters, encode
 from re6st.prefix import parse_prefix
 from re6st.registry.admissions import Reservation
 from re6st.registry.diagnosis import SILENCE, last_contact
@@ -24,8 +24,10 @@ from re6st.registry.ledger import AuditRow
 from re6st.registry.links import JoinLink
 from re6st.registry.mesh import draw_mesh
 from re6st.registry.operator_messages import (
+    Approval,
     AuditEntry,
     AuditPage,
+    Denial,
     HistoricParameters,
     KeptPrefix,
     Link,
@@ -49,16 +51,20 @@ from re6st.registry.operator_messages import (
     ParametersPreview,
     ParametersUndo,
     Renaming,
+    RequestPage,
     ReservationList,
     ReservationRequest,
     Token,
     TokenPage,
     TokenState,
+    WaitingRequest,
 )
 from re6st.registry.operators import Operator, Scope
 from re6st.registry.plans import Plan
+from re6st.registry.policy import AdmissionPolicy
 from re6st.registry.qr import qr_code
 from re6st.registry.reporting import Condition
+from re6st.registry.requests import RequestRow
 from re6st.registry.service import Service
 
 PAGE_LIMIT = 1000
@@ -288,6 +294,57 @@ def _kept(row: Reservation) -> KeptPrefix:
 def remove_reservation(service: Service, call: Call) -> None:
     """Keep no prefix for this name any more."""
     service.unreserve(call.path["name"])
+
+
+# -- requests for admission -----------------------------------------------------------------------------
+
+
+def list_requests(service: Service, call: Call) -> RequestPage:
+    """List machines that ask to be let in, the newest first; with ``all`` also those that were decided."""
+    limit = _limit(call)
+    pending = call.query.get("all", "") in ("", "0")
+    rows = service.requests(pending=pending, before=number(call, "before", 2**53), limit=limit + 1)
+    items = tuple(_waiting(service, row) for row in rows[:limit])
+    return RequestPage(items=items, next=items[-1].id if len(rows) > limit else None)
+
+
+def _waiting(service: Service, row: RequestRow) -> WaitingRequest:
+    state = service.request_state(row)
+    return WaitingRequest(
+        id=row.identifier,
+        state=state,
+        name=row.name,
+        key=row.key_digest.hex(),
+        message=row.message,
+        origin=row.origin,
+        created=row.created,
+        expires=row.expires,
+        reason=row.reason,
+        suspicions=service.suspicions(row) if state is AdmissionState.PENDING else (),
+    )
+
+
+def approve_request(service: Service, call: Call) -> WaitingRequest:
+    """Let in a machine that asked."""
+    message: Approval = call.message
+    return _waiting(service, service.approve(number(call, "id", 0), message.name, message.prefix_length))
+
+
+def deny_request(service: Service, call: Call) -> WaitingRequest:
+    """Keep out a machine that asked."""
+    message: Denial = call.message
+    return _waiting(service, service.deny(number(call, "id", 0), message.reason))
+
+
+def show_policy(service: Service, _call: Call) -> AdmissionPolicy:
+    """Show who is let in without a join link from an operator."""
+    return service.policy()
+
+
+def set_policy(service: Service, call: Call) -> AdmissionPolicy:
+    """Change who is let in without a join link from an operator."""
+    message: ParametersChange = call.message
+    return service.change_policy(message.changes)
 
 
 # -- network parameters ---------------------------------------------------------------------------------

@@ -34,8 +34,10 @@ from re6st.messages import MessageType, decode, encode
 from re6st.registry.client import REQUEST_TIMEOUT, fetch_authorities
 from re6st.registry.links import JoinLink, RegistryUrl, parse_registry_url
 from re6st.registry.operator_messages import (
+    Approval,
     AuditEntry,
     AuditPage,
+    Denial,
     KeptPrefix,
     Link,
     LinkRequest,
@@ -49,7 +51,9 @@ from re6st.registry.operator_messages import (
     ParametersPreview,
     ParametersUndo,
     Renaming,
+    RequestPage,
     ReservationRequest,
+    WaitingRequest,
 )
 from re6st.registry.transport import request as send
 
@@ -177,6 +181,21 @@ class OperatorClient:
     async def unreserve(self, name: str) -> None:
         """Keep no prefix for this name any more."""
         await self._send("DELETE", f"/reservations/{quote(name, safe='')}")
+
+    async def requests(self) -> tuple[WaitingRequest, ...]:
+        """Return the machines that wait to be let in, the newest first."""
+        return (await self._get("/requests?limit=1000", RequestPage)).items
+
+    async def approve(self, identifier: int, approval: Approval | None = None) -> WaitingRequest:
+        """Let in a machine that asked (:attr:`WaitingRequest.id`)."""
+        path = f"/requests/{identifier}/approval"
+        return await self._ask("POST", path, WaitingRequest, approval or Approval())
+
+    async def deny(self, identifier: int, reason: str = "") -> WaitingRequest:
+        """Keep out a machine that asked."""
+        return await self._ask(
+            "POST", f"/requests/{identifier}/denial", WaitingRequest, Denial(reason=reason)
+        )
 
     # -- network parameters
 

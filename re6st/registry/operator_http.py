@@ -26,6 +26,7 @@ from re6st.registry.limits import RateLimiter
 from re6st.registry.openapi import Parameter, Route
 from re6st.registry.operations import PAGE_LIMIT, Call, Operation, entity_tag
 from re6st.registry.operators import Operator, Scope
+from re6st.registry.policy import AdmissionPolicy
 from re6st.registry.service import Service
 from re6st.registry.usecases import Actor, ActorKind
 
@@ -52,7 +53,8 @@ _KEY = Parameter(
     "Idempotency-Key", {"type": "string", "pattern": "^[!-~]{1,128}$", "maxLength": 128}, "header"
 )
 _STATE = Parameter("state", {"type": "string", "enum": [state.value for state in messages.NodeState]})
-_UNWELL = Parameter("unwell", {"type": "string", "enum": ["0", "1"]})
+_SWITCH = {"type": "string", "enum": ["0", "1"]}
+_UNWELL = Parameter("unwell", _SWITCH)
 
 Result = TypeVar("Result")
 Run = Callable[..., Awaitable[Any]]
@@ -114,6 +116,7 @@ class OperatorApi:
             self._route(
                 "DELETE", "/reservations/{name}", write, operations.remove_reservation, None, None, (_NAME,)
             ),
+            *self._admission_routes(),
             self._get("/parameters", operations.show_parameters, messages.Parameters),
             self._route(
                 "PUT",
@@ -189,6 +192,45 @@ class OperatorApi:
                 None,
                 None,
                 (_NAME,),
+            ),
+        )
+
+    def _admission_routes(self) -> tuple[Route, ...]:
+        """Return what concerns those who come without a join link."""
+        request, request_id = messages.WaitingRequest, (Parameter("id", _NUMBER, "path"),)
+        return (
+            self._get(
+                "/requests",
+                operations.list_requests,
+                messages.RequestPage,
+                (_LIMIT, Parameter("before", _NUMBER), Parameter("all", _SWITCH)),
+            ),
+            self._route(
+                "POST",
+                "/requests/{id}/approval",
+                Scope.WRITE,
+                operations.approve_request,
+                request,
+                messages.Approval,
+                request_id,
+            ),
+            self._route(
+                "POST",
+                "/requests/{id}/denial",
+                Scope.WRITE,
+                operations.deny_request,
+                request,
+                messages.Denial,
+                request_id,
+            ),
+            self._get("/admission", operations.show_policy, AdmissionPolicy),
+            self._route(
+                "PUT",
+                "/admission",
+                Scope.ADMIN,
+                operations.set_policy,
+                AdmissionPolicy,
+                messages.ParametersChange,
             ),
         )
 

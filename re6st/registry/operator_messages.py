@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from re6st.messages import Message, Name, NetworkParameters, Text
+from re6st.messages import AdmissionState, Message, Name, NetworkParameters, Text
 from re6st.prefix import DEFAULT_NODE_LENGTH, LONGEST_NODE_LENGTH
 from re6st.registry.authority import DAY
 from re6st.registry.diagnosis import Kind, Severity
@@ -334,3 +334,46 @@ class Overview(Message, frozen=True, kw_only=True):
     revocations_version: int
     time: float
     """Of the registry's clock."""
+
+
+class WaitingRequest(Message, frozen=True, kw_only=True):
+    """A machine that asks to be let in."""
+
+    id: int
+    state: AdmissionState
+    name: str = ""
+    """Which it wants."""
+    key: str
+    """SHA-256 of its public key: compare it with what the machine shows."""
+    message: str = ""
+    origin: str
+    """Network address that asked."""
+    created: float
+    expires: float
+    """Until when it can be decided."""
+    reason: str = ""
+    """Why it was denied."""
+    suspicions: tuple[str, ...] = ()
+    """What to know before it is approved, for people."""
+
+
+class RequestPage(Message, frozen=True, kw_only=True):
+    """Some requests, the newest first."""
+
+    items: tuple[WaitingRequest, ...]
+    next: int | None = None
+    """What to give as ``before`` for the next page; absent on the last one."""
+
+
+class Approval(Message, frozen=True, kw_only=True):
+    """How a machine is let in."""
+
+    name: Name | None = None
+    """Instead of the one that it wants."""
+    prefix_length: PrefixLength = DEFAULT_NODE_LENGTH
+
+
+class Denial(Message, frozen=True, kw_only=True):
+    """Why a machine is not let in."""
+
+    reason: Text = ""

@@ -5,7 +5,6 @@ A mistake here reaches the whole network at once, so parameters are checked befo
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from re6st.errors import ConfigError, RemoteProtocolError
 from re6st.identity import TrustStore, fingerprint
 from re6st.messages import NetworkParameters, decode, encode
 from re6st.prefix import parse_network
+from re6st.registry.assignments import convert
 from re6st.registry.links import parse_registry_url
 
 BABEL_PORTS = range(16384, 32768)
@@ -93,28 +93,8 @@ def change_parameters(
 
     Lists are separated by commas. Raises :class:`ConfigError` that names every mistake.
     """
-    fields = {field.name: field for field in msgspec.structs.fields(NetworkParameters)}
-    possible = [name for name in fields if name not in FIXED]
-    mistakes: list[str] = []
-    accepted: dict[str, object] = {"version": parameters.version + 1}
-    for key, text in changes.items():
-        if key not in possible:
-            if key in fields:
-                mistakes.append(f"{key}: {_WHY_FIXED[key]}")
-                continue
-            close = difflib.get_close_matches(key, possible, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(possible)}"
-            mistakes.append(f"{key}: cannot be set; {hint}")
-            continue
-        value: object = text
-        if isinstance(getattr(parameters, key), tuple):
-            value = [part.strip() for part in text.split(",") if part.strip()]
-        try:
-            accepted[key] = msgspec.convert(value, fields[key].type, strict=False)
-        except msgspec.ValidationError as error:
-            mistakes.append(f"{key}={text}: {error}")
-    if mistakes:
-        raise ConfigError("network parameters: " + "; ".join(mistakes))
+    accepted = convert(parameters, changes, "network parameters", _WHY_FIXED)
+    accepted["version"] = parameters.version + 1
     changed = msgspec.structs.replace(parameters, **accepted)
     check_parameters(changed, network)
     return changed

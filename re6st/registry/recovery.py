@@ -13,10 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from re6st.errors import UntrustedError
-from re6st.identity import NodeCertificate
+from re6st.identity import NodeCertificate, public_key_digest
 from re6st.messages import NetworkParameters
 from re6st.registry.authority import CLOCK_TOLERANCE
-from re6st.registry.certification import key_digest
 from re6st.registry.configuration import ParameterUseCases, put_parameters
 from re6st.registry.store import CertificateRow, NodeRow
 from re6st.registry.tokens import TokenUseCases
@@ -68,7 +67,7 @@ class RecoveryUseCases(TokenUseCases, ParameterUseCases):
                 serial=certificate.serial_hex,
                 node=node.identifier,
                 der=certificate.der,
-                key_digest=key_digest(key),
+                key_digest=public_key_digest(key),
                 issued=issued,
                 expires=certificate.not_after,
                 revoked=None,

@@ -31,6 +31,7 @@ from re6st.messages import (
     encode,
 )
 from re6st.registry.admissions import TokenRow, TokenUse
+from re6st.registry.approval import ApprovalUseCases
 from re6st.registry.certification import CertificationRequest, open_request
 from re6st.registry.operators import OperatorUseCases
 from re6st.registry.plans import PlanUseCases
@@ -58,7 +59,7 @@ class Caller:
     certificate: NodeCertificate
 
 
-class Service(RecoveryUseCases, OperatorUseCases, RolloverUseCases, PlanUseCases):
+class Service(ApprovalUseCases, RecoveryUseCases, OperatorUseCases, RolloverUseCases, PlanUseCases):
     """All use cases; those of nodes are here, those of operators in the modules it inherits from."""
 
     # -- certificates
@@ -74,6 +75,7 @@ class Service(RecoveryUseCases, OperatorUseCases, RolloverUseCases, PlanUseCases
                 node, certificate = self._repeat(token, use, request, now)
             else:
                 self._check_usable(token, now)
+                self._check_owner(token, request)
                 node, certificate = self._admit(token, request, now)
                 self._store.use_token(token.identifier, node.identifier, request.key_digest, now)
                 self._log("node.enrolled", node.name, prefix=node.prefix, token=token.identifier)

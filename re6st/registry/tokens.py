@@ -41,17 +41,11 @@ class TokenUseCases(MemberUseCases):
         impossible value, :class:`RegistryRefusedError` for a name.
         """
         self._check_token(lifetime, uses)
-        check_node_length(self.network, prefix_length)
         if name is not None and uses > 1:
             raise ConfigError("a token for several nodes cannot give them one name: leave --name away")
         now = self._clock()
         with self._store.transaction():
-            if name is not None:
-                check_name(name)
-                reservation = self._store.reservation(name)
-                if reservation is not None:
-                    name, prefix_length = reservation.name, reservation.prefix.prefixlen
-                self._check_free(name, None, now)
+            name, prefix_length = self._admission_length(name, prefix_length, now)
             return self._add_token(name, prefix_length, now, lifetime, uses)
 
     def create_return_token(self, selector: str, lifetime: float = TOKEN_VALIDITY) -> str:
@@ -104,6 +98,21 @@ class TokenUseCases(MemberUseCases):
     def tokens_page(self, after: int, limit: int) -> list[TokenRow]:
         """Return up to ``limit`` tokens with numbers above ``after``."""
         return self._store.tokens(after, limit)
+
+    def _admission_length(self, name: str | None, prefix_length: int, now: float) -> tuple[str | None, int]:
+        """Return name and prefix length of a token for ``name``: a reservation decides on both.
+
+        Raises :class:`ConfigError`, :class:`RegistryRefusedError`.
+        """
+        check_node_length(self.network, prefix_length)
+        if name is None:
+            return None, prefix_length
+        check_name(name)
+        reservation = self._store.reservation(name)
+        if reservation is not None:
+            name, prefix_length = reservation.name, reservation.prefix.prefixlen
+        self._check_free(name, None, now)
+        return name, prefix_length
 
     def find_token(self, token: str) -> TokenRow:
         """Return what is known of a token. Raises :class:`RegistryRefusedError`."""

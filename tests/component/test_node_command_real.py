@@ -142,6 +142,43 @@ def test_joining_again_keeps_key_and_certificate(registry, joined):
     )
 
 
+def test_a_request_survives_a_kill_and_is_approved(registry, node):
+    def operate(*arguments):
+        done = run([*REGISTRY, "--state", registry.state, *arguments])
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def waiting():
+        return [row for row in json.loads(operate("requests", "list", "--json")) if row["name"] == "tower"]
+
+    link = operate("admission", "link").strip()
+    refused = node.join(link, "--name", "tower")
+    assert refused.returncode == 1
+    assert "put it in quotes" in refused.stderr
+    operate("admission", "set", "requests=on")
+    asks = [*NODE, "--config", str(node.config), "join", link, "--name", "tower", "--message", "Anna",
+            "--state-directory", str(node.state), "--runtime-directory", str(node.runtime)]  # fmt: skip
+    first = subprocess.Popen(asks, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(waiting, "the request")
+    first.kill()
+    first.wait()
+    second = subprocess.Popen(asks, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    shown = ""
+    while "Waiting" not in shown:
+        line = second.stdout.readline()
+        assert line, shown
+        shown += line
+    [row] = waiting()
+    assert row["message"] == "Anna"
+    assert row["key"] in "".join(shown.split())
+    operate("requests", "approve", str(row["id"]), "--prefix-length", "72")
+    output, _ = second.communicate(timeout=60)
+    assert second.returncode == 0, shown + output
+    assert "as tower" in output
+    assert not list(node.state.glob("request.token"))
+    operate("admission", "set", "requests=off")
+
+
 def test_a_join_that_was_interrupted_late_is_completed(registry, joined):
     before = joined.config.read_text()
     joined.config.unlink()

@@ -104,7 +104,14 @@ def make_schema(state, newest):
         """A change that waits."""
         add("planned_parameters", id=2, due=NOW + 5, changes='{"hello_interval": "3"}', created=NOW)
 
-    fillers = {1: fill_1, 2: fill_2, 3: fill_3, 4: fill_4, 6: fill_6}
+    def fill_7():
+        """Somebody who asks, and a mail that waits."""
+        add("requests", id=3, digest=b"ask", key_digest=b"key", name="roof", message="m", origin="192.0.2.1",
+            source="192.0.2.1", state="pending", reason="", created=NOW, expires=NOW + 60)  # fmt: skip
+        add("mails", id=4, mailbox="a@example.org", source="192.0.2.1", state="waiting", reason="",
+            created=NOW, due=NOW, attempts=0)  # fmt: skip
+
+    fillers = {1: fill_1, 2: fill_2, 3: fill_3, 4: fill_4, 6: fill_6, 7: fill_7}
     for number, script in schema_scripts("sqlite"):
         if number <= newest:
             connection.executescript(script)
@@ -127,6 +134,7 @@ def tell(service):
         "operators": [row.name for row in service.operator_tokens()],
         "history": [(item.parameters.version, item.created) for item in service.parameter_history()],
         "plans": [(plan.identifier, dict(plan.changes)) for plan in service.plans()],
+        "requests": [(row.identifier, row.name) for row in service.requests()],
         "reports": sorted(service._store.reports([1])),
     }
 
@@ -150,6 +158,7 @@ def expected(version):
         "operators": ["alice"] if version >= 2 else [],
         "history": [(1, None)],
         "plans": [(2, {"hello_interval": "3"})] if version >= 6 else [],
+        "requests": [(3, "roof")] if version >= 7 else [],
         "reports": [1] if version >= 3 else [],
     }
 

@@ -20,8 +20,14 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from test_registry_real import Node, running
 
 import re6st
-from re6st.identity import REGISTRY_NAME, build_request, generate_key
-from re6st.messages import NodeReport, TunnelReport
+from re6st.identity import (
+    REGISTRY_NAME,
+    build_request,
+    generate_key,
+    parse_node_certificate,
+    public_key_digest,
+)
+from re6st.messages import AdmissionRequest, AdmissionState, NodeReport, TunnelReport
 from re6st.registry.client import JoinLink, RegistryClient
 from re6st.registry.operators import Scope
 
@@ -251,6 +257,52 @@ async def test_who_is_unwell_and_why(registry, browser, tmp_path):
         await asyncio.to_thread(look)
 
 
+async def test_requests_are_approved_and_denied_on_a_phone(registry, browser):
+    admin = registry.service.create_operator_token("alice", Scope.WRITE)
+    registry.service.change_policy({"requests": "on"})
+    client = registry.anonymous()
+    keys = [generate_key() for _ in range(2)]
+    messages = [
+        AdmissionRequest(token=f"{number}" * 43, request=build_request(key, name), message=CODE_IN_A_NAME)
+        for number, (key, name) in enumerate(zip(keys, ("attic", "cellar"), strict=True))
+    ]
+    for message in messages:
+        await client.ask_admission(message)
+
+    def decide():
+        screen = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+        browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        browser.driver.get(browser.url)
+        browser.login(admin)
+        browser.click("Requests")
+        browser.sees(CODE_IN_A_NAME, ".request")
+        digest = public_key_digest(keys[0].public_key()).hex()
+        browser.wait(
+            lambda: digest in [element.text.replace("\n", "") for element in browser.all(".key-digest")]
+        )
+        browser.wait(
+            lambda: browser.driver.execute_script("return document.documentElement.scrollWidth") <= 360
+        )
+        browser.fill("[data-request='1'] input[name=length]", "80")
+        browser.click("Approve", "[data-request='1']")
+        browser.sees("attic may come in", "#message")
+        browser.wait(lambda: not browser.all("[data-request='1']"))
+        browser.click("Deny", "[data-request='2']")
+        browser.sees("Deny cellar from 127.0.0.1?", "#confirmation")
+        browser.click("Deny", "#confirmation")
+        browser.sees("No request waits.")
+        assert browser.errors() == []
+
+    async with asyncio.timeout(60):
+        waiting = asyncio.create_task(client.ask_admission(messages[0], 60))
+        await asyncio.to_thread(decide)
+        answer = await waiting
+        assert (answer.state, answer.name) == (AdmissionState.APPROVED, "attic")
+        assert (await client.ask_admission(messages[1])).state is AdmissionState.DENIED
+        enrolment = await client.enrol(messages[0].token, messages[0].request)
+        assert parse_node_certificate(enrolment.certificate).prefix.prefixlen == 80
+
+
 async def test_it_fits_the_person(registry, browser, tmp_path):
     await admit(registry, tmp_path / "1", str(registry.link()), "attic" + "-long" * 11)
     reader = registry.service.create_operator_token("bob", Scope.READ)
@@ -270,7 +322,7 @@ async def test_it_fits_the_person(registry, browser, tmp_path):
         assert shown == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 23, 28)"}
         screen = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
         browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        for tab in ("Map", "Join links", "Parameters", "Audit log", "Nodes"):
+        for tab in ("Map", "Requests", "Join links", "Parameters", "Audit log", "Nodes"):
             browser.click(tab)
             browser.find("button[data-view][aria-current]")
             browser.wait(

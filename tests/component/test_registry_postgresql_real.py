@@ -39,6 +39,7 @@ SUITES = (
     "test_registry_parameters",
     "test_registry_plans",
     "test_diagnosis",
+    "test_approval",
 )
 """Unit tests of the registry's service, which are repeated here."""
 

@@ -222,6 +222,41 @@ function qrCode(rows) {
   return code;
 }
 
+function grouped(digits) {
+  // Two halves of eight groups: what a person can compare with another screen.
+  return make("code", { class: "key-digest" }, ...digits.match(/.{1,4}/g).map((group) => make("span", {}, group)));
+}
+
+async function requests() {
+  const [page, policy] = await Promise.all([ask("GET", "/requests?limit=200"), ask("GET", "/admission")]);
+  const ways = [policy.requests ? "Nodes may ask, you approve." : null, policy.open ? `Enrolment is open (/${policy.open_prefix_length}).` : null,
+    policy.mail ? `Join links are mailed to ${policy.mail_domains.join(", ")}.` : null].filter(Boolean);
+  const cards = page.items.map((item) => {
+    const decide = (verb, body, done) => attempt(() => ask("POST", `/requests/${item.id}/${verb}`, body), done).then(() => show(current));
+    const form = make("form", { onsubmit: submits((target) => {
+      const wish = values(target);
+      const body = { prefix_length: Number(wish.length || 64) };
+      if (wish.name && wish.name !== item.name) body.name = wish.name;
+      decide("approval", body, `${wish.name || "The node"} may come in.`);
+    }) },
+    make("label", {}, "Name", make("input", { name: "name", maxlength: 63, value: item.name || "", placeholder: "the node chooses", autocapitalize: "none" })),
+    make("label", {}, "Prefix length", make("input", { name: "length", type: "number", min: 33, max: 120, value: 64 })),
+    make("button", { type: "submit" }, "Approve"),
+    make("button", { type: "button", class: "danger", onclick: async () => {
+      if (!(await confirmed(`Deny ${item.name || "this node"} from ${item.origin}?`, "Deny"))) return;
+      decide("denial", {}, "The request is denied.");
+    } }, "Deny"));
+    return make("article", { class: "request", "data-request": item.id },
+      make("h2", {}, item.name || "(no name)"), item.message ? make("p", {}, item.message) : null,
+      make("p", { class: "quiet" }, `${item.origin}, ${ago(item.created)}; expires ${when(item.expires)}`),
+      ...(item.suspicions || []).map((text) => make("p", { class: "warning" }, text)),
+      make("p", { class: "quiet" }, "Its key, to be compared with what the machine shows:"), grouped(item.key),
+      may("write") ? form : null);
+  });
+  return [make("p", { class: "quiet" }, ways.join(" ") || "Nobody may come in without a join link: re6st-registry admission set requests=on"),
+    ...(cards.length ? cards : [make("p", { class: "quiet" }, "No request waits.")])];
+}
+
 async function links() {
   const page = await ask("GET", "/tokens?limit=1000");
   const rows = page.items.reverse().map((item) => [String(item.id), item.name || "any", `/${item.prefix_length}`,
@@ -293,7 +328,7 @@ async function audit() {
   return [place];
 }
 
-const views = { nodes, map, links, parameters, audit };
+const views = { nodes, map, requests, links, parameters, audit };
 
 async function show(view, unasked = false) {
   current = view;

@@ -1,0 +1,103 @@
+"""Commands around admission without join links: who may ask, who waits, approve, deny."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import click
+import msgspec
+
+from re6st.prefix import DEFAULT_NODE_LENGTH
+from re6st.registry.cli_common import assignments, json_option, opened, print_json, print_rows
+from re6st.registry.links import JoinLink
+from re6st.registry.parameters import format_value
+from re6st.registry.state import StateDirectory
+
+
+@click.group()
+def requests() -> None:
+    """Machines that ask to be let in."""
+
+
+@requests.command("list")
+@click.option("--all", "everything", is_flag=True, help="Also those that were decided.")
+@json_option
+@click.pass_obj
+def requests_list(state: StateDirectory, everything: bool, as_json: bool) -> None:
+    """List machines that wait. Compare the key with what the machine shows before you approve."""
+    with opened(state) as service:
+        rows: list[dict[str, object]] = [
+            {
+                "id": row.identifier,
+                "name": row.name or None,
+                "state": service.request_state(row).value,
+                "origin": row.origin,
+                "created": row.created,
+                "message": row.message,
+                "key": row.key_digest.hex() if as_json else " ".join(textwrap.wrap(row.key_digest.hex(), 4)),
+                "note": "; ".join(service.suspicions(row)),
+            }
+            for row in service.requests(pending=not everything)
+        ]
+    columns = ("id", "name", "state", "origin", "created", "message", "key", "note")
+    print_rows("requests", columns, rows, as_json)
+
+
+@requests.command("approve")
+@click.argument("identifier", type=int, metavar="ID")
+@click.option("--name", help="Instead of the name that it wants.")
+@click.option("--prefix-length", type=int, default=DEFAULT_NODE_LENGTH, show_default=True)
+@click.pass_obj
+def requests_approve(state: StateDirectory, identifier: int, name: str | None, prefix_length: int) -> None:
+    """Let in a machine that asked (ID as in the list)."""
+    with opened(state) as service:
+        row = service.approve(identifier, name, prefix_length)
+    click.echo(f"Request {identifier} with the key {row.key_digest.hex()} is approved", err=True)
+
+
+@requests.command("deny")
+@click.argument("identifier", type=int, metavar="ID")
+@click.option("--reason", default="", help="Told to the machine.")
+@click.pass_obj
+def requests_deny(state: StateDirectory, identifier: int, reason: str) -> None:
+    """Keep out a machine that asked (ID as in the list)."""
+    with opened(state) as service:
+        service.deny(identifier, reason)
+    click.echo(f"Request {identifier} is denied", err=True)
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def admission(context: click.Context, as_json: bool) -> None:
+    """Show who may come in without a join link of yours, or set it."""
+    if context.invoked_subcommand is not None:
+        return
+    with opened(context.obj) as service:
+        policy = service.policy()
+    values = msgspec.structs.asdict(policy)
+    if as_json:
+        print_json(values)
+        return
+    for key, value in values.items():
+        shown = ("on" if value else "off") if isinstance(value, bool) else format_value(value)
+        click.echo(f"{key:22}{shown}")
+
+
+@admission.command("set")
+@click.argument("changes", nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.pass_obj
+def admission_set(state: StateDirectory, changes: Sequence[str]) -> None:
+    """Set who may come in without a join link of yours; in force at once."""
+    with opened(state) as service:
+        service.change_policy(assignments(changes))
+
+
+@admission.command("link")
+@click.option("--url", help="Where nodes reach the registry, if not at the network's first URL.")
+@click.pass_obj
+def admission_link(state: StateDirectory, url: str | None) -> None:
+    """Print the link, without a token, with which anybody can ask to be let in."""
+    with opened(state) as service:
+        click.echo(str(JoinLink(service.choose_url(url), service.fingerprint)))
