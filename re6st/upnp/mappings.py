@@ -236,7 +236,8 @@ class MappingPlan:
                 lease = 0 if self._permanent else int(self._timing.lease)
                 return Add(due.transport, due.internal_port, due.external_port, lease)
         if self._wishes and now >= self._next_check:
-            return Check(self._held())
+            # There may be a better router than one that cannot help.
+            return Discover() if self._gateway is GatewayState.USELESS else Check(self._held())
         return None
 
     def next_removal(self) -> Remove | None:

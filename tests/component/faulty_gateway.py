@@ -32,7 +32,7 @@ s:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/"><s:Body>%s</s:Body><
 """
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """An error of the service."""
 
     def __init__(self, code, text):
@@ -40,7 +40,7 @@ class Refusal(Exception):
 
 
 class FaultyGateway:
-    """Answers in ``namespace`` on ``address``; ``faults`` may raise, wait or return text by name of action."""
+    """Answers in ``namespace`` on ``address``; ``faults``, by action, may raise, wait or return a text."""
 
     def __init__(self, namespace, address, outside="20.2.1.2"):
         self.address, self.outside, self.connected = address, outside, True
@@ -58,7 +58,7 @@ class FaultyGateway:
                 arguments = dict(re.findall(r"<(New\w+)>([^<]*)</", body))
                 try:
                     text = gateway.carry_out(action, arguments)
-                except Refusal as refusal:
+                except RefusalError as refusal:
                     detail = f"<errorCode>{refusal.code}</errorCode><errorDescription>{refusal.text}"
                     detail = f"<UPnPError>{detail}</errorDescription></UPnPError>"
                     fault = f"<faultcode>s:Client</faultcode><detail>{detail}</detail>"
@@ -122,7 +122,7 @@ class FaultyGateway:
             lease = int(arguments["NewLeaseDuration"])
             self.mappings[key] = (arguments["NewInternalClient"], arguments["NewInternalPort"], lease)
         elif action in ("GetSpecificPortMappingEntry", "DeletePortMapping") and key not in self.mappings:
-            raise Refusal(714, "NoSuchEntryInArray")
+            raise RefusalError(714, "NoSuchEntryInArray")
         elif action == "DeletePortMapping":
             del self.mappings[key]
         elif action == "GetSpecificPortMappingEntry":
@@ -130,7 +130,7 @@ class FaultyGateway:
             values = {"InternalPort": port, "InternalClient": client, "Enabled": 1, "LeaseDuration": lease}
             values["PortMappingDescription"] = "re6st"
         else:
-            raise Refusal(401, "Invalid Action")
+            raise RefusalError(401, "Invalid Action")
         inner = "".join(f"<New{name}>{escape(str(value))}</New{name}>" for name, value in values.items())
         return ANSWER % f'<u:{action}Response xmlns:u="{SERVICE}">{inner}</u:{action}Response>'
 
@@ -139,7 +139,7 @@ class FaultyGateway:
 
         def fault(arguments):
             if when(arguments):
-                raise Refusal(code, text)
+                raise RefusalError(code, text)
 
         self.faults[action] = fault
 
