@@ -34,7 +34,7 @@ from re6st.core.book import AddressBook
 from re6st.core.claims import Claims
 from re6st.core.context import Context
 from re6st.core.deadlines import Timer
-from re6st.core.effects import RefuseTunnel
+from re6st.core.effects import Drain, RefuseTunnel
 from re6st.core.events import TunnelRequested
 from re6st.core.transports import keeps
 from re6st.core.tunnels import Tunnel, TunnelTable
@@ -198,7 +198,7 @@ class Admission:
         return ports > 0 and slots > max(0, own_need)
 
     def _make_room(self, event: TunnelRequested, replaced: Collection[Tunnel]) -> None:
-        """End a tunnel for the sake of an isolated peer, which finds room when it asks again."""
+        """Drain a tunnel for the sake of an isolated peer, which finds room when it asks again."""
         now = self._context.now
         if not event.isolated or replaced or now < self._next_eviction:
             return
@@ -215,7 +215,8 @@ class Admission:
             evicted = self._context.random.choice(others)
             self._reserved_for = event.peer.prefix
             self._reserved_until = now + RESERVED
-            self._tunnels.end(evicted, "room is needed for a node without any tunnel", notify=True)
+            reason = "room is needed for a node without any tunnel"
+            self._tunnels.drain(evicted, reason, self._context.settings.eviction_patience, Drain.TUNNEL)
 
     def _refuse(self, event: TunnelRequested, reason: RefusalReason, detail: str) -> None:
         hints: tuple[Peer, ...] = ()

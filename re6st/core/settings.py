@@ -78,6 +78,8 @@ class CoreSettings:
     """How long a new tunnel is looked for before the rotation is given up until the next time."""
     eviction_interval: float = 10.0
     """A full listener drops at most one tunnel in this time in favour of a node that has none at all."""
+    eviction_patience: float = 8.0
+    """How long routes may take to leave that tunnel; the node asks again a few times meanwhile."""
 
     gossip_interval: float = 300.0
     """Between exchanges of records with a random neighbour; varies by a quarter."""

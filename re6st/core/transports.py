@@ -12,7 +12,8 @@ The memory is per peer, because the obstacle may be at either end. When UDP has 
 TCP at once then. The first tunnel that comes up over UDP, whoever dialled it, ends this suspicion, and so
 does a change of the host's network.
 
-Trying UDP again costs nothing: the tunnel over TCP stays until the one over UDP is up, at both ends.
+Trying UDP again costs nothing: the tunnel over TCP stays until the one over UDP is up, at both ends. Then
+routes are moved from one to the other before it ends: by its dialer, and its listener waits for that.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ipaddress import IPv6Network
 
 from re6st.core.book import AddressBook
 from re6st.core.context import Context
+from re6st.core.effects import Drain
 from re6st.core.tunnels import Tunnel, TunnelTable
 from re6st.messages import Transport
 from re6st.peers import Peer
@@ -102,7 +104,7 @@ class Transports:
         self._memories.pop(tunnel.peer.prefix, None)
         for other in self._tunnels.live(tunnel.peer.prefix):
             if other is not tunnel and keeps(other, tunnel.transport):
-                self._tunnels.end(other, "a tunnel over UDP takes its place", notify=False)
+                self._drain(other)
         if tunnel.replacing:
             self.sweep()
 
@@ -117,13 +119,23 @@ class Transports:
         for tunnel in self._tunnels:
             if not (tunnel.outgoing and tunnel.up and tunnel.transport is Transport.TCP):
                 continue
+            siblings = self._tunnels.live(tunnel.peer.prefix)
+            if any(other.up and other.transport is Transport.UDP for other in siblings):
+                self._drain(tunnel)  # the daemon before had begun with that
+                continue
             entry, memory = self._book.get(tunnel.peer.prefix), self._remember(tunnel.peer)
-            is_due = memory.until <= self._context.now and len(self._tunnels.live(tunnel.peer.prefix)) == 1
+            is_due = memory.until <= self._context.now and len(siblings) == 1
             if is_due and entry is not None and entry.peer.reachable:
                 memory.failures += 1
                 self._postpone(memory)
                 self._tunnels.request(entry.peer, replace=True, replacing=True, transport=Transport.UDP)
                 return
+
+    def _drain(self, tunnel: Tunnel) -> None:
+        patience, drain = self._context.settings.drain_timeout, Drain.TUNNEL
+        if not tunnel.outgoing:
+            patience, drain = 1.5 * patience, Drain.PEER
+        self._tunnels.drain(tunnel, "a tunnel over UDP takes its place", patience, drain)
 
     def _suspect(self, peer: Peer) -> None:
         is_known = peer.prefix in self._memories

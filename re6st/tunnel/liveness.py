@@ -20,7 +20,9 @@ hears nothing says so; the other one is told.
 *Doubt* begins with a single probe when
 
 - packets were sent and nothing was heard for a *patience*. Routing's own small packets (hellos, and answers
-  to probes of the other end) do not count as use, or an idle tunnel would be probed with every hello;
+  to probes of the other end) do not count as use, or an idle tunnel would be probed with every hello. But
+  :data:`SMALL_FLOW` small ones within :data:`SMALL_TIME`, with nothing heard meanwhile, are more than
+  routing sends through an idle tunnel, and those of a live one are answered;
 - a steady flow of received packets stops. Its end costs one probe, but so the end that only receives, or
   only answers, notices a failure at the same time as the other one, which could not tell it;
 - the host has moved or was asleep, as its owner is told from outside;
@@ -85,6 +87,12 @@ FIRST_REFRESHES = (0.3, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 SMALL = 68
 """Octets: a packet up to this size is a hello, a probe, or an answer to one; a TCP segment is larger."""
+
+SMALL_FLOW = 5
+"""Small packets without a word from the peer that are taken for somebody's flow."""
+
+SMALL_TIME = 6.0
+"""Seconds within which they must be sent. Hellos come every four seconds, some with a packet beside them."""
 
 STEADY = 3
 """Looks in a row at which packets of a flow had arrived, after which its end is worth a probe."""
@@ -164,6 +172,8 @@ class Liveness:
         self._heard = now
         self._used = float("-inf")
         self._waiting_since: float | None = None
+        self._small = 0
+        self._small_since = now
         self._steady = 0
         self._probes: dict[int, float] = {}
         self._last_number = 0
@@ -248,6 +258,15 @@ class Liveness:
             if self._waiting_since is None:
                 # Of many packets the first was sent soon after the last look, a single one perhaps now.
                 self._waiting_since = previous_look if sent > 1 else now
+        elif sent > 0:
+            self._count_small(now, sent)
+
+    def _count_small(self, now: float, sent: int) -> None:
+        if now - self._small_since > SMALL_TIME:
+            self._small, self._small_since = 0, now
+        self._small += sent
+        if self._small >= SMALL_FLOW and self._waiting_since is None:
+            self._waiting_since = now
 
     def _use(self, now: float) -> None:
         if now - self._used < 1.0 and self._refreshes >= len(FIRST_REFRESHES):
@@ -257,6 +276,7 @@ class Liveness:
     def _hear(self, now: float) -> None:
         self._heard = now
         self._waiting_since = None
+        self._small = 0
         self._burst = 0
         if self.state is State.DOUBTED:
             self._set_state(State.TRUSTED, "the peer was heard")

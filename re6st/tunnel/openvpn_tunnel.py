@@ -18,6 +18,7 @@ A tunnel whose process an earlier daemon has started begins in CONNECTED, if tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 import shutil
@@ -324,7 +325,10 @@ class OpenVpnTunnel:
             logger.error("%s", error)
 
     def _write_files(self) -> None:
+        """Make the directory anew: removing that of the tunnel before fails while descriptors run short."""
         try:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self._files.directory)
             self._files.directory.mkdir(mode=0o700)
             self._files.key.touch(mode=0o600)
             self._files.key.write_text(self.link.key)

@@ -323,6 +323,16 @@ async def test_a_killed_process_is_reported_and_the_peer_can_be_closed(nodes: tu
     alpha.assert_nothing_left()
 
 
+async def test_files_that_an_earlier_tunnel_has_left_are_replaced(nodes: tuple[Node, Node]) -> None:
+    alpha, beta = nodes
+    link = alpha.link_to(beta, await alpha.driver.prepare())
+    left = alpha.directory / "tunnels" / link.interface / "tls-crypt.key"
+    left.parent.mkdir()
+    left.write_text("of an earlier tunnel")
+    await alpha.driver.listen(link, PORT)
+    assert left.read_text() == link.key
+
+
 async def test_closing_while_opening(nodes: tuple[Node, Node]) -> None:
     alpha, beta = nodes
     key = await alpha.driver.prepare()

@@ -1,6 +1,7 @@
 """Nodes behind routers that let only TCP out, end to end."""
 
 import os
+import time
 from collections.abc import Iterator
 
 import msgspec
@@ -10,10 +11,12 @@ from observing import until
 from re6st import status
 from re6st.lab import nftables, topology
 from re6st.lab.lab import Lab
+from re6st.lab.ping_train import PingTrain
 from re6st.node.doctor import Finding, Verdict
 from re6st.status import TunnelStatus
 
 FORMING = 90.0
+Tunnels = list[TunnelStatus]
 BLOCKED = {"guest", "homer"}
 
 WALL = """
@@ -134,10 +137,22 @@ def test_the_doctor_speaks_to_people_and_notices_that_nothing_runs(lab):
     until(lambda: len(ways(lab, "guest")) == len(lab.nodes) - 1)
 
 
-def test_udp_is_used_again_when_it_works(lab):
-    lab.allow_udp("hotel")
-    move(lab, "guest", "192.168.1.77/24")
-    until(lambda: {ways(lab, "guest").get(peer) for peer in ("registry", "anna")} == {"direct"})
+def draining(lab: Lab) -> bool:
+    found = [status.fetch(node.runtime, "tunnels", Tunnels) for node in lab.nodes.values()]
+    return any(tunnel.state == "draining" for tunnels in found for tunnel in tunnels)
+
+
+def test_udp_is_used_again_when_it_works_and_nothing_is_lost(lab):
+    with PingTrain(lab.hosts["guest"].namespace, lab.nodes["anna"].address()) as train:
+        assert train.wait_steady(1, FORMING)
+        begun = time.monotonic()
+        lab.allow_udp("hotel")
+        move(lab, "guest", "192.168.1.77/24")
+        until(lambda: {ways(lab, "guest").get(peer) for peer in ("registry", "anna")} == {"direct"})
+        until(lambda: not draining(lab))
+        changed = time.monotonic()
+        assert train.wait_steady(1, FORMING, since=changed)
+        assert [sent for sent in train.lost() if begun <= sent <= changed] == []
     assert ways(lab, "registry")["guest"] == "direct"
     assert ways(lab, "guest")["homer"] == "tcp"
     assert lab.wait_for_all_pairs(FORMING).complete

@@ -94,6 +94,8 @@ def test_a_peer_that_claims_to_be_isolated_and_never_connects_costs_one_tunnel()
         effects = bench.ask(99, isolated=True, replace=True)
         for closed in every(effects, fx.CloseTunnel):
             bench.report(ev.TunnelDown(closed.tunnel, "closed"))
+        for drained in every(effects, fx.DrainTunnel):
+            bench.report(ev.TunnelDrained(drained.tunnel), ev.TunnelDown(drained.tunnel, "closed"))
         for closed in every(bench.wait(10), fx.CloseTunnel):
             bench.report(ev.TunnelDown(closed.tunnel, "closed"))
     assert len(before - up(bench)) <= 2  # 4000 s: one at first, one when that was forgiven
@@ -101,16 +103,17 @@ def test_a_peer_that_claims_to_be_isolated_and_never_connects_costs_one_tunnel()
 
 def test_a_peer_that_connects_is_made_room_for_again_after_a_while() -> None:
     bench = full_listener(PORTS[:2])
-    evicted = only(bench.ask(99, isolated=True), fx.CloseTunnel)
-    bench.report(ev.TunnelDown(evicted.tunnel, "closed"))
+    evicted = only(bench.ask(99, isolated=True), fx.DrainTunnel)
+    bench.report(ev.TunnelDrained(evicted.tunnel), ev.TunnelDown(evicted.tunnel, "closed"))
     offered = only(bench.ask(99, isolated=True), fx.OfferTunnel)
     bench.report(ev.TunnelUp(offered.tunnel), ev.TunnelDown(offered.tunnel, "lost"))
     bench.wait(31)
     bench.admit(98)
     bench.wait(61)
-    assert not every(bench.ask(99, isolated=True), fx.CloseTunnel)
+    assert not every(bench.ask(99, isolated=True), fx.DrainTunnel)
     bench.wait(claims.EVICTION_PAUSE)
-    assert every(bench.ask(99, isolated=True), fx.CloseTunnel)
+    drained = only(bench.ask(99, isolated=True), fx.DrainTunnel)
+    assert only(bench.wait(9), fx.CloseTunnel).tunnel == drained.tunnel
 
 
 STEPS = st.tuples(st.booleans(), st.booleans(), st.integers(0, 3), st.floats(0, 3), st.booleans())

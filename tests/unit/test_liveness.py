@@ -29,7 +29,7 @@ from re6st.tunnel.liveness import (
 )
 
 LOOK = 0.1
-PING, HELLO, PROBE = 104, 60, 64
+PING, HELLO, PROBE, TINY = 104, 60, 64, 56
 
 
 @dataclass
@@ -161,7 +161,7 @@ PATHS = dict(paths())
 
 
 @pytest.mark.parametrize("name", PATHS)
-@pytest.mark.parametrize("traffic", ["ping", "be_pinged", "one way", "bursts", "none"])
+@pytest.mark.parametrize("traffic", ["ping", "be_pinged", "one way", "one way, tiny", "bursts", "none"])
 def test_no_false_alarm(name: str, traffic: str) -> None:
     for seed in range(4):
         path = Path(seed=seed, **PATHS[name])
@@ -173,6 +173,8 @@ def test_no_false_alarm(name: str, traffic: str) -> None:
                 path.be_pinged(0.02)
             case "one way":
                 path.every(0.01, lambda path=path: path.send(1000))
+            case "one way, tiny":
+                path.every(0.02, lambda path=path: path.send(TINY))
             case "bursts":
                 path.every(1.3, lambda path=path: path.send(PING, lambda: path.come(PING)))
         path.run(300)
@@ -271,6 +273,16 @@ def test_a_single_packet_into_a_dead_idle_tunnel_is_enough() -> None:
     assert path.until_dead(2) < 1.2
 
 
+@pytest.mark.parametrize(("interval", "limit"), [(0.02, 1.2), (0.2, 2.2), (1.0, 7.0)])
+def test_a_flow_of_tiny_packets_into_a_dead_tunnel_is_noticed(interval: float, limit: float) -> None:
+    path = Path()
+    path.hello()
+    path.every(interval, lambda: path.send(TINY, lambda: path.come(TINY)))
+    path.run(200)
+    path.cut()
+    assert path.until_dead(10) < limit
+
+
 def test_an_idle_dead_tunnel_is_found_by_its_keepalive() -> None:
     path = Path()
     path.hello()
@@ -288,9 +300,10 @@ def test_an_idle_tunnel_costs_its_keepalives_only() -> None:
     assert path.probes - before <= 3600 / IDLE_REFRESH + 1
 
 
-def test_a_flow_in_one_direction_costs_few_probes() -> None:
+@pytest.mark.parametrize("size", [1000, TINY])
+def test_a_flow_in_one_direction_costs_few_probes(size: int) -> None:
     path = Path()
-    path.every(0.01, lambda: path.send(1000))
+    path.every(0.01, lambda: path.send(size))
     path.run(20)
     before = path.probes
     path.run(100)

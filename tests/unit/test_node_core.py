@@ -236,11 +236,12 @@ def test_a_full_node_names_others_and_makes_room_for_the_isolated() -> None:
     assert prefix(9) not in {hint.prefix for hint in refusal.hints}
     effects = bench.ask(10, isolated=True)
     assert only(effects, fx.RefuseTunnel).reason is RefusalReason.FULL
-    evicted = only(effects, fx.CloseTunnel)
-    assert evicted.tunnel in tunnels
-    assert evicted.notify
+    drained = only(effects, fx.DrainTunnel)
+    assert drained.tunnel in tunnels
     # Not a second one at once, and the room is kept for the one it was made for.
-    assert not every(bench.ask(11, isolated=True), fx.CloseTunnel)
+    assert not every(bench.ask(11, isolated=True), fx.DrainTunnel)
+    evicted = only(bench.report(ev.TunnelDrained(drained.tunnel)), fx.CloseTunnel)
+    assert evicted.notify
     bench.report(ev.TunnelDown(evicted.tunnel, "closed"))
     assert every(bench.ask(11), fx.RefuseTunnel)
     assert every(bench.ask(10, isolated=True), fx.OfferTunnel)

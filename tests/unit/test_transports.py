@@ -82,8 +82,11 @@ def test_udp_is_tried_again_while_the_tunnel_over_tcp_stays() -> None:
     again = bench.wait_for(fx.RequestTunnel, RETRY)
     assert (again.transport, again.replace) == (UDP, True)
     assert not every(bench.offer(again.tunnel, 1), fx.CloseTunnel)
-    closed = only(bench.report(ev.TunnelUp(again.tunnel)), fx.CloseTunnel)
-    assert closed.tunnel == old.tunnel
+    effects = bench.report(ev.TunnelUp(again.tunnel))
+    assert not every(effects, fx.CloseTunnel)
+    drained = only(effects, fx.DrainTunnel)
+    assert (drained.tunnel, drained.drain) == (old.tunnel, fx.Drain.TUNNEL)
+    assert only(bench.report(ev.TunnelDrained(old.tunnel)), fx.CloseTunnel).tunnel == old.tunnel
     bench.report(ev.TunnelDown(old.tunnel, "closed on request"))
     assert bench.core.counts().outgoing == 1
 
@@ -139,7 +142,31 @@ def test_a_listener_keeps_its_tunnel_over_tcp_until_the_one_over_udp_is_up() -> 
     new = only(effects, fx.OfferTunnel)
     assert new.transport is UDP
     assert not every(effects, fx.CloseTunnel)
-    assert only(bench.report(ev.TunnelUp(new.tunnel)), fx.CloseTunnel).tunnel == old.tunnel
+    effects = bench.report(ev.TunnelUp(new.tunnel))
+    assert not every(effects, fx.CloseTunnel)
+    drained = only(effects, fx.DrainTunnel)
+    assert (drained.tunnel, drained.drain) == (old.tunnel, fx.Drain.PEER)
+    assert only(bench.wait(91), fx.CloseTunnel).tunnel == old.tunnel
+
+
+def test_a_tunnel_over_tcp_that_was_drained_by_the_daemon_before_is_drained_again() -> None:
+    bench = Bench()
+    for number, transport in enumerate((TCP, UDP), 1):
+        bench.report(
+            ev.TunnelAdopted(
+                tunnel=number,
+                peer=peer(1),
+                slot=number,
+                outgoing=True,
+                transport=transport,
+                port=0,
+                cost=100,
+                boot_id="b1",
+                since=bench.now,
+                expires=1e18,
+            )
+        )
+    assert bench.wait_for(fx.DrainTunnel, RETRY).tunnel == 1
 
 
 def test_a_listener_drops_the_tunnel_of_an_earlier_boot_and_one_over_udp_at_once() -> None:
