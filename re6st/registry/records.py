@@ -19,6 +19,9 @@ FRESH = 86400.0
 DECK_SIZE = 256
 """Records in a deck, and as many of peers that can be dialled."""
 
+DECK_LEAST = 130
+"""A deck with fewer is not used: the network is small. Lots close to each other lead to the same records."""
+
 DECK_LOTS = 32
 """Random lots from which a deck is drawn."""
 
@@ -74,7 +77,7 @@ class Deck:
     """Records that were drawn in advance: in a large network samples within a second share one draw.
 
     Without it thousands of nodes that ask at once would wait for as many looks at the database. In a
-    network with fewer records than the deck holds each sample is drawn by itself.
+    network with fewer records than a deck needs each sample is drawn by itself.
     """
 
     def __init__(self, store: Store) -> None:
@@ -85,10 +88,10 @@ class Deck:
         self._drawn = float("-inf")
 
     def draw(self, asking: NodeRow, count: int, now: float) -> tuple[SignedPeerRecord, ...]:
-        """Return up to ``count`` (at most a quarter of the deck) records, see :func:`draw_records`."""
+        """Return up to ``count`` (at most 64) records, see :func:`draw_records`."""
         if not 0 <= now - self._drawn < DECK_AGE:
             self._fill(now)
-        if len(self._any) < DECK_SIZE:
+        if len(self._any) < DECK_LEAST:
             return draw_records(self._store, asking, count, now)
         dialled = _dialled(count)
         drawn = {row.node: row for row in _random.sample(self._dialled, dialled + 1)}
@@ -103,7 +106,7 @@ class Deck:
         self._drawn = now
         self._any = []
         self._dialled = self._deal(True, now)
-        if len(self._dialled) == DECK_SIZE:
+        if len(self._dialled) >= DECK_LEAST:
             self._any = self._deal(None, now)
 
     def _deal(self, reachable: bool | None, now: float) -> list[RecordRow]:
