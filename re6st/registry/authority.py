@@ -67,7 +67,7 @@ def build_authority(
     builder = (
         _builder(subject, subject, key.public_key(), now - CLOCK_TOLERANCE, now + validity, new_serial())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(authority=True), critical=True)
+        .add_extension(key_usage(authority=True), critical=True)
         .add_extension(constraints, critical=True)
         .add_extension(address_block(network), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -167,7 +167,7 @@ class Authority:
         return (
             _builder(subject, issuer.subject, public_key, start, end, new_serial())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(authority=False), critical=True)
+            .add_extension(key_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(san, critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
@@ -197,7 +197,8 @@ def _builder(
     )
 
 
-def _key_usage(*, authority: bool) -> x509.KeyUsage:
+def key_usage(*, authority: bool) -> x509.KeyUsage:
+    """Return what the key of the CA, or of any other certificate, may be used for."""
     # The CA's key also signs documents: parameters and revocations.
     return x509.KeyUsage(
         digital_signature=True,

@@ -19,7 +19,7 @@ import click
 from re6st.errors import ConfigError, Re6stError
 from re6st.notify import notify
 from re6st.prefix import parse_network
-from re6st.registry import cli_admission, cli_authority, cli_nodes, cli_requests, cli_settings
+from re6st.registry import cli_admission, cli_authority, cli_nodes, cli_requests, cli_settings, cli_signer
 from re6st.registry.cli_common import UNITS, duration, store_option
 from re6st.registry.place import Place
 from re6st.registry.state import DEFAULT_STATE, StateDirectory
@@ -146,6 +146,7 @@ for command in (
     cli_settings.backup,
     cli_settings.restore,
     cli_settings.check,
+    cli_signer.signer,
 ):
     cli.add_command(command)
 

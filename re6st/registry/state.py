@@ -37,6 +37,7 @@ from re6st.registry.authority import NODE_VALIDITY, SERVER_VALIDITY, Authority, 
 from re6st.registry.configuration import start_documents
 from re6st.registry.parameters import first_parameters
 from re6st.registry.place import Place, PostgresqlUrl, parse_place
+from re6st.registry.remote_key import RemoteKey
 from re6st.registry.service import Service
 from re6st.registry.store import Store
 from re6st.registry.usecases import QUARANTINE, SETTING_QUARANTINE, SETTING_VALIDITY, SYSTEM, Actor
@@ -48,6 +49,10 @@ PASSPHRASE_VARIABLE = "RE6ST_CA_PASSPHRASE_FILE"  # noqa: S105 - not a secret
 
 PASSPHRASE_CREDENTIAL = "re6st-ca-passphrase"  # noqa: S105 - not a secret
 """Name of the same as a credential of systemd (systemd.exec(5), LoadCredential=)."""
+
+
+SIGNER_VARIABLE = "RE6ST_CA_SIGNER"
+"""Environment variable with the socket of the process that holds the CA's key (re6st-registry signer)."""
 
 
 def passphrase_file(environment: Mapping[str, str]) -> Path | None:
@@ -185,7 +190,10 @@ class StateDirectory:
                 " --network PREFIX"
             )
         new = self.load_new_authority()
-        certificate, key = load_certificate(self.authority_certificate), self._load_key(self.authority_key)
+        certificate = load_certificate(self.authority_certificate)
+        if SIGNER_VARIABLE in os.environ and new is None:
+            return Authority(certificate, RemoteKey(Path(os.environ[SIGNER_VARIABLE]), certificate))
+        key = self._load_key(self.authority_key)
         if new is not None and new.key.public_key() == key.public_key():
             return new  # it was just taking the other's place
         return Authority(certificate, key, new)
@@ -201,6 +209,11 @@ class StateDirectory:
         present = self.load_new_authority()
         if present is not None:
             return present
+        if SIGNER_VARIABLE in os.environ:
+            raise ConfigError(
+                f"another CA cannot take over while a signing process holds the key: put it to"
+                f" {self.authority_key} for that time, and unset {SIGNER_VARIABLE}"
+            )
         key = generate_key()
         authority = Authority(build_authority(key, network, now), key)
         self._write_new_authority(authority, self._passphrase() if self.is_encrypted() else None)

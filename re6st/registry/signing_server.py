@@ -1,0 +1,109 @@
+"""The CA's signing process: serves its key at a Unix socket, with a line in the log for each signature (I/O).
+
+It knows neither the database nor the network. Who may ask is decided by the permissions of the socket and its
+directory; what is signed by :class:`re6st.registry.signing.Policy`; how often by a token bucket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+import time
+from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from re6st.errors import ConfigError, UntrustedError
+from re6st.messages import MAXIMUM_BODY
+from re6st.registry.authority import Authority
+from re6st.registry.limits import RateLimiter
+from re6st.registry.remote_key import LENGTH, REFUSED, SIGNED, TIMEOUT
+from re6st.registry.signing import Policy
+
+logger = logging.getLogger(__name__)
+
+BURST = 1000
+"""Signatures at once: a registry of a large network begins anew."""
+
+_CREDENTIALS = struct.Struct("3i")
+"""struct ucred: pid, uid, gid (unix(7))."""
+
+
+class SigningServer:
+    """Signs what the policy allows."""
+
+    def __init__(self, authority: Authority, longest: float, rate: float) -> None:
+        """Sign ``rate`` times a second at most; certificates for ``longest`` seconds at most."""
+        self._key = authority.key
+        self._policy = Policy.of(authority.certificate, longest)
+        self._limiter = RateLimiter(BURST, rate)
+        self._server: asyncio.Server | None = None
+
+    async def start(self, path: Path) -> None:
+        """Listen at ``path``, readable and writable for owner and group. Raises :class:`ConfigError`."""
+        self._server = await asyncio.start_unix_server(self._serve, sock=_bind(path))
+
+    async def stop(self) -> None:
+        """Close the socket."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+                if length > MAXIMUM_BODY:
+                    raise UntrustedError("too long")
+                data = await reader.readexactly(length)
+            verdict, answer = self.answer(data, _user(writer), time.time())
+            writer.write(bytes([verdict]) + LENGTH.pack(len(answer)) + answer)
+            async with asyncio.timeout(TIMEOUT):
+                await writer.drain()
+        except (OSError, TimeoutError, UntrustedError, asyncio.IncompleteReadError) as error:
+            logger.warning("A question of uid %s broke off: %s", _user(writer), error)
+        except Exception:
+            logger.exception("Cannot answer")
+        finally:
+            writer.close()
+
+    def answer(self, data: bytes, user: int | None, now: float) -> tuple[int, bytes]:
+        """Return verdict and signature or reason for what ``user`` asks to sign at ``now`` (wall clock)."""
+        if self._limiter.delay(None, now) > 0:
+            logger.warning("Refused uid %s: more signatures than allowed", user)
+            return REFUSED, b"more signatures than allowed: later again"
+        self._limiter.count(None, now)
+        try:
+            what = self._policy.judge(data, now)
+        except UntrustedError as error:
+            logger.warning("Refused uid %s: %s", user, error)
+            return REFUSED, str(error).encode()[:1024]
+        signature = self._key.sign(data, ec.ECDSA(hashes.SHA256()))
+        logger.info("Signed for uid %s: %s", user, what)
+        return SIGNED, signature
+
+
+def _bind(path: Path) -> socket.socket:
+    """Return a socket at ``path`` in place of one that was left there. Raises :class:`ConfigError`."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            path.unlink()
+        bound.bind(str(path))
+        path.chmod(0o660)  # nobody can connect before it listens
+    except OSError as error:
+        bound.close()
+        raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
+    return bound
+
+
+def _user(writer: asyncio.StreamWriter) -> int | None:
+    """Return the user at the other end (SO_PEERCRED)."""
+    connection = writer.get_extra_info("socket")
+    with contextlib.suppress(OSError, AttributeError):
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return int(_CREDENTIALS.unpack(raw)[1])
+    return None
