@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from msgspec import Struct
 
-from re6st.errors import RegistryRefusedError
+from re6st.errors import RegistryRefusedError, StorageError
 from re6st.messages import decode, encode
 from re6st.registry import operations
 from re6st.registry import operator_messages as messages
@@ -377,7 +377,7 @@ class OperatorApi:
                 if time.monotonic() - spoken > HEARTBEAT:
                     await response.write(b": alive\n\n")
                     spoken = time.monotonic()
-            except (RegistryRefusedError, ConnectionError):
+            except (RegistryRefusedError, StorageError, ConnectionError):
                 break
             try:
                 await asyncio.wait_for(self._stopping.wait(), EVENT_POLL)

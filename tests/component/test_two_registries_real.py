@@ -179,6 +179,11 @@ async def next_change(operator, known):
 
 async def test_neither_serves_without_its_database_and_both_come_back(pair, tmp_path):
     node = await pair.join(tmp_path / "attic", at=pair.one)
+    with pair.one.state.service() as service:
+        token, known = service.create_operator_token("alice", Scope.READ), service.last_change()
+    told = asyncio.create_task(
+        next_change(OperatorClient(pair.one.url, token, pair.authority.certificate), known)
+    )
     await asyncio.to_thread(pair.cluster.stop)
     with pytest.raises(RegistryUnavailableError, match="problem of its own"):
         await pair.client(node.files).sample()
@@ -192,6 +197,9 @@ async def test_neither_serves_without_its_database_and_both_come_back(pair, tmp_
             except RegistryUnavailableError:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.2)
+    await pair.join(tmp_path / "cellar", at=pair.other)
+    # A stream of changes that broke goes on where it was.
+    assert await asyncio.wait_for(told, TOGETHER) == "token.created"
 
 
 async def test_a_registry_without_the_key_of_the_ca_in_force_serves_nobody(pair, tmp_path):
