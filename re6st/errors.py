@@ -12,6 +12,7 @@
     ├── RegistryError            talking to the registry
     │   ├── RegistryUnavailableError     try again later
     │   └── RegistryRefusedError         do not try again with the same request
+    ├── MailError            the mail server does not take a mail
     ├── StorageError             the disk: a file or database cannot be read or written
     ├── ChildError               a program we run failed
     ├── NetlinkError             the kernel refused a change
@@ -78,6 +79,15 @@ class RegistryRefusedError(RegistryError):
         super().__init__(message)
         self.code = code
         """The machine-readable reason (``type`` of the RFC 9457 problem document)."""
+
+
+class MailError(Re6stError):
+    """A mail could not be handed to the mail server."""
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        """The same mail will not be taken later either."""
 
 
 class StorageError(Re6stError):

@@ -19,7 +19,8 @@ from re6st.files import write_atomically
 from re6st.identity import build_request, format_time, public_key_digest
 from re6st.messages import AdmissionAnswer, AdmissionRequest, AdmissionState
 from re6st.node.credentials import CredentialFiles
-from re6st.registry.client import RegistryClient
+from re6st.proxy import Proxy
+from re6st.registry.client import JoinLink, RegistryClient, fetch_authorities
 
 PATIENCE = 60
 """Seconds for which the registry is asked to hold its answer back."""
@@ -67,6 +68,12 @@ async def ask_admission(
     raise RegistryRefusedError(
         "nobody decided about the request in time: the same command asks again", code="request-expired"
     )
+
+
+async def ask_mail(link: JoinLink, email: str, proxy: Proxy | None = None) -> None:
+    """Ask the registry for a join link by mail. Raises what the registry client raises."""
+    authorities = await fetch_authorities(link, proxy=proxy)
+    await RegistryClient([link.url], authorities, proxy=proxy).ask_invitation(email)
 
 
 async def _wait(

@@ -73,6 +73,7 @@ def main(context: click.Context, network: str, config: Path | None) -> None:
 @click.argument("link")
 @click.option("--name", default="", help="Name of this node.  [default: the link's, else the host's]")
 @click.option("--message", default="", help="For the operator, when LINK has no token: who is asking.")
+@click.option("--email", metavar="ADDRESS", help="Have a join link mailed, when LINK has no token.")
 @click.option("--state-directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--runtime-directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--control-port", type=click.IntRange(1, 65535), help="TCP port of the control API.")
@@ -82,7 +83,16 @@ def main(context: click.Context, network: str, config: Path | None) -> None:
 @click.option("--proxy-credentials", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--force", is_flag=True, help="Replace an existing key and certificate.")
 @click.pass_obj
-def join(instance: Instance, /, link: str, name: str, message: str, force: bool, **options: Any) -> None:
+def join(
+    instance: Instance,
+    /,
+    link: str,
+    name: str,
+    message: str,
+    email: str | None,
+    force: bool,
+    **options: Any,
+) -> None:
     """Join the network that LINK leads to.
 
     LINK comes from the operator of the network. With one without a token the operator is asked to let this
@@ -93,6 +103,7 @@ def join(instance: Instance, /, link: str, name: str, message: str, force: bool,
     from functools import partial
 
     from re6st.node import setup
+    from re6st.node.asking import ask_mail
     from re6st.node.credentials import CredentialFiles
     from re6st.node.enrolment import join as enrol_machine
     from re6st.proxy import load_proxy
@@ -107,6 +118,12 @@ def join(instance: Instance, /, link: str, name: str, message: str, force: bool,
         click.echo(f"This node has joined before; its missing configuration {instance.config} is written.")
         return
     proxy = load_proxy(config.proxy, config.proxy_credentials)
+    if email is not None:
+        if parsed.token:
+            raise ConfigError("this link lets one machine in already: leave --email away")
+        asyncio.run(ask_mail(parsed, email, proxy))
+        click.echo(f"If {email} gets join links here, one is on its way: run re6st-node join with it.")
+        return
     enrol = partial(enrol_machine, proxy=proxy, message=message[:256], tell=click.echo)
     joined = asyncio.run(_enrol_named(enrol, parsed, config.state_directory, name, force))
     setup.write(instance.config, values)

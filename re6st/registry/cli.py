@@ -135,6 +135,7 @@ for command in (
     cli_authority.authority,
     cli_requests.admission,
     cli_requests.requests,
+    cli_requests.mail,
     cli_nodes.nodes,
     cli_nodes.rename,
     cli_nodes.suspend,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import textwrap
 from collections.abc import Sequence
 
@@ -101,3 +103,44 @@ def admission_link(state: StateDirectory, url: str | None) -> None:
     """Print the link, without a token, with which anybody can ask to be let in."""
     with opened(state) as service:
         click.echo(str(JoinLink(service.choose_url(url), service.fingerprint)))
+
+
+@click.group()
+def mail() -> None:
+    """Join links by mail."""
+
+
+@mail.command("test")
+@click.argument("address")
+@click.pass_obj
+def mail_test(state: StateDirectory, address: str) -> None:
+    """Send a mail to ADDRESS now, by the mail server that is set."""
+    from re6st.messages import InvitationRequest, decode, encode
+    from re6st.registry import mail as post
+
+    mailbox = decode(encode(InvitationRequest(email=address)), InvitationRequest).email
+    with opened(state) as service:
+        policy, network, now = service.policy(), str(service.network), service.now()
+    message = post.compose_test(policy.mail_sender, mailbox, network, now)
+    asyncio.run(post.send(message, policy, post.read_password(os.environ)))
+    click.echo(f"{policy.mail_server} took a mail to {mailbox}", err=True)
+
+
+@mail.command("list")
+@json_option
+@click.pass_obj
+def mail_list(state: StateDirectory, as_json: bool) -> None:
+    """List the mails of the last days, and why some were not sent."""
+    with opened(state) as service:
+        rows: list[dict[str, object]] = [
+            {
+                "mailbox": row.mailbox,
+                "state": row.state,
+                "created": row.created,
+                "attempts": row.attempts,
+                "token": row.token,
+                "reason": row.reason,
+            }
+            for row in service.mails()
+        ]
+    print_rows("mails", ("mailbox", "state", "created", "attempts", "token", "reason"), rows, as_json)

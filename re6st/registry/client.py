@@ -44,6 +44,7 @@ from re6st.messages import (
     DocumentVersions,
     Enrolment,
     EnrolmentRequest,
+    InvitationRequest,
     MessageType,
     NetworkParameters,
     NodeReport,
@@ -193,6 +194,10 @@ class RegistryClient:
     async def ask_admission(self, message: AdmissionRequest, wait: int = 0) -> AdmissionAnswer:
         """Ask to be let in, or what came of it; the answer may come ``wait`` seconds later (at most 60)."""
         return await self._ask("POST", f"/v1/requests?wait={wait}", AdmissionAnswer, message, wait)
+
+    async def ask_invitation(self, email: str) -> None:
+        """Ask for a join link by mail. Whether one is sent is seen in the mailbox only."""
+        await self._try("POST", "/v1/invitations", InvitationRequest(email=email))
 
     async def renew(self, request: bytes) -> Enrolment:
         """Return a fresh certificate over ``request``, which may be for a new key."""

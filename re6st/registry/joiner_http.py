@@ -15,7 +15,14 @@ from typing import Any
 from aiohttp import web
 
 from re6st.errors import RegistryRefusedError
-from re6st.messages import AdmissionAnswer, AdmissionRequest, AdmissionState, decode, encode
+from re6st.messages import (
+    AdmissionAnswer,
+    AdmissionRequest,
+    AdmissionState,
+    InvitationRequest,
+    decode,
+    encode,
+)
 from re6st.registry.limits import RateLimiter
 from re6st.registry.openapi import Parameter, Route
 from re6st.registry.operator_http import check_attempts
@@ -57,6 +64,7 @@ class JoinerApi:
                 parameters=(_WAIT,),
                 patience=MAXIMUM_WAIT,
             ),
+            Route("POST", "/v1/invitations", self.invite, request=InvitationRequest, status=204),
         )
 
     async def ask(self, request: web.Request) -> web.Response:
@@ -72,6 +80,17 @@ class JoinerApi:
             self._attempts.count(request.remote, time.monotonic())
             raise
         return web.Response(body=encode(answer), status=HTTPStatus.OK, content_type="application/json")
+
+    async def invite(self, request: web.Request) -> web.Response:
+        """Let a join link be mailed, if this mailbox gets one; the answer does not tell."""
+        check_attempts(self._attempts, request)
+        message = decode(await request.read(), InvitationRequest)
+        try:
+            await self._run(self._joiner(request).ask_invitation, message.email)
+        except RegistryRefusedError:
+            self._attempts.count(request.remote, time.monotonic())
+            raise
+        return web.Response(status=HTTPStatus.NO_CONTENT)
 
     async def _decided(self, service: Service, message: AdmissionRequest, patience: int) -> AdmissionAnswer:
         answer: AdmissionAnswer = await self._run(service.ask, message)

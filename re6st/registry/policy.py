@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from re6st.errors import ConfigError
-from re6st.messages import Message
+from re6st.messages import Mailbox, Message
 from re6st.prefix import DEFAULT_NODE_LENGTH, LONGEST_NODE_LENGTH, check_node_length
 from re6st.registry.assignments import convert
 
@@ -89,8 +89,12 @@ def change_policy(
         host, _ = changed.mail_place
         if not changed.mail_domains:
             raise ConfigError("admission: mail_domains must say who gets join links (* for anybody)")
-        if "@" not in changed.mail_sender:
-            raise ConfigError("admission: mail_sender must be an address, such as re6st@example.org")
+        try:
+            msgspec.convert(changed.mail_sender, Mailbox)
+        except msgspec.ValidationError as error:
+            raise ConfigError(
+                "admission: mail_sender must be an address, such as re6st@example.org"
+            ) from error
         if changed.mail_security == "none" and host not in ("localhost", "127.0.0.1", "::1"):
             raise ConfigError("admission: mail_security=none is only for a server on this host")
     return changed

@@ -29,6 +29,23 @@ class RequestRow:
     """Until when it can be decided."""
 
 
+@dataclass(frozen=True, slots=True)
+class MailRow:
+    """A mail with a join link that somebody asked for."""
+
+    identifier: int
+    mailbox: str
+    state: str
+    """``waiting``, ``sent``, ``refused`` or ``failed``."""
+    reason: str
+    """Why it was not sent, or not yet."""
+    created: float
+    attempts: int
+    token: int | None
+
+
+_MAIL = "SELECT id, mailbox, state, reason, created, attempts, token FROM mails"
+
 _REQUEST = (
     "SELECT id, digest, key_digest, name, message, origin, state, reason, created, expires FROM requests"
 )
@@ -123,6 +140,61 @@ class Requests(Database):
         """Forget requests that were to be decided until then, and mails of that time."""
         self.execute("DELETE FROM requests WHERE expires < ?", (before,))
         self.execute("DELETE FROM mails WHERE created < ? AND state <> 'waiting'", (before,))
+
+    # -- mails
+
+    def add_mail(self, mailbox: str, source: str, now: float) -> int:
+        """Remember that somebody asked for a mail to ``mailbox``; return its number."""
+        return self.insert(
+            "INSERT INTO mails (mailbox, source, state, reason, created, due, attempts)"
+            " VALUES (?, ?, 'waiting', '', ?, ?, 0)",
+            (mailbox, source, now, now),
+        )
+
+    def mail(self, identifier: int) -> MailRow | None:
+        """Return the mail with this row number."""
+        return next(iter(self._mails("WHERE id = ?", identifier)), None)
+
+    def mails(self, limit: int = ALL) -> list[MailRow]:
+        """Return the mails that are remembered, the newest first."""
+        return self._mails("ORDER BY id DESC LIMIT ?", limit)
+
+    def due_mail(self, now: float) -> MailRow | None:
+        """Return the mail that waits for the longest time."""
+        return next(iter(self._mails("WHERE state = 'waiting' AND due <= ? ORDER BY due LIMIT 1", now)), None)
+
+    def postpone_mail(self, identifier: int, token: int, due: float) -> None:
+        """Remember that a mail is being sent, and when it is sent again unless that succeeds."""
+        self.execute(
+            "UPDATE mails SET token = ?, due = ?, attempts = attempts + 1 WHERE id = ?",
+            (token, due, identifier),
+        )
+
+    def finish_mail(self, identifier: int, state: str, reason: str) -> None:
+        """Remember what became of a mail."""
+        self.execute("UPDATE mails SET state = ?, reason = ? WHERE id = ?", (state, reason, identifier))
+
+    def count_mails(self, since: float, source: str | None = None) -> int:
+        """Return for how many mails ``source``, or anybody, has asked since then."""
+        clause, values = ("", ()) if source is None else (" AND source = ?", (source,))
+        rows = self.execute(f"SELECT count(*) FROM mails WHERE created > ?{clause}", (since, *values))  # noqa: S608 - constants
+        return int(rows[0][0])
+
+    def count_mailed(self, since: float, owner: str | None = None) -> int:
+        """Return for how many mails, to one mailbox or all, links were made since then."""
+        clause, values = ("", ()) if owner is None else (" AND mailbox = ?", (owner,))
+        rows = self.execute(
+            f"SELECT count(*) FROM tokens WHERE way = 'mail' AND created > ?{clause}",  # noqa: S608 - constants
+            (since, *values),
+        )
+        return int(rows[0][0])
+
+    def replace_token(self, identifier: int, digest: bytes, expires: float) -> None:
+        """Let another secret take the place of that of a token."""
+        self.execute("UPDATE tokens SET digest = ?, expires = ? WHERE id = ?", (digest, expires, identifier))
+
+    def _mails(self, clause: str, *values: object) -> list[MailRow]:
+        return [MailRow(*row) for row in self.execute(f"{_MAIL} {clause}", values)]
 
     def _requests(self, clause: str, *values: object) -> list[RequestRow]:
         return [RequestRow(*row) for row in self.execute(f"{_REQUEST} {clause}", values)]

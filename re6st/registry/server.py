@@ -20,6 +20,7 @@ from re6st.errors import ConfigError, StorageError
 from re6st.gate import Gate, Limits
 from re6st.identity import REGISTRY_NAME
 from re6st.registry.http import Api
+from re6st.registry.mailer import Mailer
 from re6st.registry.service import Service
 from re6st.registry.state import StateDirectory
 from re6st.registry.worker import Worker
@@ -95,6 +96,7 @@ class RegistryServer:
         self._gate: Gate | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
+        self._mailing: asyncio.Task[None] | None = None
         self.addresses: tuple[ListenAddress, ...] = ()
         """Where the server listens, with the real port where 0 was asked for."""
 
@@ -117,10 +119,11 @@ class RegistryServer:
         self.addresses = tuple(ListenAddress(*listener.getsockname()[:2]) for listener in sockets)
         self._renewal = asyncio.create_task(self._keep_house(own))
         self._following = asyncio.create_task(self._follow_changes(own, shown))
+        self._mailing = asyncio.create_task(Mailer(self._service, self._worker.ask).run())
 
     async def stop(self) -> None:
         """Finish the requests under way and close everything."""
-        tasks = [task for task in (self._renewal, self._following) if task is not None]
+        tasks = [task for task in (self._renewal, self._following, self._mailing) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

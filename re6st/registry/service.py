@@ -31,8 +31,8 @@ from re6st.messages import (
     encode,
 )
 from re6st.registry.admissions import TokenRow, TokenUse
-from re6st.registry.approval import ApprovalUseCases
 from re6st.registry.certification import CertificationRequest, open_request
+from re6st.registry.invitations import InvitationUseCases
 from re6st.registry.operators import OperatorUseCases
 from re6st.registry.plans import PlanUseCases
 from re6st.registry.records import open_published, store_record
@@ -59,7 +59,7 @@ class Caller:
     certificate: NodeCertificate
 
 
-class Service(ApprovalUseCases, RecoveryUseCases, OperatorUseCases, RolloverUseCases, PlanUseCases):
+class Service(InvitationUseCases, RecoveryUseCases, OperatorUseCases, RolloverUseCases, PlanUseCases):
     """All use cases; those of nodes are here, those of operators in the modules it inherits from."""
 
     # -- certificates

@@ -155,6 +155,20 @@ def test_a_request_survives_a_kill_and_is_approved(registry, node):
     refused = node.join(link, "--name", "tower")
     assert refused.returncode == 1
     assert "put it in quotes" in refused.stderr
+    assert "sends no join links" in node.join(link, "--email", "anna@example.org").stderr
+    operate(
+        "admission",
+        "set",
+        "mail_server=127.0.0.1:9",
+        "mail_sender=re6st@example.org",
+        "mail_domains=*",
+        "mail=on",
+    )
+    assert "one is on its way" in node.join(link, "--email", "anna@example.org").stdout
+    assert not node.config.exists()
+    operate("admission", "set", "mail=off")
+    [mail] = json.loads(operate("mail", "list", "--json"))
+    assert mail["mailbox"] == "anna@example.org"
     operate("admission", "set", "requests=on")
     asks = [*NODE, "--config", str(node.config), "join", link, "--name", "tower", "--message", "Anna",
             "--state-directory", str(node.state), "--runtime-directory", str(node.runtime)]  # fmt: skip

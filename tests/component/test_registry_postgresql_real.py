@@ -33,7 +33,7 @@ from re6st.registry.usecases import SYSTEM
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from registry_world import DAY, NETWORK, World
 
-SUITES = ("test_service", "test_registry_lifecycle", "test_approval")
+SUITES = ("test_service", "test_registry_lifecycle", "test_approval", "test_invitations")
 """Unit tests of the registry's service, which are repeated here."""
 
 FOR_SQLITE = {

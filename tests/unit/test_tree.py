@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = sorted(path for path in (ROOT / "re6st").rglob("*.py"))
 MANUALS = {"re6st-node": node_cli, "re6st-registry": registry_cli, "re6st-lab": lab_cli}
 ONE_ADAPTER = {
+    "aiosmtplib": ["re6st/registry/mail.py"],
     "miniupnpc": ["re6st/upnp/igd.py"],
     "netifaces": ["re6st/node/addresses.py"],
     "psycopg": ["re6st/registry/postgresql.py"],

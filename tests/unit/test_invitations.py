@@ -1,0 +1,198 @@
+"""Join links by mail: what becomes of those who ask, bounds, what the mail says."""
+
+import email
+import secrets
+
+import pytest
+from registry_world import DAY, World, refused
+
+from re6st.errors import ConfigError, RemoteProtocolError
+from re6st.identity import build_request, generate_key
+from re6st.messages import EnrolmentRequest, InvitationRequest, decode, encode
+from re6st.registry.links import JoinLink
+from re6st.registry.mail import compose_invitation, read_password
+from re6st.registry.usecases import Actor, ActorKind, digest
+
+POLICY = {
+    "mail": "on",
+    "mail_server": "mx.example.org:587",
+    "mail_sender": "re6st@example.org",
+    "mail_domains": "Example.org, school.example",
+    "mail_nodes": "2",
+}
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path / "state")
+    yield world
+    world.close()
+
+
+def ask(world, mailbox, origin="192.0.2.7"):
+    world.service.by(Actor(ActorKind.JOINER, origin=origin)).ask_invitation(mailbox)
+
+
+def sent(world, mailbox, **options):
+    """Return the token in a mail that was asked for and sent."""
+    ask(world, mailbox, **options)
+    invitation = world.service.take_invitation()
+    world.service.note_sent(invitation.identifier)
+    return JoinLink.parse(invitation.link).token
+
+
+def enrol(world, token):
+    request = build_request(generate_key(), "")
+    return world.service.enrol(EnrolmentRequest(token=token, request=request))
+
+
+def test_mails_are_off_by_default(world):
+    refused("mail-not-allowed", ask, world, "anna@example.org")
+
+
+def test_a_link_lets_one_machine_in(world):
+    world.service.change_policy(POLICY)
+    token = sent(world, "Anna@example.org")
+    assert [row.state for row in world.service.mails()] == ["sent"]
+    assert world.service.take_invitation() is None
+    enrol(world, token)
+    refused("token-used", enrol, world, token)
+
+
+def test_who_gets_nothing_cannot_tell(world):
+    world.service.change_policy(POLICY)
+    for mailbox in ("eve@other.example", "eve@sub.example.org"):
+        ask(world, mailbox)
+    ask(world, "anna@example.org")
+    assert world.service.take_invitation().mailbox == "anna@example.org"
+    states = {row.mailbox: (row.state, row.reason) for row in world.service.mails()}
+    assert states["eve@other.example"] == ("refused", "its domain is not allowed")
+    assert states["eve@sub.example.org"][0] == "refused"
+
+
+def test_a_mailbox_owns_few_nodes(world):
+    world.service.change_policy(POLICY)
+    tokens = [sent(world, f"anna+{number}@example.org") for number in range(3)]
+    nodes = [enrol(world, token) for token in tokens[:2]]
+    assert "2 nodes already" in refused("mailbox-full", enrol, world, tokens[2])
+    ask(world, "anna@example.org")
+    assert world.service.take_invitation() is None
+    world.service.leave(world.service.authenticate(nodes[0].certificate))
+    enrol(world, tokens[2])
+
+
+def test_mails_are_bounded(world):
+    world.service.change_policy(POLICY)
+    world.service.change_policy(
+        {"mail_per_mailbox": "2", "mail_per_hour": "4", "mail_per_address": "6", "mail_nodes": "9"}
+    )
+    for _ in range(2):
+        sent(world, "anna@example.org")
+    ask(world, "anna+x@example.org")
+    assert world.service.take_invitation() is None
+    sent(world, "bea@example.org")
+    sent(world, "cleo@example.org")
+    ask(world, "dora@example.org")
+    # Only an hour later there is room for another one: it waits.
+    assert world.service.take_invitation() is None
+    refused("too-many-requests", ask, world, "emma@example.org")
+    ask(world, "emma@example.org", origin="192.0.2.8")
+    world.now += 3601
+    assert world.service.take_invitation().mailbox == "dora@example.org"
+
+
+def test_a_mail_server_that_is_down_only_delays(world):
+    world.service.change_policy(POLICY)
+    ask(world, "anna@example.org")
+    first = world.service.take_invitation()
+    world.service.note_failed(first.identifier, "no answer in time", permanent=False)
+    assert world.service.take_invitation() is None
+    world.now += 60
+    second = world.service.take_invitation()
+    # As after a crash: nobody knows whether it was sent.
+    world.now += 240
+    third = world.service.take_invitation()
+    assert len({first.link, second.link, third.link}) == 3
+    world.service.note_sent(third.identifier)
+    refused("token-unknown", enrol, world, JoinLink.parse(first.link).token)
+    enrol(world, JoinLink.parse(third.link).token)
+
+
+def test_attempts_come_to_an_end(world):
+    world.service.change_policy(POLICY)
+    ask(world, "anna@example.org")
+    attempts = 0
+    while world.service.mails()[0].state == "waiting":
+        world.now += 60 * 4**5
+        invitation = world.service.take_invitation()
+        attempts += 1
+        world.service.note_failed(invitation.identifier, "no answer", permanent=False)
+    assert attempts == 6
+    refused("token-revoked", enrol, world, JoinLink.parse(invitation.link).token)
+    ask(world, "bea@example.org")
+    world.service.note_failed(world.service.take_invitation().identifier, "550 no", permanent=True)
+    assert world.service.mails()[0].state == "failed"
+    world.now += 8 * DAY
+    world.service.tidy()
+    assert world.service.mails() == []
+
+
+def test_the_store_holds_no_secret(world):
+    world.service.change_policy(POLICY)
+    ask(world, "anna@example.org")
+    token = JoinLink.parse(world.service.take_invitation().link).token
+    rows = world.store.execute("SELECT digest FROM tokens")
+    assert [bytes(row[0]) for row in rows] == [digest(token)]
+    entries = str([(row.details, row.subject) for row in world.service.audit()])
+    assert token not in entries
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "anna",
+        "anna@localhost",
+        "anna@example.org\nBcc: eve@example.org",
+        "anna@example.org\r\n",
+        "anna@example.org, eve@example.org",
+        "Anna <anna@example.org>",
+        '"a b"@example.org',
+        "anna@[192.0.2.1]",
+        "anna@-example.org",
+        "änna@example.org",
+        "a" * 65 + "@example.org",
+        "a@" + "b" * 250 + ".org",
+        "anna@example.org\n",
+    ],
+)
+def test_what_is_no_address(address):
+    with pytest.raises(RemoteProtocolError):
+        decode(encode(InvitationRequest(email=address)), InvitationRequest)
+
+
+def test_the_mail_says_what_to_do():
+    link = f"https://[2001:db8::1]:8443/#ca={'0' * 64}&token={secrets.token_urlsafe(24)}&tls=public"
+    message = compose_invitation(
+        "re6st@example.org", "anna@example.org", "2001:db8:42::/48", link, 2e9, 1.9e9
+    )
+    octets = message.as_bytes()
+    assert f"  re6st-node join '{link}'".encode() in octets.splitlines()
+    read = email.message_from_bytes(octets)
+    assert (read["To"], read["Auto-Submitted"]) == ("anna@example.org", "auto-generated")
+    assert read.get_content_type() == "text/plain"
+    assert "until 2033-05-18" in read.get_payload()
+
+
+def test_the_password_is_kept_from_others(tmp_path):
+    file = tmp_path / "password"
+    file.write_text("secret\n")
+    file.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        read_password({"RE6ST_SMTP_PASSWORD_FILE": str(file)})
+    file.chmod(0o600)
+    assert read_password({"RE6ST_SMTP_PASSWORD_FILE": str(file)}) == "secret"
+    with pytest.raises(ConfigError, match="cannot read the password"):
+        read_password({"RE6ST_SMTP_PASSWORD_FILE": str(tmp_path / "none")})
+    assert read_password({"CREDENTIALS_DIRECTORY": str(tmp_path)}) is None
+    (tmp_path / "re6st-smtp-password").write_text("other")
+    assert read_password({"CREDENTIALS_DIRECTORY": str(tmp_path)}) == "other"
