@@ -96,9 +96,9 @@ class Dialling:
         self._misses = 0
         self._pause_until = float("-inf")
         for entry in self._book:
-            if entry.failures or entry.deaths:
-                entry.failures = entry.deaths = 0
-                entry.not_before = min(entry.not_before, self._context.now)
+            # Nobody knows how long the host was away: who was full then may have room now.
+            entry.failures = entry.deaths = 0
+            entry.not_before = min(entry.not_before, self._context.now)
         self.wake()
 
     def pursue(self, wanted: int) -> None:

@@ -1,16 +1,21 @@
 """Gossip: exchanging random samples of peer records with random neighbours.
 
 Regularly there is one exchange per interval; soon after the first tunnel is up comes the first one, so that
-a newcomer is known quickly. When a new signed document has come into force, or the node is reached at other
-endpoints, there is one with *each* neighbour at once, whatever else is under way: an exchange carries the
-versions of the documents, who is behind fetches, and then does the same. So a document passes the whole
-network in as many steps as its tunnel graph is wide (three or four for a thousand nodes), and a neighbour
-that does not answer delays nobody but itself.
+a newcomer is known quickly. When a new signed document has come into force, there is one with *each*
+neighbour at once, whatever else is under way: an exchange carries the versions of the documents, who is
+behind fetches, and then does the same. So a document passes the whole network in as many steps as its
+tunnel graph is wide (three or four for a thousand nodes), and a neighbour that does not answer delays
+nobody but itself.
+
+When the node is reached at other endpoints, it tells all neighbours at once as well. Mostly it has just lost
+tunnels then, perhaps all, and those at their other ends try in vain to dial the old endpoints. So it also
+tells who was a neighbour until a moment ago, through others, and does so again while tunnels come up.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from ipaddress import IPv6Network
 
 from re6st.core.book import AddressBook
@@ -22,6 +27,9 @@ from re6st.peers import Peer
 
 FIRST_DELAY = 1.5
 """Seconds from the first tunnel to the first exchange: routes need that long."""
+
+RECENTLY = 60.0
+"""Seconds for which new endpoints are news, and a lost neighbour is worth being told of them."""
 
 RETRY_DELAY = (5.0, 60.0)
 """First and longest wait after exchanges that failed, seconds."""
@@ -42,15 +50,53 @@ class Gossip:
         self._behind: set[IPv6Network] = set()
         """Partners that must be told once more: a document came into force after the exchange began."""
         self._failures = 0
+        self._lost: dict[IPv6Network, tuple[Peer, float]] = {}
+        """Who was a neighbour until recently, and until when."""
+        self._moved_at = float("-inf")
+        """When the own endpoints changed."""
+        self._untold: dict[IPv6Network, Peer] = {}
+        """Who should hear of that, and has not."""
+        self._is_telling = False
+        """Whether the next exchange that is due is with all of these."""
 
     def tunnel_up(self) -> None:
         """A tunnel has come up: begin, unless exchanges are going on already."""
-        if not self._partners and self._context.deadlines.get(Timer.GOSSIP) is None:
+        if self._untold and self._has_moved():
+            if not self._is_telling:
+                self._is_telling = True
+                self._rest()
+        elif not self._partners and self._context.deadlines.get(Timer.GOSSIP) is None:
             self._context.schedule(self._context.vary(FIRST_DELAY, 0.3), Timer.GOSSIP)
+
+    def lost(self, peer: Peer) -> None:
+        """The tunnel to ``peer`` has fallen silent."""
+        self._forget_lost()
+        self._lost[peer.prefix] = peer, self._context.now
+        if self._has_moved():
+            self._untold[peer.prefix] = peer
+
+    def moved(self) -> None:
+        """This node is reached at other endpoints: tell all who are, or just were, its neighbours."""
+        self._moved_at = self._context.now
+        self._forget_lost()
+        self._untold = {prefix: peer for prefix, (peer, _) in self._lost.items()} | self._neighbours()
+        self._tell(list(self._untold.values()))
+        # Requests that are under way still name the old endpoints.
+        self._untold |= {tunnel.peer.prefix: tunnel.peer for tunnel in self._tunnels if not tunnel.up}
+
+    def _forget_lost(self) -> None:
+        since = self._context.now - RECENTLY
+        self._lost = {prefix: found for prefix, found in self._lost.items() if found[1] > since}
+
+    def _has_moved(self) -> bool:
+        return self._context.now - self._moved_at < RECENTLY
 
     def flood(self) -> None:
         """Tell all neighbours now that there is something new."""
-        for peer in self._neighbours().values():
+        self._tell(self._neighbours().values())
+
+    def _tell(self, peers: Iterable[Peer]) -> None:
+        for peer in peers:
             if peer.prefix in self._partners:
                 self._behind.add(peer.prefix)
             else:
@@ -65,6 +111,10 @@ class Gossip:
 
     def due(self) -> None:
         """Begin an exchange. Without neighbours there is nothing to do until a tunnel is up."""
+        if self._is_telling:
+            self._is_telling = False
+            self._tell([peer for peer in self._untold.values() if self._context.valid(peer)])
+            return
         neighbours = [peer for peer in self._neighbours().values() if peer.prefix not in self._partners]
         if neighbours:
             self._begin(self._context.random.choice(neighbours))
@@ -73,6 +123,8 @@ class Gossip:
         """The exchange with the owner of ``prefix`` has succeeded."""
         if self._conclude(prefix):
             self._failures = 0
+            if prefix not in self._behind:
+                self._untold.pop(prefix, None)
             self._tell_again(prefix)
             self._rest()
 
@@ -108,10 +160,11 @@ class Gossip:
         return True
 
     def _tell_again(self, prefix: IPv6Network) -> None:
-        peer = self._neighbours().get(prefix) if prefix in self._behind else None
+        peer = (self._untold | self._neighbours()).get(prefix) if prefix in self._behind else None
         self._behind.discard(prefix)
         if peer is not None:
             self._begin(peer)
 
     def _rest(self) -> None:
-        self._context.schedule(self._context.vary(self.interval, 0.25), Timer.GOSSIP)
+        delay = self._context.vary(*((FIRST_DELAY, 0.3) if self._is_telling else (self.interval, 0.25)))
+        self._context.schedule(delay, Timer.GOSSIP)

@@ -354,6 +354,7 @@ class NodeCore:
                 self._dialling.network_changed()
                 self._transports.network_changed()
                 self._punching.network_changed()
+                self._registration.network_changed()
                 self._dialling.wake()
 
     def _on_peers(self, event: PeersLearned) -> None:
@@ -444,6 +445,7 @@ class NodeCore:
             return
         logger.info("Tunnel %s to %s fell silent", tunnel.direction.value, tunnel.peer.name)
         self._tunnels.end(tunnel, "nothing comes through it any more", notify=True)
+        self._gossip.lost(tunnel.peer)
         self._dialling.died(tunnel.peer)
 
     def _on_draining(self, event: TunnelDraining | TunnelDrained) -> None:
@@ -501,7 +503,7 @@ class NodeCore:
                     self._own_endpoints = event.endpoints
                     self._punching.needed = not event.endpoints
                     self._registration.publish()
-                    self._gossip.flood()
+                    self._gossip.moved()
             case OwnCertificateChanged():
                 self._context.own_expires = event.not_after
                 self._registration.certificate_changed(

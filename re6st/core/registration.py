@@ -27,7 +27,9 @@
 
   With 8.3 waiting on average and independently, there is nobody in 0.02 % of the time.
 
-One request per operation is under way at a time; after a failure the next one waits, ever longer.
+One request per operation is under way at a time; after a failure the next one waits, ever longer. When the
+host is elsewhere, or was asleep, failures until then mean nothing any more: what has failed is asked soon,
+and so is what is under way, since its answer may never come.
 """
 
 from __future__ import annotations
@@ -48,6 +50,9 @@ RENEWAL_AT = 2 / 3
 
 START_DELAY = 0.1
 """Seconds from the start to the first sample: the address book comes first."""
+
+MOVED_DELAY = 1.0
+"""Seconds, roughly, from a change of this host's network until what the registry owes us is asked anew."""
 
 WELL_FILLED = 2
 """A book with so many dialable peers per wanted tunnel needs no sample at the start."""
@@ -121,6 +126,16 @@ class Registration:
         if version > self._newest.get(document, 0):
             self._newest[document] = version
             self._has_news = True
+
+    def network_changed(self) -> None:
+        """The host is elsewhere, or was asleep."""
+        for operation, errand in self._errands.items():
+            is_owed = self._conclude(operation) is not None or errand.failures
+            errand.failures = 0
+            planned = self._at(operation)
+            latest = self._context.now + MOVED_DELAY
+            if is_owed and (planned is None or planned > latest):
+                self._plan(operation, self._context.vary(MOVED_DELAY, 0.5))
 
     def befriended(self) -> None:
         """A tunnel is up."""

@@ -232,12 +232,12 @@ def allow_udp(name: str, router: str) -> None:
 
 @cli.command()
 @name_option
-@click.argument("host")
+@click.argument("machine")
 @click.argument("place")
-def move(name: str, host: str, place: str) -> None:
-    """Plug HOST into another network or router, under other addresses."""
+def move(name: str, machine: str, place: str) -> None:
+    """Plug a host or router into another network or router, under other addresses."""
     requirements.check_root()
-    Lab.attach(name).move(host, place)
+    Lab.attach(name).move(machine, place)
 
 
 @cli.command()

@@ -303,24 +303,32 @@ class Lab:
             raise ConfigError(f"there is no router {name!r} in the lab; there are: {known}")
         return self.namespace(name)
 
-    def move(self, host: str, place: str) -> None:
-        """Plug ``host`` into another network or router ``place``, under other addresses, as it is carried
-        there. Raises :class:`ConfigError` when there is no such host or place.
+    def move(self, machine: str, place: str) -> None:
+        """Plug a host or router into the network or router ``place``, under other addresses, as it is carried
+        there. If it is there already its addresses are replaced, as DHCP and a provider do it.
+
+        Raises :class:`ConfigError` when there is no such machine or place.
         """
-        if host not in self.topology.hosts:
-            known = ", ".join(self.topology.hosts)
-            raise ConfigError(f"there is no host {host!r} in the lab; there are: {known}")
-        topology = moved(self.topology, host, place)
+        if machine not in (*self.topology.hosts, *self.topology.routers):
+            known = ", ".join((*self.topology.hosts, *self.topology.routers))
+            raise ConfigError(f"there is no host or router {machine!r} in the lab; there are: {known}")
+        topology = moved(self.topology, machine, place)
         check(topology)
-        link.unplug(self.namespace(host), self.wiring.attachments[host].interface)
-        self.topology, self.wiring = topology, wire(topology)
+        before, wiring = self.wiring.attachments[machine], wire(topology)
+        attachment = wiring.attachments[machine]
+        owner = self.namespace(attachment.segment.owner)
+        self.topology, self.wiring = topology, wiring
         self.record = msgspec.structs.replace(self.record, topology=topology)
         record.save(self.record)
-        attachment = self.wiring.attachments[host]
-        link.plug(self.namespace(host), self.namespace(attachment.segment.owner), attachment)
-        self.hosts[host] = self._host(host)
-        if host in self.nodes:
-            self.nodes[host].host = self.hosts[host]
+        if attachment.segment == before.segment:
+            link.renumber(self.namespace(machine), owner, before, attachment)
+        else:
+            link.unplug(self.namespace(machine), before.interface)
+            link.plug(self.namespace(machine), owner, attachment)
+        if machine in self.hosts:
+            self.hosts[machine] = self._host(machine)
+        if machine in self.nodes:
+            self.nodes[machine].host = self.hosts[machine]
 
     def power_off(self, host: str) -> None:
         """Kill everything on a host at once, as a power failure would; its files stay."""

@@ -80,17 +80,41 @@ def plug(machine: Namespace, owner: Namespace, attachment: Attachment) -> None:
         for address in attachment.addresses:
             _add_address(socket, index, address)
         socket.link("set", index=index, state="up")
-        versions = {address.version for address in attachment.addresses}
-        for gateway in segment.gateways:
-            if gateway.version in versions:
-                everywhere = "0.0.0.0/0" if gateway.version == 4 else "::/0"
-                socket.route("add", dst=everywhere, gateway=str(gateway.ip), priority=attachment.metric)
+        _add_default_routes(socket, attachment)
+
+
+def renumber(machine: Namespace, owner: Namespace, before: Attachment, after: Attachment) -> None:
+    """Replace the addresses of a cable that stays where it is, plugged into the bridge in ``owner``.
+
+    Routes over the old ones go with them, and nothing is delivered to these any more.
+    """
+    with netlink(machine) as socket:
+        index = socket.link_lookup(ifname=before.interface)[0]
+        for address in before.addresses:
+            socket.addr("del", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+        for address in after.addresses:
+            _add_address(socket, index, address)
+        _add_default_routes(socket, after)
+    gone = {str(address.ip) for address in before.addresses}
+    with netlink(owner) as socket:
+        bridge = socket.link_lookup(ifname=before.segment.bridge)[0]
+        for neighbour in socket.get_neighbours(ifindex=bridge):
+            if (address := neighbour.get("dst")) in gone:
+                socket.neigh("del", dst=address, ifindex=bridge)
 
 
 def unplug(machine: Namespace, interface: str) -> None:
     """Pull the cable out of ``machine``: addresses and routes go with it."""
     with netlink(machine) as socket:
         socket.link("del", index=socket.link_lookup(ifname=interface)[0])
+
+
+def _add_default_routes(socket: Any, attachment: Attachment) -> None:
+    versions = {address.version for address in attachment.addresses}
+    for gateway in attachment.segment.gateways:
+        if gateway.version in versions:
+            everywhere = "0.0.0.0/0" if gateway.version == 4 else "::/0"
+            socket.route("replace", dst=everywhere, gateway=str(gateway.ip), priority=attachment.metric)
 
 
 def _add_address(socket: Any, index: int, address: Interface) -> None:

@@ -135,11 +135,12 @@ def _second(host: str, segment: Segment, taken: Collection[object]) -> Attachmen
     return Attachment(host, SECOND_HOST_INTERFACE, segment, address4, address6, port, SECOND_METRIC)
 
 
-def moved(topology: Topology, host: str, place: str) -> Topology:
-    """Return ``topology`` with ``host`` plugged into the network or router ``place``, where it gets other
-    addresses. All others keep theirs.
+def moved(topology: Topology, machine: str, place: str) -> Topology:
+    """Return ``topology`` with the host or router ``machine`` plugged into the network or router ``place``,
+    where it gets other addresses, also if it is there already. All others keep theirs.
     """
-    attachments = wire(topology).attachments
+    wiring = wire(topology)
+    attachments = wiring.attachments
 
     def pinned(name: str, spec: Kept) -> Kept:
         changes: dict[str, object] = {}
@@ -150,8 +151,23 @@ def moved(topology: Topology, host: str, place: str) -> Topology:
         return structs.replace(spec, **changes)
 
     hosts = {name: pinned(name, spec) for name, spec in topology.hosts.items()}
-    hosts[host] = structs.replace(topology.hosts[host], network=place, address=None, ipv6=None)
     routers = {name: pinned(name, spec) for name, spec in topology.routers.items()}
+    changes: dict[str, object] = {"network": place, "address": None}
+    if machine in hosts:
+        changes["ipv6"] = None
+    if place in wiring.segments:
+        segment = wiring.segments[place]
+        cables = (*attachments.values(), *wiring.second_attachments.values())
+        taken = {gateway.ip for gateway in segment.gateways}
+        taken |= {one.ip for cable in cables if cable.segment == segment for one in cable.addresses}
+        if (address4 := _free(segment.gateway, None, taken)) is not None:
+            changes["address"] = address4.ip
+        if machine in hosts and (address6 := _free(segment.gateway6, None, taken)) is not None:
+            changes["ipv6"] = address6.ip
+    if machine in hosts:
+        hosts[machine] = structs.replace(hosts[machine], **changes)
+    else:
+        routers[machine] = structs.replace(routers[machine], **changes)
     return structs.replace(topology, hosts=hosts, routers=routers)
 
 

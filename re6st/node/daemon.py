@@ -348,7 +348,8 @@ class Daemon:
             self._port_share.forget(tunnel.port)
 
     def _on_silent(self, tunnel: int) -> None:
-        self._operator.silent(tunnel)
+        if self._operator.silent(tunnel):
+            self._reachability.suspect_router()
         self._report(TunnelSilent(tunnel))
 
     def _on_measured(self, tunnel: int, mtu: int) -> None:
@@ -483,6 +484,7 @@ class Daemon:
             now = time.clock_gettime(time.CLOCK_BOOTTIME)
             if pause := pauses.pause_between(before, now):
                 logger.info("This host or process has slept for %.0f s", pause)
+                self._reachability.search_router()
                 self._on_moved()
             if pause or now - compared >= CLOCK_INTERVAL:
                 self._read_clock()

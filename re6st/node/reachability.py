@@ -75,6 +75,8 @@ class ReachabilityKeeper:
         self._mapper = PortMapper(self._assess, seed) if config.upnp else None
         self._trust = MappingTrust()
         self._is_mapping = False
+        self._outside: IPv4Address | None = None
+        """Last known outside address of the home router."""
         self.situation: Situation
         """How the node is reached now."""
         self.look()
@@ -197,6 +199,16 @@ class ReachabilityKeeper:
 
     # -- changes ----------------------------------------------------------------------------------------
 
+    def suspect_router(self) -> None:
+        """What came in through the home router has fallen silent: look whether it is as it was."""
+        if self._mapper is not None and self._is_mapping:
+            self._mapper.suspect()
+
+    def search_router(self) -> None:
+        """The host was asleep: find out what is left of its mappings."""
+        if self._mapper is not None and self._is_mapping:
+            self._mapper.network_changed()
+
     async def _on_network_change(self, *, is_route: bool) -> None:
         """Look again; the home router may be another one if addresses or the default route have changed."""
         before = self._underlay.addresses
@@ -210,8 +222,8 @@ class ReachabilityKeeper:
         if has_moved or is_route:
             self._moved()
         await self._map_if_needed()
-        if self._mapper is not None and self._is_mapping and (has_moved or is_route):
-            self._mapper.network_changed()
+        if has_moved or is_route:
+            self.search_router()
 
     async def _map_if_needed(self) -> None:
         """Ask the home router only where this host has a private IPv4 address and no public one."""
@@ -235,6 +247,11 @@ class ReachabilityKeeper:
         if self.situation != before:
             logger.info("Reachable from outside: %s", self.situation.reason)
             self._changed()
+        if external is not None:
+            has_moved = self._outside not in (None, external)
+            self._outside = external
+            if has_moved:
+                self._moved()
 
     def _assessed(self) -> Situation:
         port = self._config.control_port

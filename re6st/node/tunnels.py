@@ -296,12 +296,18 @@ class TunnelOperator:
         load = Counter(tunnel.uplink for tunnel in self._tunnels.values())
         return self._uplinks.choose(load, is_usable, time.monotonic())
 
-    def silent(self, number: int) -> None:
-        """Take note that nothing comes through a tunnel any more; its uplink may have failed as a whole."""
+    def silent(self, number: int) -> bool:
+        """Take note that nothing comes through a tunnel any more; its uplink may have failed as a whole.
+
+        Return whether the peer has dialled it.
+        """
         tunnel = self._tunnels.get(number)
-        if tunnel is not None and tunnel.uplink:
+        if tunnel is None:
+            return False
+        if tunnel.uplink:
             self._uplinks.failed(tunnel.uplink, time.monotonic())
             self._watch.suspect_all()
+        return tunnel.incoming
 
     async def _dial(self, tunnel: Tunnel, effect: DialTunnel) -> None:
         async with tunnel.lock:

@@ -65,6 +65,10 @@ class Timing:
     """Asked of the router; it is renewed after about half of it."""
     check: float = 60.0
     """Between two looks at what the router holds."""
+    suspicious_check: float = 4.0
+    """The same while something seems to be wrong."""
+    suspicion: float = 30.0
+    """For how long it seems so."""
     first_retry: float = 15.0
     """After the first failure; each further one in a row doubles it."""
     last_retry: float = 600.0
@@ -188,6 +192,8 @@ class MappingPlan:
         self._address: IPv4Address | None = None
         self._next_discovery = 0.0
         self._next_check = 0.0
+        self._checked_at = float("-inf")
+        self._suspicious_until = float("-inf")
         self._discoveries_failed = 0
         self._silences = 0
         """Requests in a row that got no proper answer, each followed by a discovery."""
@@ -221,6 +227,14 @@ class MappingPlan:
         self._discoveries_failed = self._silences = 0
         self._next_discovery = now
         self._set_gateway(GatewayState.SEARCHING, SEARCHING_REASON)
+
+    def suspect(self, now: float) -> None:
+        """Look soon, and often for a while, whether the router still has the same address and our mappings.
+
+        A router that connects anew to its provider may need some time for that.
+        """
+        self._suspicious_until = now + self._timing.suspicion
+        self._next_check = min(self._next_check, max(now, self._checked_at + self._timing.suspicious_check))
 
     # -- what to do -------------------------------------------------------------------------------------
 
@@ -280,7 +294,7 @@ class MappingPlan:
         self._permanent = False
         self._see_address(address, now)
         # What it still holds of an earlier acquaintance must be seen before anything else.
-        self._next_check = now if self._held() else now + self._timing.check
+        self._next_check = now if self._held() else self._plan_check(now)
 
     def missing(self, reason: str, now: float) -> None:
         """Take note that no router answers."""
@@ -347,7 +361,7 @@ class MappingPlan:
                 wish.due = now
                 wish.set_state(WishState.WAITING, "the router had forgotten it")
         self._see_address(address, now)
-        self._next_check = now + self._timing.check
+        self._next_check = self._plan_check(now)
 
     def removed(self, action: Remove) -> None:
         """Take note that a removal was tried."""
@@ -415,6 +429,12 @@ class MappingPlan:
 
     # -- helpers ----------------------------------------------------------------------------------------
 
+    def _plan_check(self, now: float) -> float:
+        """Return when to look again, having just looked."""
+        self._checked_at = now
+        is_suspicious = now < self._suspicious_until
+        return now + (self._timing.suspicious_check if is_suspicious else self._timing.check)
+
     def _see_address(self, text: str, now: float) -> None:
         address = _public_address(text)
         if address is None:
@@ -428,6 +448,7 @@ class MappingPlan:
             return
         if address != self._address:
             logger.info("The home router's outside address is %s", address)
+            self._suspicious_until = now
         self._address = address
         self._set_gateway(GatewayState.READY, "")
 

@@ -143,6 +143,11 @@ class PortMapper:
         self._plan.network_changed(self._now())
         self._wake.set()
 
+    def suspect(self) -> None:
+        """Look soon whether the router is as it was: what comes in through it has fallen silent."""
+        self._plan.suspect(self._now())
+        self._wake.set()
+
     # -- life -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:

@@ -9,8 +9,6 @@ Pings run 50 times a second, and octets flow over TCP, while tunnels in use are 
 
 import os
 import random
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,6 +16,7 @@ from contextlib import ExitStack
 import pytest
 from conftest import FORMING
 from msgspec import structs
+from observing import Transfer
 
 from re6st import status
 from re6st.lab import worlds
@@ -45,43 +44,6 @@ def lab() -> Iterator[Lab]:
         yield built
     assert_clean(name)
     assert host_interfaces() == before
-
-
-class Transfer:
-    """A TCP connection from one node to another that carries octets until it is told to end."""
-
-    def __init__(self, lab: Lab, source: str, target: str) -> None:
-        address = lab.nodes[target].address()
-        with lab.hosts[target].namespace.entered():
-            self._listener = socket.create_server((address, 0), family=socket.AF_INET6)
-        with lab.hosts[source].namespace.entered():
-            self._client = socket.socket(socket.AF_INET6)
-        self._client.settimeout(30)
-        self._client.connect(self._listener.getsockname()[:2])
-        self._ending = threading.Event()
-        self._sent = self._received = 0
-        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._send, self._receive)]
-        for thread in self._threads:
-            thread.start()
-
-    def _send(self) -> None:
-        with self._client:
-            while not self._ending.wait(0.01):
-                self._client.sendall(bytes(4096))
-                self._sent += 4096
-
-    def _receive(self) -> None:
-        connection, _ = self._listener.accept()
-        with connection, self._listener:
-            while octets := connection.recv(65536):
-                self._received += len(octets)
-
-    def complete(self) -> bool:
-        """End it; return whether all that was sent has arrived."""
-        self._ending.set()
-        for thread in self._threads:
-            thread.join(30)
-        return self._sent == self._received > 0
 
 
 def drained_tunnels(lab: Lab) -> set[tuple[str, int]]:

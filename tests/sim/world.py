@@ -2,8 +2,8 @@
 
 What is modelled: latency of control requests, who can be dialled, requests that fail, drivers that need a
 moment to connect, the routing daemon's quiet time, a registry that may be down, nodes that are killed and
-restarted. What is not: packets, bandwidth, routing. Broken promises of the core (a slot used twice, a
-port used twice, an answer to a request that nobody made) fail at once.
+restarted, or asleep for a while. What is not: packets, bandwidth, routing. Broken promises of the core (a
+slot used twice, a port used twice, an answer to a request that nobody made) fail at once.
 """
 
 from __future__ import annotations
@@ -103,6 +103,16 @@ class SimNode:
     refusals: Counter[RefusalReason] = field(default_factory=Counter)
     timer: int = 0
     routed: frozenset[IPv6Network] = frozenset()
+    asleep: bool = False
+    fell_asleep: float = 0.0
+    slept: float = 0.0
+    """Seconds for which its monotonic clock stood still."""
+    postponed: list[Callable[[], None]] = field(default_factory=list)
+    """What would have happened on it while it was asleep."""
+
+    @property
+    def listening(self) -> bool:
+        return self.alive and not self.asleep
 
     @property
     def prefix(self) -> IPv6Network:
@@ -143,6 +153,8 @@ class World:
         self.nodes: list[SimNode] = []
         self.by_prefix: dict[IPv6Network, SimNode] = {}
         self.registry_up = True
+        self.refused: set[SimNode] = set()
+        """Whom the registry turns away."""
         self.registry_records: dict[IPv6Network, Peer] = {}
         self.registry_calls: Counter[ev.RegistryOperation] = Counter()
         self.versions = dict.fromkeys(ev.Document, 1)
@@ -184,10 +196,10 @@ class World:
         node.sides, node.requests, node.noisy = {}, {}, set()
         node.routed = frozenset()
         node.core = NodeCore(node.settings, random.Random(self.random.getrandbits(64)))
-        self._perform(node, node.core.start(self.now))
+        self._perform(node, node.core.start(self.time(node)))
         if node.disk:
             self.report(node, ev.PeersLearned(tuple(node.disk.values()), ev.Source.BOOK))
-        self.report(node, ev.ClockRead(WALL - 1000.0))
+        self.report(node, ev.ClockRead(self.wall - self.time(node)))
         self.report(node, ev.OwnCertificateChanged(node.issued, node.issued + node.lifetime))
         if node.nat is Nat.PUBLIC:
             self.reach(node)
@@ -206,6 +218,35 @@ class World:
         for side, link in list(node.sides.values()):
             self._silence(side, link)
 
+    def sleep(self, node: SimNode) -> None:
+        """Suspend a node: nothing of it runs, and its monotonic clock stands still."""
+        node.asleep, node.fell_asleep = True, self.now
+        for side, link in list(node.sides.values()):
+            self._silence(side, link)
+            side.open = True
+
+    def wake(self, node: SimNode) -> None:
+        """Let a node go on; it notices the pause as :mod:`re6st.node.pauses` does, then what is silent."""
+        node.slept += self.now - node.fell_asleep
+        node.asleep = False
+        silent = list(node.sides)
+        for action in node.postponed:
+            self.later(self.random.uniform(0, 1), action)
+        node.postponed.clear()
+        self._arm(node)
+
+        def notice() -> None:
+            self.report(node, ev.NetworkChanged())
+            self.report(node, ev.ClockRead(self.wall - self.time(node)))
+            for handle in silent:
+                self._tell(node, ev.TunnelSilent(handle), 0.5)
+
+        self.later(self.random.uniform(0, 2), self._if_running(node, notice))
+
+    def time(self, node: SimNode) -> float:
+        """Return what the monotonic clock of ``node`` shows."""
+        return self.now - node.slept
+
     def cut_blocked(self) -> None:
         """Let all tunnels over blocked paths die of silence."""
         for node in self.living:
@@ -217,7 +258,7 @@ class World:
 
     def stop(self, node: SimNode) -> None:
         """End a node in good order."""
-        self._perform(node, node.core.stop(self.now))
+        self._perform(node, node.core.stop(self.time(node)))
         self.run(0.001)
         node.alive = False
 
@@ -267,7 +308,7 @@ class World:
     def report(self, node: SimNode, event: ev.Event) -> None:
         if node.alive:
             self.events += 1
-            self._perform(node, node.core.handle(event, self.now))
+            self._perform(node, node.core.handle(event, self.time(node)))
 
     def _tell(self, node: SimNode, event: ev.Event, delay: float) -> None:
         self.later(delay, self._if_running(node, lambda: self.report(node, event)))
@@ -277,7 +318,9 @@ class World:
         boot = node.boot
 
         def run() -> None:
-            if node.alive and node.boot == boot:
+            if node.asleep:
+                node.postponed.append(run)
+            elif node.alive and node.boot == boot:
                 action()
 
         return run
@@ -292,9 +335,11 @@ class World:
         def fire() -> None:
             if node.timer == timer:
                 self.events += 1
-                self._perform(node, node.core.advance(self.now))
+                self._perform(node, node.core.advance(self.time(node)))
 
-        self.later(max(0.0, deadline - self.now), self._if_running(node, fire))
+        # The difference of two clocks is rounded: a timer must not go off just before its time for ever.
+        rounding = 1e-6 if node.slept else 0.0
+        self.later(max(0.0, deadline - self.time(node)) + rounding, self._if_running(node, fire))
 
     def _route(self, interval: float) -> None:
         """Tell all nodes every so often to whom there are tunnels, directly or through others."""
@@ -324,7 +369,7 @@ class World:
         request = Request(node, node.boot, effect.tunnel, listener)
         node.requests[effect.tunnel] = request
         closed = not effect.punched and (not effect.peer.endpoints or listener.nat in HIDDEN)
-        if lost or not listener.alive or closed:
+        if lost or not listener.listening or closed:
             timeout = 0.1 if self.random.random() < 0.3 else CONNECT_TIMEOUT
             failure = ev.TunnelRequestFailed(effect.tunnel, "no answer")
             self.later(timeout, lambda: self._answer(request, failure))
@@ -441,7 +486,7 @@ class World:
             return
         side, link = found
         other = link.other(side)
-        if effect.notify and other is not None and other.alive:
+        if effect.notify and other is not None and other.alive and other.node.listening:
             self._tell(other.node, ev.TunnelCancelled(other.handle, effect.reason), self.delay())
         self.later(0.1, self._if_running(node, lambda: self._driver_ended(side, link, "closed on request")))
 
@@ -462,7 +507,7 @@ class World:
     def _do_ExchangeGossip(self, node: SimNode, effect: fx.ExchangeGossip) -> None:  # noqa: N802
         peer = self.by_prefix[effect.peer.prefix]
         assert len(effect.records) <= 60
-        if not peer.alive or self.blocked(node, peer):
+        if not peer.listening or self.blocked(node, peer):
             self._tell(node, ev.GossipFailed(peer.prefix, "no answer"), CONNECT_TIMEOUT)
             return
 
@@ -492,7 +537,7 @@ class World:
             source, available = self.versions, self.registry_up
         else:
             peer = self.by_prefix[effect.peer.prefix]
-            source, available = peer.versions, peer.alive
+            source, available = peer.versions, peer.listening
         version = source[effect.document]
 
         def arrive() -> None:
@@ -519,6 +564,9 @@ class World:
                 return
             if not self.registry_up:
                 self.report(node, ev.RegistryFailed(effect.operation, "no answer"))
+                return
+            if node in self.refused:
+                self.report(node, ev.RegistryFailed(effect.operation, "not you", final=True))
                 return
             match effect.operation:
                 case ev.RegistryOperation.PUBLISH:

@@ -272,6 +272,37 @@ def test_address_changes(world):
     assert world.mapping().external_address == IPv4Address("20.2.1.77")
 
 
+def test_a_suspected_router_is_looked_at_until_it_has_another_address(world):
+    world.want()
+    world.run(3630)
+    world.router.log.clear()
+    world.plan.suspect(world.now)
+    world.settle()
+    assert len(world.router.log) == 1, "at once"
+    world.plan.suspect(world.now)
+    world.settle()
+    assert len(world.router.log) == 1, "but not with every tunnel that falls silent"
+    world.router.address = ""
+    world.run(TIMING.suspicious_check + 1)
+    assert world.mapping() is None
+    world.router.address = "20.2.1.77"
+    world.run(TIMING.suspicious_check + 1)
+    assert world.mapping().external_address == IPv4Address("20.2.1.77")
+    world.router.log.clear()
+    world.run(TIMING.check - 2 * TIMING.suspicious_check)
+    assert not world.router.log, "all is clear"
+
+
+def test_suspicion_ends_by_itself(world):
+    world.want()
+    world.run(3600)
+    world.plan.suspect(world.now)
+    world.run(TIMING.suspicion + TIMING.suspicious_check)
+    world.router.log.clear()
+    world.run(3 * TIMING.check)
+    assert len(world.router.log) <= 3
+
+
 @pytest.mark.parametrize("address", ["100.64.3.4", "192.168.0.2", "", "nonsense", "0.0.0.0"])
 def test_second_translation_makes_mappings_useless(world, address):
     world.router.address = address

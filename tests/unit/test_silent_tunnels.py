@@ -109,6 +109,29 @@ def test_after_a_move_silent_tunnels_are_made_anew_at_once() -> None:
     assert only(bench.report(ev.NetworkChanged()), fx.RequestTunnel).peer.name == "n1"
 
 
+def test_who_has_just_fallen_silent_hears_of_new_endpoints_too_as_soon_as_there_is_a_way() -> None:
+    bench = Bench()
+    handles = []
+    for number in (1, 2):
+        handle = only(bench.learn(peer(number)), fx.RequestTunnel).tunnel
+        handles.append(establish(bench, handle, number))
+    for number, handle in enumerate(handles, 1):
+        die(bench, handle)
+        bench.report(ev.GossipFailed(peer(number).prefix, "no route"))
+    moved = ev.OwnEndpointsChanged((Endpoint(Transport.TCP, "192.0.2.9", 4226),))
+    assert {effect.peer.name for effect in every(bench.report(moved), fx.ExchangeGossip)} == {"n1", "n2"}
+    for number in (1, 2):
+        bench.report(ev.GossipFailed(peer(number).prefix, "no route"))
+    establish(bench, only(bench.learn(peer(3)), fx.RequestTunnel).tunnel, 3)
+    told = {effect.peer.name for effect in every(bench.wait(3), fx.ExchangeGossip)}
+    assert told == {"n1", "n2"}, "the third one was told by the request"
+    # Who has heard of it is left alone.
+    bench.report(ev.GossipAnswered(peer(1).prefix))
+    bench.report(ev.GossipFailed(peer(2).prefix, "no route"))
+    establish(bench, only(bench.learn(peer(4)), fx.RequestTunnel).tunnel, 4)
+    assert {effect.peer.name for effect in every(bench.wait(3), fx.ExchangeGossip)} == {"n2"}
+
+
 def test_new_endpoints_are_told_to_all_neighbours_at_once() -> None:
     bench = Bench()
     for number in (1, 2):

@@ -91,6 +91,16 @@ def test_who_moves_gets_another_address_and_all_others_keep_theirs():
     }
 
 
+def test_who_moves_to_where_it_is_gets_another_address_too():
+    before = build('[hosts.one]\nnetwork = "alpha"\n[hosts.two]\nnetwork = "home"\n')
+    for machine, place in (("home", "alpha"), ("two", "home")):
+        after = moved(before, machine, place)
+        topology.check(after)
+        old, new = wire(before).attachments, wire(after).attachments
+        assert new[machine].address.network == old[machine].address.network
+        assert [name for name in new if new[name] != old[name]] == [machine]
+
+
 def test_a_host_with_two_cables_has_two_interfaces_and_prefers_the_first():
     wiring = wire(
         build('[hosts.one]\nnetwork = "home"\nsecond-network = "alpha"\n[hosts.two]\nnetwork = "alpha"\n')
