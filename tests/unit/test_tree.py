@@ -12,6 +12,7 @@ import pytest
 
 from re6st.config import NodeConfig, default_locations, from_values, load
 from re6st.lab.cli import cli as lab_cli
+from re6st.lab.topology import HostSpec, MeshSpec, NetworkSpec, RouterSpec
 from re6st.node.cli import main as node_cli
 from re6st.registry.cli import cli as registry_cli
 
@@ -137,6 +138,24 @@ def test_manual_has_every_command_and_option(program):
                     if option.startswith("--") and option[1:] not in flags
                 ]
     assert not missing
+
+
+@pytest.mark.parametrize(
+    ("table", "kind"),
+    [
+        ("networks.NAME", NetworkSpec),
+        ("routers.NAME", RouterSpec),
+        ("hosts.NAME", HostSpec),
+        ("mesh", MeshSpec),
+    ],
+)
+def test_manual_has_every_key_of_a_topology_and_no_other(table, kind):
+    text = (ROOT / "docs" / "man" / "re6st-lab.8").read_text()
+    part = re.split(r"^\.S[sh] ", text.split(f".Ss [{table}]\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+    items = " ".join(re.findall(r"^\.It (.*)$", part, flags=re.MULTILINE))
+    assert set(re.findall(r"Cm ([a-z0-9-]+)", items)) == {
+        field.encode_name for field in msgspec.structs.fields(kind)
+    }
 
 
 def test_example_configuration_has_every_setting_with_its_default():
