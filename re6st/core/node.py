@@ -129,6 +129,8 @@ class NodeCore:
         for tunnel in self._tunnels:
             if not tunnel.draining:
                 self._tunnels.drain(tunnel, "this node stops", patience, Drain.NODE)
+            elif tunnel.drain is Drain.PEER:
+                self._tunnels.leave(tunnel)
         return self._context.take_effects()
 
     @property

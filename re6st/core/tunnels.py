@@ -86,6 +86,8 @@ class Tunnel:
     """Of these, carried before the current period of rotation."""
     ended_for: str = ""
     """Why we end it, or have ended it."""
+    drain: Drain | None = None
+    """Why it drains, if it does."""
     drained: bool = False
     """It drains, and routes use it no more at either end."""
     renews: bool = False
@@ -304,8 +306,14 @@ class TunnelTable:
             return
         logger.info("Draining the tunnel to %s: %s", tunnel.peer.name, reason)
         tunnel.ended_for = reason
+        tunnel.drain = drain
         self._feed(tunnel, Input.DRAIN, drain=drain)
         self._context.schedule(patience, Timer.TUNNEL, tunnel.handle)
+
+    def leave(self, tunnel: Tunnel) -> None:
+        """Have the core told when ``tunnel``, which a peer drains, is drained: this node stops."""
+        tunnel.drain = Drain.NODE
+        self._context.emit(DrainTunnel(tunnel.handle, tunnel.slot, tunnel.peer, Drain.NODE))
 
     def end(self, tunnel: Tunnel, reason: str, *, notify: bool) -> None:
         """End ``tunnel``, and tell the peer if ``notify``."""

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 from re6st.config import NodeConfig
 from re6st.errors import IdentityError, Re6stError
-from re6st.node.adoption import RUN_RECORD
 from re6st.node.credentials import load_credentials
 from re6st.node.host import Host
 from re6st.node.interface_claim import claim_interfaces
@@ -67,6 +66,5 @@ def _remove_files(config: NodeConfig) -> None:
     babel = BabelFiles.inside(directory, config.state_directory)
     for path in (babel.configuration, babel.socket, babel.state, babel.pid, directory / SOCKET_NAME):
         path.unlink(missing_ok=True)
-    (directory / RUN_RECORD).unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(directory / "tunnels")

@@ -380,11 +380,12 @@ class TunnelOperator:
 
     async def _drain(self, tunnel: Tunnel, drain: Drain) -> None:
         async with tunnel.lock, self._links[tunnel.interface]:
-            if tunnel.number not in self._tunnels or tunnel.state != "up":
+            if tunnel.number not in self._tunnels or tunnel.state not in ("up", "draining"):
                 return
-            self._routing.drain(tunnel.interface)
+            if tunnel.state == "up":
+                self._routing.drain(tunnel.interface)
+                self._set_state(tunnel, "draining")
             tunnel.drain = drain
-            self._set_state(tunnel, "draining")
         begun, successes = time.monotonic(), 0
         while drain is not Drain.PEER and successes < DRAIN_CONFIRMATIONS:
             await asyncio.sleep(DRAIN_INTERVAL)

@@ -81,15 +81,6 @@ class Supervisor:
         if (child := self.get(name)) is not None:
             child.kill()
 
-    async def stop_all(self, grace: float = DEFAULT_GRACE) -> None:
-        """End all children side by side. Raises the first :class:`ChildError` after trying all."""
-        results = await asyncio.gather(
-            *(self.stop(name, grace) for name in list(self._children)), return_exceptions=True
-        )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-
     def last_output(self, name: str) -> tuple[str, ...]:
         """Return the last lines that the running child ``name`` has printed; none if it is unknown."""
         child = self._children.get(name)

@@ -26,7 +26,8 @@ STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
 async def supervisor(tmp_path: Path) -> AsyncIterator[Supervisor]:
     supervisor = Supervisor(tmp_path / "children")
     yield supervisor
-    await supervisor.stop_all(grace=0.1)
+    for child in supervisor.children():
+        await supervisor.stop(child.spec.name, grace=0.1)
     assert list((tmp_path / "children").iterdir()) == []
 
 
@@ -334,7 +335,7 @@ async def test_an_adopted_child_is_started_again_when_it_dies(tmp_path: Path) ->
     os.kill(child.pid, signal.SIGKILL)
     await until(lambda: child.state is ChildState.RUNNING and child.pid != records["gentle"].pid)
     assert ends[0].restart_in is not None
-    await supervisor.stop_all()
+    await supervisor.stop(spec.name)
     await supervisor.reconcile(grace=0.1)
     assert list(tmp_path.iterdir()) == []
 

@@ -435,6 +435,17 @@ def test_a_node_that_leaves_keeps_its_tunnels_until_all_are_drained() -> None:
     assert len(every(bench.core.stop(bench.now), fx.CloseTunnel)) == 2
 
 
+def test_a_node_that_leaves_asks_a_peer_that_drains_a_tunnel_when_it_is_drained() -> None:
+    bench = Bench()
+    admitted = bench.admit(7)
+    bench.report(ev.TunnelDraining(admitted.tunnel, leaving=True))
+    drain = only(bench.core.drain(bench.now), fx.DrainTunnel)
+    assert (drain.tunnel, drain.drain) == (admitted.tunnel, fx.Drain.NODE)
+    assert not bench.core.drained
+    bench.report(ev.TunnelDrained(admitted.tunnel))
+    assert bench.core.drained
+
+
 def test_a_tunnel_whose_peer_drains_it_is_replaced_before_it_ends() -> None:
     bench = Bench(outgoing=1)
     dialled = bench.dial(7)

@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 from test_node_core import peer
 
-from re6st.core.effects import AttachTunnel, DetachTunnel, OfferTunnel
+from re6st.core.effects import AttachTunnel, DetachTunnel, Drain, DrainTunnel, OfferTunnel
+from re6st.core.events import TunnelDrained
 from re6st.errors import ChildError
 from re6st.node.tunnels import Tunnel, TunnelOperator
 from re6st.node.uplinks import Uplinks
@@ -27,6 +28,7 @@ class Rig:
         self.watched: set[int] = set()
         self.tasks: list[asyncio.Task[None]] = []
         self.notes: dict[int, str] = {}
+        self.reported: list[Any] = []
         driver = SimpleNamespace(
             name="openvpn",
             set_listener=lambda report: setattr(self, "tell", report),
@@ -49,7 +51,7 @@ class Rig:
             watch=cast("Any", SimpleNamespace(watch=self.watch, forget=self.forget)),
             sizes=cast("Any", SimpleNamespace(begin=lambda *_: None, end=lambda *_: None)),
             tasks=cast("Any", SimpleNamespace(spawn=self.spawn)),
-            report=lambda event: None,
+            report=self.reported.append,
             ended=lambda tunnel: None,
             cancel_at_peer=lambda peer, name: None,
             note=lambda tunnel, effect: f"note of {tunnel.number}",
@@ -124,3 +126,18 @@ async def test_a_tunnel_that_stays_is_up_and_watched() -> None:
     assert rig.links == {"re6st3": True}
     assert rig.watched == {1}
     assert rig.notes == {1: "note of 1"}
+
+
+async def test_a_node_that_stops_hears_when_a_tunnel_is_drained_that_its_peer_drains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("re6st.node.tunnels.DRAIN_INTERVAL", 0.0)
+    rig = Rig("nothing")
+    rig.operator.expect(OfferTunnel(1, 1, peer(7), 3, 4227, 1280))
+    rig.operator.attach(AttachTunnel(1, 3, peer(7), 70))
+    rig.operator.drain(DrainTunnel(1, 3, peer(7), Drain.PEER))
+    await asyncio.gather(*rig.tasks)
+    assert not rig.reported
+    rig.operator.drain(DrainTunnel(1, 3, peer(7), Drain.NODE))
+    await asyncio.gather(*rig.tasks)
+    assert rig.reported == [TunnelDrained(1)]
