@@ -48,7 +48,7 @@ def signer(state: StateDirectory, listen: Path, longest: float, rate: float) -> 
         raise ConfigError(f"{SIGNER_VARIABLE} is for the registry: the signing process needs the key itself")
     check_longest(longest)
     logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
-    asyncio.run(_serve(SigningServer(state.authority(), longest, rate), listen))
+    asyncio.run(_serve(SigningServer(state.signing_authority(), longest, rate), listen))
 
 
 async def _serve(server: SigningServer, path: Path) -> None:

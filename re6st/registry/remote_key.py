@@ -12,14 +12,9 @@ from __future__ import annotations
 import socket
 import struct
 from pathlib import Path
-from typing import NoReturn, Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-
-from re6st.errors import ConfigError, StorageError, UntrustedError
+from re6st.errors import StorageError
+from re6st.registry.held_key import HeldKey
 
 TIMEOUT = 5.0
 """Seconds that the other process may take for each step."""
@@ -32,43 +27,21 @@ SIGNED, REFUSED = 0, 1
 LONGEST_ANSWER = 4096
 
 
-class RemoteKey(ec.EllipticCurvePrivateKey):
-    """A key that another process holds, for :mod:`cryptography` to build and sign with as with any other."""
+class RemoteKey(HeldKey):
+    """A key that another process holds."""
 
     def __init__(self, path: Path, certificate: bytes) -> None:
         """Use the key of ``certificate`` (DER) at the socket ``path``. Raises :class:`UntrustedError`."""
-        key = x509.load_der_x509_certificate(certificate).public_key()
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise UntrustedError("the CA certificate has no elliptic curve key")
+        super().__init__(certificate)
         self._path = path
-        self._public_key = key
 
-    def public_key(self) -> ec.EllipticCurvePublicKey:
-        """Return the public key."""
-        return self._public_key
-
-    @property
-    def curve(self) -> ec.EllipticCurve:
-        """The curve of the key."""
-        return self._public_key.curve
-
-    @property
-    def key_size(self) -> int:
-        """Bits of the key."""
-        return self._public_key.key_size
-
-    def sign(
-        self, data: bytes | bytearray | memoryview, signature_algorithm: ec.EllipticCurveSignatureAlgorithm
-    ) -> bytes:
-        """Return the signature of ``data``, by ECDSA with SHA-256 only.
+    def sign_whole(self, data: bytes) -> bytes:
+        """Return the signature of ``data``.
 
         Raises :class:`StorageError` when the other process is away or refuses.
         """
-        algorithm = signature_algorithm.algorithm
-        if isinstance(algorithm, Prehashed) or not isinstance(algorithm, hashes.SHA256):
-            raise TypeError("the signing process signs with SHA-256 only")
         try:
-            verdict, answer = self._ask(bytes(data))
+            verdict, answer = self._ask(data)
         except OSError as error:
             raise StorageError(
                 f"the CA's signing process does not answer at {self._path} ({error.strerror or error}): see"
@@ -90,30 +63,3 @@ class RemoteKey(ec.EllipticCurvePrivateKey):
                     raise ConnectionResetError("it closed the connection")
                 (length,) = LENGTH.unpack(head[1:])
                 return head[0], stream.read(min(length, LONGEST_ANSWER))
-
-    def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> NoReturn:
-        """Agree on no secret: the key only signs."""
-        raise _not_here()
-
-    def private_numbers(self) -> NoReturn:
-        """Give nothing away: the key is not here."""
-        raise _not_here()
-
-    def private_bytes(
-        self,
-        encoding: serialization.Encoding,
-        format: serialization.PrivateFormat,  # noqa: A002 - the name in the interface
-        encryption_algorithm: serialization.KeySerializationEncryption,
-    ) -> NoReturn:
-        """Give nothing away: the key is not here."""
-        raise _not_here()
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        return self
-
-
-def _not_here() -> ConfigError:
-    return ConfigError("the CA's key is with the signing process: do this on its side")

@@ -17,7 +17,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from re6st.errors import ConfigError, UntrustedError
+from re6st.errors import ConfigError, StorageError, UntrustedError
 from re6st.messages import MAXIMUM_BODY
 from re6st.registry.authority import Authority
 from re6st.registry.limits import RateLimiter
@@ -81,7 +81,11 @@ class SigningServer:
         except UntrustedError as error:
             logger.warning("Refused uid %s: %s", user, error)
             return REFUSED, str(error).encode()[:1024]
-        signature = self._key.sign(data, ec.ECDSA(hashes.SHA256()))
+        try:
+            signature = self._key.sign(data, ec.ECDSA(hashes.SHA256()))
+        except StorageError as error:
+            logger.error("Cannot sign for uid %s: %s", user, error)
+            return REFUSED, str(error).encode()[:1024]
         logger.info("Signed for uid %s: %s", user, what)
         return SIGNED, signature
 

@@ -40,6 +40,7 @@ from re6st.registry.place import Place, PostgresqlUrl, parse_place
 from re6st.registry.remote_key import RemoteKey
 from re6st.registry.service import Service
 from re6st.registry.store import Store
+from re6st.registry.token_key import TokenKey, parse_token_uri
 from re6st.registry.usecases import QUARANTINE, SETTING_QUARANTINE, SETTING_VALIDITY, SYSTEM, Actor
 
 DEFAULT_STATE = Path("/var/lib/re6st-registry")
@@ -53,6 +54,10 @@ PASSPHRASE_CREDENTIAL = "re6st-ca-passphrase"  # noqa: S105 - not a secret
 
 SIGNER_VARIABLE = "RE6ST_CA_SIGNER"
 """Environment variable with the socket of the process that holds the CA's key (re6st-registry signer)."""
+
+
+TOKEN_VARIABLE = "RE6ST_CA_TOKEN"  # noqa: S105 - not a secret
+"""Environment variable of the signing process with the PKCS #11 URI of the CA's key in a token."""
 
 
 def passphrase_file(environment: Mapping[str, str]) -> Path | None:
@@ -197,6 +202,17 @@ class StateDirectory:
         if new is not None and new.key.public_key() == key.public_key():
             return new  # it was just taking the other's place
         return Authority(certificate, key, new)
+
+    def signing_authority(self) -> Authority:
+        """Return the CA for the signing process, its key here or in a token. Raises as :meth:`authority`.
+
+        Only that process loads the driver of a token, which may disturb others: a driver that uses OpenSSL
+        leaves errors behind that Python's TLS then takes for its own.
+        """
+        if TOKEN_VARIABLE not in os.environ:
+            return self.authority()
+        certificate = load_certificate(self.authority_certificate)
+        return Authority(certificate, TokenKey(parse_token_uri(os.environ[TOKEN_VARIABLE]), certificate))
 
     def load_new_authority(self) -> Authority | None:
         """Return the CA that takes over, None without one. Raises as :meth:`authority`."""
