@@ -13,18 +13,15 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from re6st.errors import Re6stError
 from re6st.messages import Endpoint, Transport
 from re6st.node.prober import Prober
-from re6st.tunnel.path_mtu import SMALLEST, Search, overhead
+from re6st.tunnel.path_mtu import SMALLEST, TRIES, Comparison, Search, overhead
 
 logger = logging.getLogger(__name__)
-
-TRIES = 3
-"""Probes of one size that must be lost in a row."""
 
 SETTLING = 1.0
 """Seconds from when a tunnel is up to its first probe: routing's first exchange goes first."""
@@ -81,8 +78,10 @@ class _Path:
     underlay: int = LARGEST_UNKNOWN
     """MTU towards ``remote`` when it was last known, octets."""
     mtu: int = SMALLEST
-    answered: asyncio.Event | None = None
+    waiting: dict[int, asyncio.Event] = field(default_factory=dict)
+    """Probes under way by number, and whether they are answered."""
     probe: int = 0
+    """Number of the last one."""
 
 
 def path_mtu(address: str) -> int | None:
@@ -202,7 +201,7 @@ class PathMtuMonitor:
         while asyncio.get_running_loop().time() < until:
             if not await self._was_used(path) or path.mtu == SMALLEST:
                 continue
-            if _largest(path) < path.mtu or not await self._passes(path, path.mtu):
+            if _largest(path) < path.mtu or await self._drops_large_ones(path):
                 logger.info("Packets of %d octets do not pass %s any more", path.mtu, path.interface)
                 await self._settle(path, SMALLEST)
                 return True
@@ -227,25 +226,44 @@ class PathMtuMonitor:
         await self._set(path, max(path.mtu, size))
         try:
             for attempt in range(TRIES):
-                path.probe = (path.probe + 1) & 0xFFFF
-                path.answered = asyncio.Event()
-                self._prober.send(path.interface, path.probe, size)
+                answered = self._ask(path, size)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(path.answered.wait(), patience * 2**attempt)
+                    await asyncio.wait_for(answered.wait(), patience * 2**attempt)
                     passed = True
                     break
                 if _largest(path) < size:
                     break
             return passed
         finally:
-            path.answered = None
+            path.waiting.clear()
             if not passed:
                 await self._set(path, path.mtu)
 
+    async def _drops_large_ones(self, path: _Path) -> bool:
+        """Return whether packets of full size are lost while small ones, sent along with them, pass."""
+        patience = self._use.patience(path.interface) or FIRST_PATIENCE
+        comparison = Comparison()
+        while comparison.open:
+            large, small = self._ask(path, path.mtu), self._ask(path)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(large.wait(), patience * 2**comparison.lost)
+            comparison.take(large=large.is_set(), small=small.is_set())
+            path.waiting.clear()
+            if _largest(path) < path.mtu:
+                return True
+        return comparison.drops_large_ones
+
+    def _ask(self, path: _Path, size: int = 0) -> asyncio.Event:
+        """Send a probe of ``size``, or as small as it can be; return what is set when it is answered."""
+        path.probe = (path.probe + 1) & 0xFFFF
+        answered = path.waiting[path.probe] = asyncio.Event()
+        self._prober.send(path.interface, path.probe, size)
+        return answered
+
     def _on_answer(self, interface: str, number: int) -> None:
         path = self._paths.get(interface)
-        if path is not None and path.answered is not None and path.probe == number:
-            path.answered.set()
+        if path is not None and (answered := path.waiting.get(number)) is not None:
+            answered.set()
 
     async def _settle(self, path: _Path, mtu: int) -> None:
         changed = mtu != path.mtu

@@ -11,7 +11,9 @@ to it. Routers that drop silently (a black hole) leave only bisection, over size
 a value between two of them would win little and cost probes.
 
 Afterwards the size is *guarded* while the tunnel is in use: now and then a packet of full size must come
-through, or it is as if nothing was known. Larger sizes are tried again at long intervals: paths change.
+through, or it is as if nothing was known. Congestion loses packets, too, but of all sizes: so a small one
+goes with each of full size, and only if that is answered the loss of the other one counts
+(:class:`Comparison`). Larger sizes are tried again at long intervals: paths change.
 """
 
 from __future__ import annotations
@@ -25,6 +27,12 @@ OVERHEAD_IPV4 = 52
 """Octets that a tunnel adds: IPv4 (20), UDP (8), OpenVPN's header (4), packet number (4), GCM tag (16)."""
 
 OVERHEAD_IPV6 = 72
+
+TRIES = 3
+"""Probes of one size that must be lost."""
+
+MOST_COMPARISONS = 6
+"""Pairs of probes after which it stays unknown why they are lost."""
 
 USUAL_MTUS = (9000, 8900, 4352, 1500, 1492, 1480, 1472, 1460, 1450, 1440, 1430, 1420, 1400, 1380, 1360)
 """MTUs of paths that occur: Ethernet, PPPoE, tunnels of all kinds, mobile networks."""
@@ -70,3 +78,29 @@ class Search:
         self._sizes = [smaller for smaller in self._sizes if smaller < size]
         if size > self.proven:
             self._sizes = [*self._sizes, size]
+
+
+class Comparison:
+    """Tells a path that drops large packets from one that drops any, by pairs of a large and a small one."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        """Pairs so far of which only the small probe was answered."""
+        self._left = MOST_COMPARISONS
+        self._passes = False
+
+    @property
+    def open(self) -> bool:
+        """Whether another pair is needed."""
+        return not self._passes and self.lost < TRIES and self._left > 0
+
+    @property
+    def drops_large_ones(self) -> bool:
+        """Whether large packets do not pass where small ones do."""
+        return not self._passes and self.lost >= TRIES
+
+    def take(self, *, large: bool, small: bool) -> None:
+        """Take note of which probes of a pair were answered."""
+        self._left -= 1
+        self._passes = self._passes or large
+        self.lost += small and not large

@@ -3,7 +3,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.tunnel.path_mtu import OVERHEAD_IPV4, SMALLEST, USUAL_MTUS, Search, overhead
+from re6st.tunnel.path_mtu import (
+    MOST_COMPARISONS,
+    OVERHEAD_IPV4,
+    SMALLEST,
+    TRIES,
+    USUAL_MTUS,
+    Comparison,
+    Search,
+    overhead,
+)
 
 CEILING = 9000 - OVERHEAD_IPV4
 
@@ -62,3 +71,26 @@ def test_the_result_passes_and_no_usual_size_above_it_does(ceiling, carried, tel
     assert search.proven >= best
     if telling:
         assert search.proven == max(SMALLEST, min(ceiling, carried))
+
+
+def compare(*pairs):
+    """Return the verdict on ``pairs`` of (large, small) and how many of them were looked at."""
+    comparison, looked = Comparison(), 0
+    while comparison.open:
+        large, small = pairs[looked]
+        comparison.take(large=large, small=small)
+        looked += 1
+    return comparison.drops_large_ones, looked
+
+
+def test_a_black_hole_takes_large_packets_only():
+    assert compare(*[(False, True)] * TRIES) == (True, TRIES)
+
+
+def test_congestion_takes_small_packets_too_and_is_no_black_hole():
+    assert compare(*[(False, False)] * MOST_COMPARISONS) == (False, MOST_COMPARISONS)
+    assert compare((False, True), (False, False), (False, True), (True, False)) == (False, 4)
+
+
+def test_a_black_hole_is_found_on_a_lossy_path():
+    assert compare((False, True), (False, False), (False, True), (False, False), (False, True)) == (True, 5)
