@@ -63,13 +63,13 @@ from re6st.messages import (
     TunnelRefusal,
     TunnelRequest,
 )
-from re6st.node import holes
 from re6st.node.control_client import ControlClient
 from re6st.node.documents import Documents
 from re6st.node.holes import Burrow
 from re6st.node.outside import OutsideTester
 from re6st.node.own_record import OwnRecord
 from re6st.node.port_share import PortShare
+from re6st.node.puncher import Puncher
 from re6st.node.tasks import Tasks
 from re6st.node.tunnels import Tunnel, TunnelOperator
 from re6st.node.underlay import Listener
@@ -113,9 +113,6 @@ class Underlay(Protocol):
     ) -> tuple[Endpoint, ...]:
         """Return where ``peer``, which came from ``remote`` to ``local``, reaches our ``listener``."""
 
-    def lan_endpoints(self, port: int) -> tuple[Endpoint, ...]:
-        """Return where somebody in the same LAN reaches the UDP ``port``."""
-
     def dial_order(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
         """Return those of a peer's ``endpoints`` that can be tried from here, best first."""
 
@@ -141,6 +138,7 @@ class Correspondence:
         sample: Callable[[int], tuple[Peer, ...]],
         outside: OutsideTester,
         port_share: PortShare,
+        puncher: Puncher,
         known: Callable[[], Iterable[Peer]],
     ) -> None:
         """Report to the core through ``report``; ``sample`` draws random peers from its address book, and
@@ -159,6 +157,7 @@ class Correspondence:
         self._sample = sample
         self._outside = outside
         self._port_share = port_share
+        self._puncher = puncher
         self._known = known
         self._pending: dict[int, Pending] = {}
         self._last_request = 0
@@ -272,7 +271,7 @@ class Correspondence:
         endpoints: tuple[Endpoint, ...] = ()
         try:
             if hole is not None:
-                endpoints = await self._punch(tunnel, hole)
+                endpoints = await self._puncher.open_for(tunnel, hole)
             listening = await self.operator.listen(tunnel, effect.mtu, effect.transport)
             if effect.transport is Transport.TCP:
                 self._port_share.expect(effect.port, listening.key)
@@ -302,27 +301,7 @@ class Correspondence:
             ),
         )
         if hole is not None:
-            await holes.keep_opening(tunnel.port, hole.endpoint)
-
-    async def _punch(self, tunnel: Tunnel, hole: Hole) -> tuple[Endpoint, ...]:
-        """Take a port for ``tunnel``, open our router for the peer behind ``hole``, and return where it must
-        dial. Raises :class:`ProtocolError` when that cannot succeed.
-
-        The port is not one of those that an owner may forward: nodes in one LAN would all have the same ones,
-        which their router cannot keep apart.
-        """
-        if not holes.is_outside(hole.endpoint) or not self._underlay.usable([hole.endpoint]):
-            raise ProtocolError(f"{hole.endpoint} is no address at which {tunnel.peer.name} can be dialled")
-        with contextlib.closing(await holes.observe(holes.stun_servers(self._known()))) as own:
-            outside = own.hole.endpoint
-            lan: tuple[Endpoint, ...] = ()
-            if outside.address == hole.endpoint.address:
-                lan = self._underlay.lan_endpoints(own.port)
-            elif not own.hole.predictable:
-                raise ProtocolError("our router gives each flow another port: no hole can be punched")
-            own.open(hole.endpoint)
-            tunnel.port, tunnel.punched = own.port, True
-            return (*lan, outside)
+            await self._puncher.keep_open(tunnel, hole)
 
     def refuse(self, effect: RefuseTunnel) -> None:
         """Answer a request with a refusal."""
@@ -353,7 +332,7 @@ class Correspondence:
             own: Burrow | None = None
             if effect.punched:
                 try:
-                    own = await holes.observe(holes.stun_servers(self._known()))
+                    own = await self._puncher.observe()
                 except ProtocolError as error:
                     self._requests.discard(effect.tunnel)
                     self._report(TunnelRequestFailed(effect.tunnel, str(error)))

@@ -75,6 +75,7 @@ from re6st.node.outside import OutsideTester
 from re6st.node.own_record import OwnRecord
 from re6st.node.path_mtu_monitor import PathMtuMonitor
 from re6st.node.port_share import PortShare
+from re6st.node.puncher import Puncher
 from re6st.node.reachability import ReachabilityKeeper
 from re6st.node.registry_link import RegistryLink
 from re6st.node.route_repair import RouteRepair
@@ -200,6 +201,7 @@ class Daemon:
             sample=self._core.sample_peers,
             outside=outside,
             port_share=self._port_share,
+            puncher=Puncher(self._reachability, self._testers),
             known=self._testers,
         )
         prefix = self._credentials.certificate.prefix
