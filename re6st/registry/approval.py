@@ -172,6 +172,10 @@ class ApprovalUseCases(TokenUseCases):
             return self._store.pending_requests(self._clock(), limit=limit, **behind)
         return self._store.requests(limit=limit, **behind)
 
+    def count_requests(self) -> int:
+        """Return how many requests wait for an operator."""
+        return self._store.count_pending(self._clock())
+
     def request_state(self, row: RequestRow) -> AdmissionState:
         """Return what came of a request."""
         return self._answer(row).state

@@ -75,6 +75,7 @@ class _State(Collector):
         values: tuple[tuple[str, str, float], ...] = (
             ("parameters_version", "Version of the network parameters", parameters.version),
             ("revocations_version", "Version of the revocations", service.revocations_version()),
+            ("admission_requests", "Machines that wait for approval", service.count_requests()),
             ("audit_entries", "Number of the newest entry of the audit log", service.last_change()),
             ("authority_expiry_seconds", "When the CA expires (epoch)", service.authority_expiry()),
             ("database_bytes", "Size of the database", service.database_size()),

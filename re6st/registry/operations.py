@@ -119,6 +119,7 @@ def overview(service: Service, call: Call) -> Overview:
         network=str(service.network),
         fingerprint=service.fingerprint,
         nodes=service.count_states(),
+        requests=service.count_requests(),
         parameters_version=service.current_parameters().version,
         revocations_version=service.revocations_version(),
         time=service.now(),

@@ -330,6 +330,8 @@ class Overview(Message, frozen=True, kw_only=True):
     fingerprint: str
     nodes: dict[str, int]
     """How many are in each state."""
+    requests: int = 0
+    """Machines that wait to be let in."""
     parameters_version: int
     revocations_version: int
     time: float

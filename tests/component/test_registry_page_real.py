@@ -274,6 +274,8 @@ async def test_requests_are_approved_and_denied_on_a_phone(registry, browser):
         browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         browser.driver.get(browser.url)
         browser.login(admin)
+        tab = "[data-view=requests]"
+        browser.wait(lambda: browser.find(tab).get_attribute("data-count") == "2")
         browser.click("Requests")
         browser.sees(CODE_IN_A_NAME, ".request")
         digest = public_key_digest(keys[0].public_key()).hex()
@@ -293,10 +295,11 @@ async def test_requests_are_approved_and_denied_on_a_phone(registry, browser):
         browser.sees("No request waits.")
         assert browser.errors() == []
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         waiting = asyncio.create_task(client.ask_admission(messages[0], 60))
         await asyncio.to_thread(decide)
-        answer = await waiting
+        await waiting
+        answer = await client.ask_admission(messages[0])
         assert (answer.state, answer.name) == (AdmissionState.APPROVED, "attic")
         assert (await client.ask_admission(messages[1])).state is AdmissionState.DENIED
         enrolment = await client.enrol(messages[0].token, messages[0].request)

@@ -339,6 +339,7 @@ async function show(view, unasked = false) {
     if (mine !== drawn || (unasked && busy())) return;
     byId("network").textContent = `${overview.network} · ${overview.nodes.active} active`;
     byId("tabs").hidden = false;
+    document.querySelector("[data-view=requests]").dataset.count = overview.requests ? String(overview.requests) : "";
     for (const tab of document.querySelectorAll("[data-view]")) {
       if (tab.dataset.view === view) tab.setAttribute("aria-current", "page");
       else tab.removeAttribute("aria-current");
