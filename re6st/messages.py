@@ -35,6 +35,7 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 Version = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 """What SQLite can hold: a signed integer of 64 bits."""
 Blob = Annotated[bytes, Meta(max_length=16 * 1024)]
+LanKeyValue = Annotated[bytes, Meta(min_length=32, max_length=32)]
 RecordPayload = Annotated[bytes, Meta(max_length=2 * 1024)]
 """A full record has about 1.5 KiB: nobody can fill the memory of others by padding theirs."""
 RecordCertificate = Annotated[bytes, Meta(max_length=4 * 1024)]
@@ -76,6 +77,24 @@ class SignedDocument(Message, frozen=True, kw_only=True):
     """That of the other CA while one takes over from the other: it is enough to know one of them."""
 
 
+class LanKeyPeriod(Message, frozen=True, kw_only=True):
+    """From when on which key of the LANs is in force; see :mod:`re6st.lan_keys`."""
+
+    digest: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    since: Annotated[float, Meta(ge=0)]
+    """Seconds since the epoch."""
+
+
+class LanKeys(Message, frozen=True, kw_only=True):
+    """The keys themselves, for members only."""
+
+    keys: Annotated[tuple[LanKeyValue, ...], Meta(max_length=2)] = ()
+
+    def __repr__(self) -> str:
+        """Return no secret."""
+        return f"LanKeys({len(self.keys)} keys)"
+
+
 class NetworkParameters(Message, frozen=True, kw_only=True, omit_defaults=False):
     """Settings of the whole network, signed by the CA (context ``parameters``).
 
@@ -99,6 +118,8 @@ class NetworkParameters(Message, frozen=True, kw_only=True, omit_defaults=False)
     """
     gossip_interval: Annotated[float, Meta(ge=1, le=3600)] = 300.0
     """Seconds between exchanges of peer records with a random neighbour."""
+    lan_keys: Annotated[tuple[LanKeyPeriod, ...], Meta(max_length=2)] = ()
+    """Which keys there are for neighbours in LANs: the one in force, and perhaps the next."""
 
 
 class Revocations(Message, frozen=True, kw_only=True):

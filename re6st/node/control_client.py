@@ -27,6 +27,7 @@ from re6st.messages import (
     DrainProgress,
     Endpoint,
     Gossip,
+    LanKeys,
     Problem,
     ReachabilityAnswer,
     ReachabilityRequest,
@@ -189,6 +190,12 @@ class ControlClient:
         endpoints = [self.overlay_endpoint(peer)]
         status, body = await self._first(peer, endpoints, "GET", f"/v1/{document.value}", b"")
         return _expect(peer, status, body, SignedDocument)
+
+    async def fetch_lan_keys(self, peer: Peer, endpoints: Sequence[Endpoint] = ()) -> LanKeys:
+        """Return the keys of LANs that ``peer`` has. Raises as above."""
+        where = [self.overlay_endpoint(peer), *endpoints]
+        status, body = await self._first(peer, where, "GET", "/v1/lan-keys", b"")
+        return _expect(peer, status, body, LanKeys)
 
     async def _first(
         self, peer: Peer, endpoints: Sequence[Endpoint], method: str, path: str, body: bytes

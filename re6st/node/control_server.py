@@ -7,6 +7,7 @@
     POST   /v1/reachability     am I reached from there?   ReachabilityRequest -> ReachabilityAnswer
     GET    /v1/parameters       network parameters         -> SignedDocument
     GET    /v1/revocations      revocations                -> SignedDocument
+    GET    /v1/lan-keys         keys of the LANs           -> LanKeys
 
 The caller is who its certificate says, and never who its message says. What to answer is decided by
 the :class:`ControlService` behind.
@@ -34,6 +35,7 @@ from re6st.messages import (
     Draining,
     DrainProgress,
     Gossip,
+    LanKeys,
     Message,
     Problem,
     ReachabilityAnswer,
@@ -88,6 +90,9 @@ class ControlService(Protocol):
     def document(self, document: Document) -> SignedDocument | None:
         """Return the signed document we hold."""
 
+    def lan_keys(self) -> LanKeys:
+        """Return the keys by which nodes in a LAN know each other, as far as we have them."""
+
 
 def _answer(message: Message, status: int = HTTPStatus.OK) -> web.Response:
     return web.Response(body=encode(message), status=status, content_type="application/json")
@@ -139,6 +144,7 @@ class ControlServer:
                 web.post("/v1/reachability", self._post_reachability),
                 web.get("/v1/parameters", self._get_parameters),
                 web.get("/v1/revocations", self._get_revocations),
+                web.get("/v1/lan-keys", self._get_lan_keys),
             ]
         )
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
@@ -215,6 +221,9 @@ class ControlServer:
 
     async def _get_revocations(self, request: web.Request) -> web.Response:
         return self._document(Document.REVOCATIONS)
+
+    async def _get_lan_keys(self, request: web.Request) -> web.Response:
+        return _answer(self._service.lan_keys())
 
     def _document(self, document: Document) -> web.Response:
         signed = self._service.document(document)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from typing import Protocol
@@ -53,6 +53,7 @@ from re6st.messages import (
     Endpoint,
     Gossip,
     Hole,
+    LanKeys,
     ReachabilityAnswer,
     ReachabilityRequest,
     RefusalReason,
@@ -66,6 +67,7 @@ from re6st.messages import (
 from re6st.node.control_client import ControlClient
 from re6st.node.documents import Documents
 from re6st.node.holes import Burrow
+from re6st.node.lan import LanKeyring
 from re6st.node.outside import OutsideTester
 from re6st.node.own_record import OwnRecord
 from re6st.node.port_share import PortShare
@@ -80,6 +82,9 @@ logger = logging.getLogger(__name__)
 
 SAMPLE = 20
 """Peer records in one answer to gossip."""
+
+ASKED_FOR_KEYS = 4
+"""Members that are asked for keys of LANs when the registry has not given them."""
 
 CANCEL_TIMEOUT = 6.0
 """Seconds that telling a peer about the end of a tunnel may take: routes may have to be found anew before."""
@@ -167,6 +172,8 @@ class Correspondence:
         """Set once by the daemon: the two need each other."""
         self.nearby: Callable[[IPv6Network], Endpoint | None] = lambda prefix: None
         """Tells where in a LAN of this host a node is; set by the daemon."""
+        self.keyring: LanKeyring | None = None
+        """The network's keys of LANs, if this node needs them; set by the daemon."""
 
     # -- what peers ask (ControlService) ----------------------------------------------------------------
 
@@ -245,6 +252,10 @@ class Correspondence:
     def document(self, document: Document) -> SignedDocument | None:
         """Return the signed document we hold."""
         return self._documents.signed(document)
+
+    def lan_keys(self) -> LanKeys:
+        """Return the keys by which nodes in a LAN know each other, as far as we have them."""
+        return self.keyring.keys() if self.keyring is not None else LanKeys()
 
     def _open_own(self, caller: NodeCertificate, record: SignedPeerRecord) -> Peer:
         """Return the peer of a record that must be the caller's own."""
@@ -462,6 +473,15 @@ class Correspondence:
             return
         self._take_gossip(peer, answer)
         self._report(PeerNearby(prefix))
+
+    async def ask_for_lan_keys(self) -> AsyncIterator[LanKeys]:
+        """Yield the keys that a few other members have: those in our LAN first, then neighbours."""
+        known = sorted(self._known(), key=lambda peer: self.nearby(peer.prefix) is None)
+        for peer in known[:ASKED_FOR_KEYS]:
+            try:
+                yield await self._client.fetch_lan_keys(peer, self._endpoints(peer))
+            except (IdentityError, ProtocolError) as error:
+                logger.debug("No keys of LANs from %s: %s", peer.name, error)
 
     async def fetch_from(self, peer: Peer, effect: FetchDocument) -> None:
         """Get a newer document from ``peer``."""

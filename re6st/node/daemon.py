@@ -16,7 +16,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,6 +55,7 @@ from re6st.core.events import (
     TunnelSilent,
 )
 from re6st.errors import Re6stError, StorageError
+from re6st.messages import LanKeys
 from re6st.node import pauses, restart
 from re6st.node.adoption import Adopter, RunRecord, note_of
 from re6st.node.brain import Brain
@@ -67,7 +68,7 @@ from re6st.node.discovery import Discovery
 from re6st.node.documents import Documents
 from re6st.node.enrolment import CACHE_NAME
 from re6st.node.host import Host
-from re6st.node.lan import load_key
+from re6st.node.lan import LAN_KEYS_NAME, LanKeyring, load_key
 from re6st.node.liveness_monitor import LivenessMonitor
 from re6st.node.netlink import Kernel
 from re6st.node.observation import Observation
@@ -266,6 +267,13 @@ class Daemon:
             meet=self._correspondence.meet,
         )
         self._correspondence.nearby = self._discovery.endpoint
+        if self._config.lan_interfaces and self._lan_key is None:
+            self._correspondence.keyring = LanKeyring(
+                self._config.state_directory / LAN_KEYS_NAME,
+                lambda: self._documents.parameters.lan_keys,
+                self._lan_key_sources,
+                self._babeld.use_lan_key,
+            )
         self._stun_server = StunServer(self._config.control_port)
         self._control_server = ControlServer(
             self._correspondence, self._config.control_port, self._port_share.take
@@ -282,6 +290,15 @@ class Daemon:
             monitor=self._monitor,
         )
         self._status_server = StatusServer(self._observation, self._config.runtime_directory)
+
+    async def _lan_key_sources(self) -> AsyncIterator[LanKeys]:
+        """Yield the keys of LANs that the registry has, and then those that other members have."""
+        try:
+            yield await self._registry.lan_keys()
+        except Re6stError as error:
+            logger.debug("No keys of LANs from the registry: %s", error)
+        async for keys in self._correspondence.ask_for_lan_keys():
+            yield keys
 
     def _installed_routes(self) -> list[Route]:
         return self._babeld.table.installed()
@@ -316,6 +333,8 @@ class Daemon:
     def _report(self, event: Event) -> None:
         if isinstance(event, ParametersAccepted):
             self._babeld.use(event.parameters)
+            if self._correspondence.keyring is not None:
+                self._correspondence.keyring.wake()
         self._brain.report(event)
 
     def _fetch_document(self, effect: FetchDocument) -> None:
@@ -424,6 +443,8 @@ class Daemon:
         await self._step(self._babeld.start, self._babeld.stop)
         if self._lan_key is not None:
             await self._babeld.use_lan_key(self._lan_key)
+        elif self._correspondence.keyring is not None:
+            await self._correspondence.keyring.apply()
         await self._step(self._monitor.start, self._monitor.stop)
         await self._step(self._sizes.start, self._sizes.stop)
         self._undo.append(self._operator.close_all)
@@ -435,6 +456,8 @@ class Daemon:
         if self._config.lan_discovery:
             await self._step(self._discovery.start, self._discovery.stop)
             self._tasks.spawn(self._discovery.announce(), "announce this node in its LANs")
+        if (keyring := self._correspondence.keyring) is not None:
+            self._tasks.spawn(keyring.run(), "keep the keys of LANs")
         self._tasks.spawn(self._watch_clock(), "watch the clock")
         self._tasks.spawn(self._reachability.watch(), "watch the network")
         self._tasks.spawn(self._reachability.watch_mapping(self._outside.ask), "watch the port mapping")

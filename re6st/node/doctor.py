@@ -239,7 +239,8 @@ def lan(status: LanStatus) -> Finding:
         return warning(
             check,
             "there is no key, so no neighbour is looked for",
-            "set lan-key-file, to the same key on all machines of the LAN",
+            "see that the registry or another node can be reached; an operator makes the first key with"
+            " re6st-registry lan-key rotate",
         )
     if status.down:
         return warning(

@@ -1,11 +1,30 @@
-"""The key of this node's LANs, from the owner's file."""
+"""The key of this node's LANs: from the owner's file, or that of the network with all its changes."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-from re6st.errors import ConfigError
+from re6st.errors import ChildError, ConfigError, ProtocolError, StorageError
+from re6st.files import write_atomically
+from re6st.lan_keys import choose, recognised
+from re6st.messages import LanKeyPeriod, LanKeys, decode, encode
 from re6st.routing.lan import LanKey, parse_key
+
+logger = logging.getLogger(__name__)
+
+LAN_KEYS_NAME = "lan-keys.json"
+"""File of the network's keys of LANs, 0600, in the state directory."""
+
+RETRY = 10.0
+"""Seconds between attempts to get a key that is missing."""
+
+LONGEST_WAIT = 60.0
+"""Seconds after which the clock is read again in any case: somebody may set it."""
 
 _LONGEST_FILE = 256
 _OTHERS = 0o077
@@ -24,3 +43,87 @@ def load_key(path: Path) -> LanKey:
         return parse_key(text)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+class LanKeyring:
+    """Holds the network's keys as far as the network parameters name them, and uses the one in force.
+
+    Keys come from the registry or from any other member that has them; by their digests the parameters say
+    which ones are right.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        periods: Callable[[], tuple[LanKeyPeriod, ...]],
+        sources: Callable[[], AsyncIterator[LanKeys]],
+        use: Callable[[LanKey], Awaitable[None]],
+    ) -> None:
+        """Keep the keys in the file ``path``. ``periods`` are those of the parameters in force, ``sources``
+        asks the registry and other members one by one, and ``use`` is told which key to use.
+        """
+        self._path = path
+        self._periods = periods
+        self._sources = sources
+        self._use = use
+        self._known: dict[bytes, bytes] = {}
+        self._used: bytes | None = None
+        self._changed = asyncio.Event()
+        self._load()
+
+    def keys(self) -> LanKeys:
+        """Return the keys, for another member."""
+        return LanKeys(keys=tuple(recognised(self._periods(), self._known.values()).values()))
+
+    def wake(self) -> None:
+        """Look again: the parameters may name other keys."""
+        self._changed.set()
+
+    async def apply(self) -> float:
+        """Use the key that is in force; return after how many seconds to look again."""
+        now = time.time()
+        choice = choose(self._periods(), self._known, now)
+        if choice.key is not None and choice.key != self._used:
+            try:
+                await self._use(LanKey(choice.key))
+            except ChildError as error:
+                logger.warning("The key of the LANs is not in use yet: %s", error)
+                return RETRY
+            which = "The key" if self._used is None else "Another key"
+            logger.info("%s of the LANs is in use", which)
+            self._used = choice.key
+        wait = LONGEST_WAIT if choice.next_change is None else choice.next_change - now
+        return min(wait, RETRY if choice.missing else LONGEST_WAIT)
+
+    async def run(self) -> None:
+        """Get the keys and use them, for ever."""
+        while True:
+            self._changed.clear()
+            if choose(self._periods(), self._known, time.time()).missing:
+                await self._fetch()
+            wait = await self.apply()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), max(wait, 0))
+
+    async def _fetch(self) -> None:
+        async for found in self._sources():
+            fresh = recognised(self._periods(), (*self._known.values(), *found.keys))
+            if fresh.keys() - self._known.keys():
+                self._known = fresh
+                self._store()
+            if not choose(self._periods(), self._known, time.time()).missing:
+                return
+
+    def _load(self) -> None:
+        try:
+            self._known = recognised(self._periods(), decode(self._path.read_bytes(), LanKeys).keys)
+        except FileNotFoundError:
+            return
+        except (OSError, ProtocolError) as error:
+            logger.warning("The stored keys of the LANs are ignored: %s", error)
+
+    def _store(self) -> None:
+        try:
+            write_atomically(self._path, encode(LanKeys(keys=tuple(self._known.values()))), 0o600)
+        except StorageError as error:
+            logger.error("The keys of the LANs cannot be kept for the next start: %s", error)

@@ -21,7 +21,7 @@ from re6st.core.events import (
 )
 from re6st.errors import IdentityError, ProtocolError, Re6stError, RegistryRefusedError, UntrustedError
 from re6st.identity import build_request
-from re6st.messages import DocumentVersions, NodeReport, SignedDocument
+from re6st.messages import DocumentVersions, LanKeys, NodeReport, SignedDocument
 from re6st.node.credentials import Credentials
 from re6st.node.documents import Documents
 from re6st.node.enrolment import registry_client
@@ -95,6 +95,10 @@ class RegistryLink:
         return registry_client(
             self._credentials, urls, self._proxy, answered=lambda url: self._order.note(str(url))
         )
+
+    async def lan_keys(self) -> LanKeys:
+        """Return the keys by which nodes in a LAN know each other. Raises :class:`Re6stError`."""
+        return await self._client().lan_keys()
 
     async def _ask(self, operation: RegistryOperation, wait: float) -> None:
         try:

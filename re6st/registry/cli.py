@@ -19,7 +19,15 @@ import click
 from re6st.errors import ConfigError, Re6stError
 from re6st.notify import notify
 from re6st.prefix import parse_network
-from re6st.registry import cli_admission, cli_authority, cli_nodes, cli_requests, cli_settings, cli_signer
+from re6st.registry import (
+    cli_admission,
+    cli_authority,
+    cli_lan_key,
+    cli_nodes,
+    cli_requests,
+    cli_settings,
+    cli_signer,
+)
 from re6st.registry.cli_common import UNITS, duration, store_option
 from re6st.registry.place import Place
 from re6st.registry.state import DEFAULT_STATE, StateDirectory
@@ -136,6 +144,7 @@ for command in (
     cli_requests.admission,
     cli_requests.requests,
     cli_requests.mail,
+    cli_lan_key.lan_key,
     cli_nodes.nodes,
     cli_nodes.rename,
     cli_nodes.suspend,

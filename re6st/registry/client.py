@@ -45,6 +45,7 @@ from re6st.messages import (
     Enrolment,
     EnrolmentRequest,
     InvitationRequest,
+    LanKeys,
     MessageType,
     NetworkParameters,
     NodeReport,
@@ -235,6 +236,10 @@ class RegistryClient:
         if report is None:
             return await self._ask("GET", f"/v1/versions{query}", DocumentVersions, wait=wait)
         return await self._ask("PUT", f"/v1/nodes/self/report{query}", DocumentVersions, report, wait)
+
+    async def lan_keys(self) -> LanKeys:
+        """Return the keys by which nodes in a LAN know each other."""
+        return await self._ask("GET", "/v1/lan-keys", LanKeys)
 
     async def parameters(self) -> SignedDocument:
         """Return the network parameters, not verified yet."""

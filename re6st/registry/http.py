@@ -36,6 +36,7 @@ from re6st.messages import (
     DocumentVersions,
     Enrolment,
     EnrolmentRequest,
+    LanKeys,
     MessageType,
     NodeReport,
     PeerSample,
@@ -100,6 +101,7 @@ REFUSALS = {
     "not-prepared": HTTPStatus.CONFLICT,
     "not-switched": HTTPStatus.CONFLICT,
     "nodes-not-ready": HTTPStatus.CONFLICT,
+    "lan-key-pending": HTTPStatus.CONFLICT,
     "version-changed": HTTPStatus.PRECONDITION_FAILED,
     "idempotency-key-reused": HTTPStatus.UNPROCESSABLE_ENTITY,
     "too-many-requests": HTTPStatus.TOO_MANY_REQUESTS,
@@ -182,6 +184,7 @@ class Api:
             ),
             Route("PUT", "/v1/peers/self", self.publish, request=SignedPeerRecord, status=204, node=True),
             Route("GET", "/v1/peers/sample", self.sample, answer=PeerSample, node=True, parameters=(COUNT,)),
+            Route("GET", "/v1/lan-keys", self.lan_keys, answer=LanKeys, node=True),
             Route(
                 "PUT",
                 "/v1/nodes/self/report",
@@ -286,6 +289,16 @@ class Api:
             raise RegistryRefusedError("count must be a number", code="malformed")
         service, count = self._service, int(text)
         return _json(await self._worker.ask(lambda: service.sample(service.authenticate(certificate), count)))
+
+    async def lan_keys(self, request: web.Request) -> web.Response:
+        """Return the keys by which nodes in a LAN know each other."""
+        certificate, service = _certificate(request), self._service
+
+        def hand_out() -> LanKeys:
+            service.authenticate(certificate)
+            return service.lan_keys()
+
+        return _json(await self._worker.ask(hand_out))
 
     async def report(self, request: web.Request) -> web.Response:
         """Take note of how the caller is, and tell which documents are in force, see ``/v1/versions``."""

@@ -13,8 +13,8 @@ from ipaddress import IPv6Network
 import msgspec
 
 from re6st.errors import ConfigError, RemoteProtocolError
-from re6st.identity import TrustStore, fingerprint
-from re6st.messages import NetworkParameters, decode, encode
+from re6st.identity import TrustStore, fingerprint, format_time
+from re6st.messages import LanKeyPeriod, NetworkParameters, decode, encode
 from re6st.prefix import parse_network
 from re6st.registry.assignments import convert
 from re6st.registry.links import parse_registry_url
@@ -25,8 +25,8 @@ BABEL_PORTS = range(16384, 32768)
 LONGEST_UPDATE_INTERVAL = 50.0
 """Seconds: babeld holds routes 3.5 times as long, which must be less than 200 s."""
 
-FIXED = ("version", "network", "babel_port", "authorities")
-"""Not for operators to set: another port would split the network, and CAs have commands of their own."""
+FIXED = ("version", "network", "babel_port", "authorities", "lan_keys")
+"""Not for operators to set: another port would split the network; CAs and keys have commands of their own."""
 
 
 _WHY_FIXED = {
@@ -34,6 +34,7 @@ _WHY_FIXED = {
     "network": "cannot be set; another network has to be founded with init",
     "babel_port": "cannot be set; nodes with the old port and with the new one would not hear each other",
     "authorities": "cannot be set; see re6st-registry authority",
+    "lan_keys": "cannot be set; see re6st-registry lan-key",
 }
 
 
@@ -47,7 +48,9 @@ class Difference:
 
 
 def format_value(value: object) -> str:
-    """Return a value of a parameter as operators write it; certificates by their fingerprints."""
+    """Return a value of a parameter as operators write it; certificates and keys by their fingerprints."""
+    if isinstance(value, tuple) and any(isinstance(part, LanKeyPeriod) for part in value):
+        return ",".join(f"{part.digest.hex()[:16]} from {format_time(part.since)}" for part in value)
     if isinstance(value, tuple) and any(isinstance(part, bytes) for part in value):
         return ",".join(fingerprint(part) for part in value)
     return ",".join(str(part) for part in value) if isinstance(value, tuple) else str(value)

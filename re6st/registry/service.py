@@ -33,6 +33,7 @@ from re6st.messages import (
 from re6st.registry.admissions import TokenRow, TokenUse
 from re6st.registry.certification import CertificationRequest, open_request
 from re6st.registry.invitations import InvitationUseCases
+from re6st.registry.lan_keys import LanKeyUseCases
 from re6st.registry.operators import OperatorUseCases
 from re6st.registry.plans import PlanUseCases
 from re6st.registry.records import open_published, store_record
@@ -59,7 +60,9 @@ class Caller:
     certificate: NodeCertificate
 
 
-class Service(InvitationUseCases, RecoveryUseCases, OperatorUseCases, RolloverUseCases, PlanUseCases):
+class Service(
+    InvitationUseCases, RecoveryUseCases, OperatorUseCases, RolloverUseCases, PlanUseCases, LanKeyUseCases
+):
     """All use cases; those of nodes are here, those of operators in the modules it inherits from."""
 
     # -- certificates

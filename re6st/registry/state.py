@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ipaddress import IPv6Network
 from pathlib import Path
 from urllib.parse import quote
 
+import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -33,8 +35,11 @@ from re6st.identity import (
     load_certificate,
     load_key,
 )
+from re6st.lan_keys import KEY_LENGTH, digest
+from re6st.messages import LanKeyPeriod, LanKeys
 from re6st.registry.authority import NODE_VALIDITY, SERVER_VALIDITY, Authority, build_authority
 from re6st.registry.configuration import start_documents
+from re6st.registry.lan_keys import keep_lan_keys
 from re6st.registry.parameters import first_parameters
 from re6st.registry.place import Place, PostgresqlUrl, parse_place
 from re6st.registry.remote_key import RemoteKey
@@ -142,7 +147,11 @@ class StateDirectory:
         now = time.time() if now is None else now
         key = generate_key()
         authority = Authority(build_authority(key, network, now), key)
-        parameters = first_parameters(network, authority.fingerprint, urls)
+        lan_key = secrets.token_bytes(KEY_LENGTH)
+        parameters = msgspec.structs.replace(
+            first_parameters(network, authority.fingerprint, urls),
+            lan_keys=(LanKeyPeriod(digest=digest(lan_key), since=now),),
+        )
         self.prepare()
         try:
             write_atomically(self.authority_key, key_to_pem(key), 0o600)
@@ -153,6 +162,7 @@ class StateDirectory:
                 with store.transaction():
                     store.set_setting(SETTING_VALIDITY, str(node_validity))
                     store.set_setting(SETTING_QUARANTINE, str(quarantine))
+                    keep_lan_keys(store, LanKeys(keys=(lan_key,)))
                 start_documents(store, authority, parameters, now)
         except BaseException:
             self.clear()

@@ -15,9 +15,7 @@ import re
 from dataclasses import dataclass, field
 
 from re6st.errors import ConfigError
-
-KEY_LENGTH = 32
-"""Octets of a key: the length of its hash (RFC 8967, 4.1)."""
+from re6st.lan_keys import KEY_LENGTH
 
 COST = 32
 """Of a LAN, in babel's unit: below that of any tunnel (:data:`re6st.core.tunnels.LOWEST_COST`)."""

@@ -9,39 +9,39 @@ Bea and ben look for others in their LAN, and make tunnels.
 
 import contextlib
 import os
-import secrets
 import socket
-import tomllib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from observing import PATIENCE, tunnels, until
 
 from re6st import status
-from re6st.config import render
-from re6st.files import write_atomically
 from re6st.lab import topology
 from re6st.lab.lab import Lab
 from re6st.lab.leftovers import assert_clean
+from re6st.lab.ping_train import PingTrain
+from re6st.messages import LanKeys
+from re6st.node.lan import LAN_KEYS_NAME
 from re6st.status import RouteStatus
 
 OFFICE = ("olga", "otto")
 BRANCH = ("bea", "ben")
-KEY = secrets.token_hex(32)
+GIVEN_UP = 6.0
+"""Seconds after which a neighbour that is not heard any more has been given up."""
+
 FOREIGN = "2001:db8:42:beef::/64"
 
 pytestmark = pytest.mark.timeout(400)
 
 
-def give_key(lab: Lab, name: str) -> None:
-    """Write the key of the LAN, and name it in the configuration of a node."""
-    node = lab.nodes[name]
-    path = node.host.directory / "lan-key"
-    write_atomically(path, f"{KEY}\n".encode(), 0o600)
-    values = tomllib.loads(node.config.read_text())
-    node.config.write_text(render({**values, "lan-key-file": str(path)}))
+def network_key(lab: Lab) -> str:
+    """Return the newest key of LANs that olga has, in hexadecimal."""
+    keys = msgspec.json.decode((lab.nodes["olga"].state / LAN_KEYS_NAME).read_bytes(), type=LanKeys).keys
+    return keys[-1].hex()
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,6 @@ def lab() -> Iterator[Lab]:
     with Lab(topology.load(topology.find("office")), name=name) as built:
         built.start_registry()
         built.enrol()
-        for member in OFFICE:
-            give_key(built, member)
         built.start_nodes(["registry", "anna", *OFFICE])
         assert built.wait_for_all_pairs(PATIENCE, ["registry", "anna", *OFFICE]).complete
         yield built
@@ -138,17 +136,36 @@ def test_routes_lead_through_the_lan(lab):
     )
     assert "eth0: otto" in lab.nodes["olga"].run("status").stdout
     configuration = (lab.nodes["olga"].runtime / "babeld.conf").read_text()
-    assert KEY not in configuration
+    assert network_key(lab) not in configuration
+    assert (lab.nodes["olga"].state / LAN_KEYS_NAME).stat().st_mode & 0o077 == 0
 
 
-def test_a_machine_without_the_key_is_not_heard(lab):
-    with babeld(lab, secrets.token_hex(32)):
+def test_a_new_key_takes_over_without_a_lost_packet_and_the_old_one_is_worth_nothing(lab):
+    until(lambda: both_in_lan(lab))
+    old = network_key(lab)
+    logs = {name: len(lab.nodes[name].log.read_text()) for name in OFFICE}
+
+    def since(name: str) -> str:
+        return lab.nodes[name].log.read_text()[logs[name] :]
+
+    with PingTrain(lab.hosts["olga"].namespace, lab.nodes["otto"].address()) as train:
+        lab.registry.run("lan-key", "rotate", "--delay", "6s")
+        until(lambda: all("Another key of the LANs is in use" in since(name) for name in OFFICE))
+        changed = time.monotonic()
+        until(lambda: time.monotonic() - changed > GIVEN_UP)
+        assert train.lost() == []
+    assert not any("No neighbour" in since(name) for name in OFFICE)
+    assert both_in_lan(lab)
+    new = network_key(lab)
+    assert new != old
+    # Whoever has been thrown out still knows the old one.
+    with babeld(lab, old):
         until(lambda: heard(lab) == len(OFFICE))
         for name in OFFICE:
             assert FOREIGN not in routes(lab, name)
             assert len(lab.nodes[name].status().lan.neighbours) == 1
-    # With the key it would have been believed.
-    with babeld(lab, KEY):
+    # With the new one it would have been believed.
+    with babeld(lab, new):
         until(lambda: all(FOREIGN in routes(lab, name) for name in OFFICE))
     until(lambda: not any(FOREIGN in routes(lab, name) for name in OFFICE))
 

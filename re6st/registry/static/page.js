@@ -289,7 +289,7 @@ async function links() {
 
 async function parameters() {
   const [now, history] = await Promise.all([ask("GET", "/parameters"), ask("GET", "/parameters/history?limit=20")]);
-  const fixed = ["version", "network", "babel_port", "authorities"];
+  const fixed = ["version", "network", "babel_port", "authorities", "lan_keys"];
   const text = (value) => (Array.isArray(value) ? value.join(",") : String(value));
   const inputs = Object.keys(now).filter((key) => !fixed.includes(key)).map((key) =>
     make("label", {}, key, make("input", { name: key, value: text(now[key]), readonly: !may("admin") })));
