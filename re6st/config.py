@@ -29,7 +29,7 @@ SLOTS = 32
 UPLINKS = 8
 """Most uplinks that can be named."""
 
-InterfaceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,15}$")]
+InterfaceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,15}$(?!\n)")]
 PortNumber = Annotated[int, Meta(ge=1, le=65535)]
 
 

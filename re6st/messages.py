@@ -25,11 +25,11 @@ PROTOCOL_VERSION = 1
 MAXIMUM_BODY = 256 * 1024
 """Octets that a request or an answer may have."""
 
-NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$(?!\n)"
 """What a node name looks like: a host name."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=63, pattern=NAME_PATTERN)]
-Serial = Annotated[str, Meta(max_length=40, pattern="^[0-9a-f]+$")]
+Serial = Annotated[str, Meta(max_length=40, pattern=r"^[0-9a-f]+$(?!\n)")]
 Text = Annotated[str, Meta(max_length=256)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Version = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -296,7 +296,7 @@ class EnrolmentRequest(Message, frozen=True, kw_only=True):
 class AdmissionRequest(Message, frozen=True, kw_only=True):
     """``POST /v1/requests``: who has no token asks to be let in, and later asks again what came of it."""
 
-    token: Annotated[str, Meta(min_length=32, max_length=128, pattern="^[A-Za-z0-9_-]+$")]
+    token: Annotated[str, Meta(min_length=32, max_length=128, pattern=r"^[A-Za-z0-9_-]+$(?!\n)")]
     """Random secret that the asker made. It lets the asker in, with the key of the request, once approved."""
     request: Blob
     """PKCS #10 certification request, DER; its CN is the wished node name, or empty."""

@@ -1,5 +1,6 @@
 """re6st.messages: what is accepted from outside."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +10,10 @@ from re6st.messages import (
     Endpoint,
     EnrolmentRequest,
     Gossip,
+    Name,
     NetworkParameters,
     PeerRecord,
+    Serial,
     SignedPeerRecord,
     Transport,
     TunnelOffer,
@@ -107,3 +110,10 @@ def test_parameters_have_usable_defaults():
 
 def test_endpoints_are_written_for_people():
     assert str(Endpoint(Transport.UDP, "2a00::1", 5)) == "udp:[2a00::1]:5"
+
+
+@pytest.mark.parametrize("kind", [Name, Serial])
+def test_a_final_line_end_is_no_part_of_a_name(kind: object) -> None:
+    assert msgspec.convert("a1", kind) == "a1"
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert("a1\n", kind)
