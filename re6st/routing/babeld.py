@@ -33,10 +33,10 @@ from re6st.routing import configuration as settings
 from re6st.routing import lan
 from re6st.routing.configuration import BabelConfiguration, BabelFiles
 from re6st.routing.control import ControlConnection, UnansweredError
-from re6st.routing.draining import RouteMover
+from re6st.routing.draining import RouteMover, inject_packet
 from re6st.routing.first_exchange import first_packet, greeting, send_packet, wildcard_request
 from re6st.routing.lan import LanKey
-from re6st.routing.monitor import Update
+from re6st.routing.monitor import INFINITY, Neighbour, Update
 from re6st.routing.table import (
     Change,
     InterfaceQuiet,
@@ -70,6 +70,9 @@ _NUDGE_DELAYS = (0.14, 0.14, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds after each packet of a first exchange. An urgent answer is ready after 125 ms."""
 _GREETING_DELAYS = (0.1, 0.2, 0.4, 0.8)
 """Seconds after each greeting of a neighbour that has begun again."""
+_INTRODUCTION_INTERVAL = 0.02
+"""Seconds between packets in the name of neighbours that the babeld before has used."""
+_INTRODUCTIONS = 50
 _NOT_READY_DELAY = 0.01
 _READY_ATTEMPTS = 200
 
@@ -348,11 +351,12 @@ class Babeld:
             if complete:
                 self._announce(changes)
 
+        introduction: asyncio.Task[None] | None = None
         connection = await ControlConnection.open(self._files.socket, note)
         self._connection = connection
         self._silences = 0
         try:
-            self._note_start()
+            former = self._used_neighbours() if self._note_start() else []
             for interface, link in list(self._links.items()):
                 self._announce_ourselves(interface)
                 await connection.command(self._command(interface, link.cost))
@@ -361,6 +365,7 @@ class Babeld:
             await connection.command("monitor")
             changes = fresh.changes_since(self.table)
             self.table, complete = fresh, True
+            introduction = asyncio.create_task(self._introduce(former), name="introduce neighbours")
             self._set_state("running")
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)
@@ -373,15 +378,20 @@ class Babeld:
             await connection.watch(WATCH_INTERVAL)
         finally:
             self._connection = None
+            if introduction is not None:
+                introduction.cancel()
             await connection.close()
 
-    def _note_start(self) -> None:
+    def _note_start(self) -> bool:
+        """Return whether this babeld is another one than that of the last connection."""
         child = self._supervisor.get(CHILD_NAME)
         pid = child.pid if child is not None else None
         if pid != self._child_pid:
             self._child_pid = pid
             self._lan_indexes.clear()
             self._report(Started())
+            return True
+        return False
 
     def _announce(self, changes: list[Change]) -> None:
         for change in changes:
@@ -456,8 +466,7 @@ class Babeld:
         """Greet a router that has begun again, until it surely listens."""
         for delay in _GREETING_DELAYS:
             link = self._links[interface]
-            packet = greeting(cost=link.cost, hello_interval=link.hello_interval, number=link.number)
-            link.number += 2
+            packet = greeting(cost=link.cost, hello_interval=link.hello_interval, number=0)
             self._send(interface, packet)
             await asyncio.sleep(delay)
 
@@ -467,6 +476,33 @@ class Babeld:
         Nothing happens while the link is down.
         """
         self._send(interface, self._first_packet(interface, multicast_hellos=2))
+
+    def _used_neighbours(self) -> list[Neighbour]:
+        """Return the neighbours that babeld has used when it was last heard of."""
+        found = (neighbour for name in self._attached() for neighbour in self.table.neighbours(name))
+        return [neighbour for neighbour in found if neighbour.cost < INFINITY]
+
+    async def _introduce(self, neighbours: list[Neighbour]) -> None:
+        """Have a new babeld use ``neighbours`` at once, whom the one before has used; see there."""
+        for _ in range(_INTRODUCTIONS):
+            neighbours = [
+                neighbour
+                for neighbour in neighbours
+                if self._is_attached(neighbour.interface) and not self.table.is_reachable(neighbour.interface)
+            ]
+            for neighbour in neighbours:
+                self._greet_for(neighbour)
+            if not neighbours:
+                return
+            await asyncio.sleep(_INTRODUCTION_INTERVAL)
+
+    def _greet_for(self, neighbour: Neighbour) -> None:
+        interval = self._links[neighbour.interface].hello_interval
+        packet = greeting(cost=neighbour.txcost, hello_interval=interval, number=-2)
+        try:
+            inject_packet(neighbour.interface, self._configuration.port, neighbour.address, packet)
+        except NetlinkError as error:
+            logger.debug("%s", error)
 
     def _first_packet(self, interface: str, multicast_hellos: int = 1) -> bytes:
         link = self._links[interface]

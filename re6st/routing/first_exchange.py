@@ -29,7 +29,11 @@ its unicast Hellos outweigh the history that is reset, and two multicast Hellos 
 so that the jump which follows is seen in any case. A neighbour whose Hellos jump is sent a *greeting* by us
 several times, so that it uses the link at once. A greeting has no multicast Hello, whose number would jump as
 well and be answered again, and asks for nothing: the neighbour has not much to tell yet, and what it would
-tell are retractions.
+tell are retractions. The greeting may come later than the neighbour's routes, though. A route through a link
+that is not usable yet counts as unreachable, and babeld would say so to everybody. So the new babeld is also
+handed a greeting by ourselves, in the name of each neighbour that the one before has used. Its Hellos have
+the numbers -2 and -1 (modulo 2^16), and each of the neighbour's greetings has 0 and 1, whichever is heard
+first: a gap would make the link unusable for a moment, which is enough for a retraction.
 """
 
 from __future__ import annotations

@@ -186,6 +186,32 @@ def test_routes_come_back_after_babeld_was_killed(tmp_path: Path) -> None:
         right.remove()
 
 
+def test_a_new_babeld_uses_the_neighbours_of_the_one_before_without_a_word_from_them(
+    pair: tuple[Node, Node],
+) -> None:
+    left, right = pair
+    tunnel = open_tunnel(left, right, "re6st0")
+    left.up("re6st0", right)
+    right.up("re6st0", left)
+    wait_for_routes(left, right, "re6st0")
+    killed, stopped = (node.supervisor.get(CHILD_NAME) for node in pair)
+    assert killed is not None
+    assert killed.pid is not None
+    assert stopped is not None
+    assert stopped.pid is not None
+    before, mute = killed.pid, stopped.pid
+    os.kill(mute, signal.SIGSTOP)
+    try:
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: killed.pid not in (None, before), 5, "babeld runs again")
+        wait_until(lambda: left.changes.count(Started()) == 2, 5, "the connection is there again")
+        wait_until(lambda: left.babeld.table.is_reachable("re6st0"), 5, "the neighbour is used")
+    finally:
+        os.kill(mute, signal.SIGCONT)
+    wait_for_routes(left, right, "re6st0")
+    tunnel.close()
+
+
 def test_stopping_retracts_routes_and_leaves_no_file(pair: tuple[Node, Node]) -> None:
     left, right = pair
     tunnel = open_tunnel(left, right, "re6st0")
