@@ -74,9 +74,9 @@ class World:
 
     async def echo(self, reader, writer):
         writer.write(b"hello")
-        return await asyncio.wait_for(reader.readexactly(5), 2)
+        return await asyncio.wait_for(reader.readexactly(5), 30)
 
-    async def until(self, count, seconds=3.0):
+    async def until(self, count, seconds=30.0):
         async with asyncio.timeout(seconds):
             while self.gate.connections != count:
                 await asyncio.sleep(0.01)
@@ -111,11 +111,11 @@ async def test_silent_connections_push_out_no_connection_of_another_kind(make):
     world = make(Limits(total=8, for_each_address=4), divert)
     reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
     writer.write(b"!a")
-    assert await asyncio.wait_for(reader.readexactly(1), 2) == b"a"
+    assert await asyncio.wait_for(reader.readexactly(1), 30) == b"a"
     await world.silent(20)
     await world.until(4)
     writer.write(b"b")
-    assert await asyncio.wait_for(reader.readexactly(1), 2) == b"b"
+    assert await asyncio.wait_for(reader.readexactly(1), 30) == b"b"
     writer.close()
     await world.until(3)
 
@@ -149,7 +149,7 @@ async def test_silence_after_the_handshake_is_silence_too(make):
     async with asyncio.timeout(2):
         assert await world.echo(*await world.connect()) == b"hello"
     with contextlib.suppress(ConnectionError, ssl.SSLError):
-        assert await asyncio.wait_for(quiet[0][0].read(), 2) == b""
+        assert await asyncio.wait_for(quiet[0][0].read(), 30) == b""
 
 
 async def test_connections_in_use_are_kept_and_the_newcomer_is_refused(make):

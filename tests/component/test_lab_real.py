@@ -56,7 +56,7 @@ def lab_name(word: str) -> str:
     return f"t{os.getpid()}{word}"
 
 
-def until(condition, timeout=5.0):
+def until(condition, timeout=30.0):
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         assert time.monotonic() < deadline, "timed out"

@@ -105,7 +105,7 @@ def mail_server(tmp_path, monkeypatch):
 
 
 async def until(condition):
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.05)
 

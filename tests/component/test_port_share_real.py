@@ -66,7 +66,7 @@ async def test_openvpn_and_https_at_one_port(certificate):
     loop = asyncio.get_running_loop()
     dialer = dial(certificate, port, key)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             inner, _ = await loop.sock_accept(tunnel)
             with inner:
                 got = await loop.sock_recv(inner, 1000)

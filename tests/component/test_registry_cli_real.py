@@ -65,7 +65,7 @@ class Server:
         address = str(directory / "notify.sock")
         self.notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notifications.bind(address)
-        self.notifications.settimeout(20)
+        self.notifications.settimeout(60)
         self.process = subprocess.Popen(
             operator.arguments("serve", "--listen", "127.0.0.1:0"),
             stdout=subprocess.PIPE,

@@ -128,7 +128,7 @@ async def test_operators_tokens_expire_and_are_not_in_the_database(registry, ask
     robot = Asker(registry, ask.session, made["token"])
     assert (await robot("GET", "/overview"))["scope"] == "read"
     await ask.refused("name-taken", 409, "POST", "/operator-tokens", {"name": "Robot"})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while True:
             async with robot.open("GET", "/overview") as response:
                 if response.status == 401:
@@ -232,7 +232,7 @@ async def read_event(response):
 
 async def test_changes_are_told_as_they_happen(registry, asker, tmp_path):
     ask = asker("read")
-    async with asyncio.timeout(20), ask.open("GET", "/events") as response:
+    async with asyncio.timeout(120), ask.open("GET", "/events") as response:
         assert response.content_type == "text/event-stream"
         await response.content.readline()
         await join(registry, tmp_path / "1", "attic")
@@ -250,13 +250,13 @@ async def test_changes_are_told_as_they_happen(registry, asker, tmp_path):
 
 
 async def test_streams_do_not_hold_up_the_end(tmp_path, session):
-    async with asyncio.timeout(20), contextlib.AsyncExitStack() as stack:
+    async with asyncio.timeout(120), contextlib.AsyncExitStack() as stack:
         async with running(tmp_path / "r") as registry:
             ask = Asker(registry, session, registry.service.create_operator_token("x", Scope.READ))
             response = await stack.enter_async_context(ask.open("GET", "/events"))
             await response.content.readline()
             began = asyncio.get_running_loop().time()
-        assert asyncio.get_running_loop().time() - began < 3
+        assert asyncio.get_running_loop().time() - began < 20
 
 
 async def test_metrics(registry, asker, tmp_path):
@@ -370,7 +370,7 @@ async def test_the_api_keeps_what_its_description_promises(registry, asker, monk
     ) as response:
         document = await response.json()
     assert document["paths"]["/v1/operator/links"]["post"]["security"] == [{"operator": []}]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         seen = await asyncio.to_thread(fuzz, document, registry.url, ask.token)
     # Right and wrong questions of all kinds were asked.
     assert set(seen) >= {200, 201, 204, 400, 401, 404}

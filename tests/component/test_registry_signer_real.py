@@ -55,7 +55,7 @@ class Signer:
 
     def ask(self, data):
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(30)
+            connection.settimeout(60)
             connection.connect(str(self.socket))
             connection.sendall(LENGTH.pack(len(data)) + data)
             return connection.makefile("rb").read()

@@ -13,7 +13,7 @@ from re6st.registry.client import JoinLink, RegistryClient, fetch_authorities, s
 
 
 async def until(condition):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while True:
             try:
                 return await condition()
