@@ -49,7 +49,10 @@ STEADY = 1.0
 SETTLING = 8.0
 """Seconds that a mesh has to know the quality of its tunnels."""
 
-MOST_PAIRS = 10
+DETOUR = 30.0
+"""Seconds within which two nodes without a tunnel use another way."""
+
+MOST_PAIRS = 5
 """Pairs that are tried until one has a relay that can be killed without losing the registry."""
 
 Pair = tuple[str, str]
@@ -293,16 +296,23 @@ def _settled(node: Node, peer: str) -> bool:
 
 
 def cut_until_relayed(lab: Lab, drawn: random.Random) -> tuple[Pair, str]:
-    """Cut two nodes for good; return them and the node, not the registry's, through which the first one
-    reaches the second. Raises :class:`ChildError` when no such pair is found.
+    """Cut two nodes for good; return them and the node through which the first one reaches the second.
+
+    That can be killed: it is neither the registry's nor :data:`HOME`, from which the first one is cut off as
+    well where it would go that way. Raises :class:`ChildError` when no such pair is found.
     """
     for _ in range(MOST_PAIRS):
         pair = neighbours(lab, drawn)
         lab.cut(*pair)
-        deadline = time.monotonic() + SETTLING
+        avoided: set[str] = set()
+        deadline = time.monotonic() + DETOUR
         while time.monotonic() < deadline:
             hop = next_hop(lab.nodes[pair[0]], lab.nodes[pair[1]])
-            if hop not in ("", pair[1], HOME, lab.topology.registry):
+            if hop in (HOME, lab.topology.registry):
+                if hop not in avoided:
+                    lab.cut(pair[0], hop)
+                    avoided.add(hop)
+            elif hop not in ("", pair[1]):
                 return pair, hop
             time.sleep(0.2)
         lab.heal_all()
