@@ -54,7 +54,7 @@ from re6st.core.events import (
     TunnelDown,
     TunnelSilent,
 )
-from re6st.errors import Re6stError, StorageError
+from re6st.errors import ChildError, Re6stError, StorageError
 from re6st.messages import LanKeys
 from re6st.node import pauses, restart
 from re6st.node.adoption import Adopter, RunRecord, note_of
@@ -442,7 +442,9 @@ class Daemon:
         await self._step(self._stun_server.start, self._stun_server.stop)
         await self._step(self._babeld.start, self._babeld.stop)
         if self._lan_key is not None:
-            await self._babeld.use_lan_key(self._lan_key)
+            # A babeld that has just died is told when it is back.
+            with contextlib.suppress(ChildError):
+                await self._babeld.use_lan_key(self._lan_key)
         elif self._correspondence.keyring is not None:
             await self._correspondence.keyring.apply()
         await self._step(self._monitor.start, self._monitor.stop)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from re6st.errors import NetlinkError
+from re6st.node.default_routes import DefaultRoutes
 from re6st.node.interface_index import interface_index, interface_name
 from re6st.prefix import node_address
 from re6st.routing.configuration import ROUTE_PROTOCOL
@@ -291,12 +292,13 @@ class Kernel:
         Tunnel interfaces, link-local addresses and other routes are left out. Several changes often come
         together: wait a moment before acting. Raises :class:`NetlinkError`: some may have been missed then.
         """
+        known = DefaultRoutes()
         async with self._subscription() as subscription:
             while True:
                 with _translated("watch the network"):
                     messages = [message async for message in subscription.get()]
                 for message in messages:
-                    change = self._underlay_change(message)
+                    change = self._underlay_change(message, known)
                     if change is not None:
                         yield change
 
@@ -320,18 +322,20 @@ class Kernel:
         finally:
             subscription.close()
 
-    def _underlay_change(self, message: Any) -> UnderlayChanged | None:
+    def _underlay_change(self, message: Any, known: DefaultRoutes) -> UnderlayChanged | None:
         event = message.get("event", "")
         if event in ("RTM_NEWLINK", "RTM_DELLINK"):
-            ours = self._pattern.fullmatch(message.get("ifname") or "")
-            return None if ours else UnderlayChanged("link")
+            if self._pattern.fullmatch(message.get("ifname") or ""):
+                return None
+            known.forget()
+            return UnderlayChanged("link")
         if event in ("RTM_NEWADDR", "RTM_DELADDR"):
             if message["scope"] == _RT_SCOPE_LINK or self._is_ours(message["index"]):
                 return None
             return UnderlayChanged("address")
         if event in ("RTM_NEWROUTE", "RTM_DELROUTE"):
             is_default = message["dst_len"] == 0 and message["proto"] != BABEL_PROTOCOL
-            return UnderlayChanged("route") if is_default else None
+            return UnderlayChanged("route") if is_default and known.changes(message) else None
         return None
 
     def _is_ours(self, index: int) -> bool:

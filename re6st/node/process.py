@@ -21,6 +21,8 @@ from re6st.node.credentials import load_credentials
 from re6st.node.daemon import Daemon
 from re6st.node.documents import Documents
 from re6st.node.interface_claim import claim_interfaces
+from re6st.node.lan import load_key
+from re6st.proxy import load_proxy
 from re6st.supervisor.supervisor import Supervisor
 
 
@@ -72,6 +74,9 @@ async def _main(config: NodeConfig, network: str, moved: Callable[[], list[str]]
 def check(config: NodeConfig) -> None:
     """Raise :class:`Re6stError` with what would keep a daemon with ``config`` from starting, if anything."""
     environment.check()
+    if config.lan_key_file:
+        load_key(config.lan_key_file)
+    load_proxy(config.proxy, config.proxy_credentials)
     Documents(config.state_directory, load_credentials(config.state_directory, time.time()).trust)
 
 

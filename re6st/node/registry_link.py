@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -71,6 +72,8 @@ class RegistryLink:
         self._describe = describe
         self._order = RegistryOrder(secrets.SystemRandom().random)
         self._proxy = proxy
+        self._asking: dict[RegistryOperation, asyncio.Task[None]] = {}
+        """The last task of each kind."""
         self.state = "not asked yet"
         """How the last contact went, for people."""
         self.reachable = False
@@ -80,8 +83,11 @@ class RegistryLink:
         self._credentials = credentials
 
     def ask(self, effect: AskRegistry) -> None:
-        """Do what the core wants of the registry."""
-        self._tasks.spawn(
+        """Do what the core wants of the registry, instead of what is under way of the same kind."""
+        former = self._asking.get(effect.operation)
+        if former is not None:
+            former.cancel()
+        self._asking[effect.operation] = self._tasks.spawn(
             self._ask(effect.operation, effect.wait), f"{effect.operation.value} at the registry"
         )
 

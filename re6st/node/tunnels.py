@@ -480,10 +480,10 @@ class TunnelOperator:
             return
         match event:
             case Connected():
-                self._uplinks.succeeded(tunnel.uplink)
                 tunnel.remote, tunnel.proxied = event.remote, event.proxied
                 if event.proxied or (event.remote is not None and not is_bound(event.remote)):
                     tunnel.uplink = ""
+                self._uplinks.succeeded(tunnel.uplink)
                 if event.remote is not None:
                     tunnel.transport = event.remote.transport
                 tunnel.up_since = time.monotonic()

@@ -239,6 +239,16 @@ class Babeld:
         for interface in self._configuration.lan_interfaces:
             await connection.command(lan.interface_command(interface))
 
+    async def _enter_lans_again(self, connection: ControlConnection) -> None:
+        """Tell a new connection of the LANs. What babeld refuses there does not keep tunnels from routes."""
+        try:
+            if self._lan_key is not None:
+                await self._enter_lans(connection, self._lan_key)
+        except UnansweredError:
+            raise
+        except ChildError as error:
+            logger.warning("No neighbours are looked for in LANs: %s", error)
+
     def detach(self, interface: str) -> None:
         """Take note that the link of ``interface`` was set down.
 
@@ -360,8 +370,7 @@ class Babeld:
             for interface, link in list(self._links.items()):
                 self._announce_ourselves(interface)
                 await connection.command(self._command(interface, link.cost))
-            if self._lan_key is not None:
-                await self._enter_lans(connection, self._lan_key)
+            await self._enter_lans_again(connection)
             await connection.command("monitor")
             changes = fresh.changes_since(self.table)
             self.table, complete = fresh, True
