@@ -94,6 +94,10 @@ class StorageError(Re6stError):
     """A file or a database cannot be read or written; nothing was changed."""
 
 
+class SignerTimeoutError(StorageError):
+    """The CA's signing process hangs: whoever asks it next would wait as long."""
+
+
 class ChildError(Re6stError):
     """A program that we run failed."""
 

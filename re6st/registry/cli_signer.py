@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def signer(state: StateDirectory, listen: Path, longest: float, rate: float) -> None:
     """Sign what a registry asks for, with the CA's key in the state directory, until SIGTERM or SIGINT."""
+    from re6st.registry.signed_versions import SignedVersions
     from re6st.registry.signing import check_longest
     from re6st.registry.signing_server import SigningServer
 
@@ -48,7 +49,8 @@ def signer(state: StateDirectory, listen: Path, longest: float, rate: float) -> 
         raise ConfigError(f"{SIGNER_VARIABLE} is for the registry: the signing process needs the key itself")
     check_longest(longest)
     logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
-    asyncio.run(_serve(SigningServer(state.signing_authority(), longest, rate), listen))
+    versions = SignedVersions(state.signed_versions)
+    asyncio.run(_serve(SigningServer(state.signing_authority(), longest, rate, versions), listen))
 
 
 async def _serve(server: SigningServer, path: Path) -> None:

@@ -13,7 +13,7 @@ import socket
 import struct
 from pathlib import Path
 
-from re6st.errors import StorageError
+from re6st.errors import SignerTimeoutError, StorageError
 from re6st.registry.held_key import HeldKey
 
 TIMEOUT = 5.0
@@ -38,12 +38,14 @@ class RemoteKey(HeldKey):
     def sign_whole(self, data: bytes) -> bytes:
         """Return the signature of ``data``.
 
-        Raises :class:`StorageError` when the other process is away or refuses.
+        Raises :class:`StorageError` when the other process is away or refuses, :class:`SignerTimeoutError`
+        when it hangs.
         """
         try:
             verdict, answer = self._ask(data)
         except OSError as error:
-            raise StorageError(
+            kind = SignerTimeoutError if isinstance(error, TimeoutError) else StorageError
+            raise kind(
                 f"the CA's signing process does not answer at {self._path} ({error.strerror or error}): see"
                 " that re6st-registry signer runs, and that this user may use its socket"
             ) from error

@@ -5,7 +5,7 @@ of his own. Allowed are, with exactly the extensions that :mod:`re6st.registry.a
 
     node certificate     with an address block inside the network and its node address, for a limited time
     server certificate   for :data:`REGISTRY_NAME`
-    documents            sound network parameters, revocations
+    documents            sound network parameters that name no other CA, revocations
 
 The text says what was judged, for the log.
 """
@@ -53,10 +53,24 @@ _MALFORMED = (ValueError, TypeError, x509.DuplicateExtension, x509.InvalidVersio
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What may be signed."""
+
+    text: str
+    context: str | None = None
+    """Of a document; None for a certificate."""
+    version: int = 0
+    """Of a document."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What is signed with the key of one CA certificate."""
 
+    certificate: bytes
+    """Of the CA (DER)."""
     authority: x509.Certificate
+    """The same, parsed."""
     network: IPv6Network
     longest: float
     """Seconds for which a certificate may be valid from now on."""
@@ -64,16 +78,17 @@ class Policy:
     @classmethod
     def of(cls, certificate: bytes, longest: float) -> Policy:
         """Return the policy of the CA ``certificate`` (DER). Raises :class:`UntrustedError`."""
-        return cls(x509.load_der_x509_certificate(certificate), authority_network(certificate), longest)
+        parsed = x509.load_der_x509_certificate(certificate)
+        return cls(certificate, parsed, authority_network(certificate), longest)
 
-    def judge(self, data: bytes, now: float) -> str:
+    def judge(self, data: bytes, now: float) -> Judgement:
         """Return what ``data`` is, if it may be signed at ``now`` (seconds since the epoch).
 
         Raises :class:`UntrustedError`.
         """
         try:
             if data[:1] == b"\x30":
-                return self._judge_certificate(data, now)
+                return Judgement(self._judge_certificate(data, now))
             return self._judge_document(data)
         except UntrustedError:
             raise
@@ -82,15 +97,19 @@ class Policy:
         except _MALFORMED as error:
             raise UntrustedError(f"malformed: {error}") from error
 
-    def _judge_document(self, data: bytes) -> str:
+    def _judge_document(self, data: bytes) -> Judgement:
         context, _, payload = data.partition(b"\0")
         if context == CONTEXT_PARAMETERS.encode():
             parameters = decode(payload, NetworkParameters)
             check_parameters(parameters, self.network)
-            return f"parameters version={parameters.version}"
+            if parameters.authorities not in ((), (self.certificate,)):
+                raise UntrustedError("parameters that name another CA, which nodes would trust")
+            text = f"parameters version={parameters.version}"
+            return Judgement(text, CONTEXT_PARAMETERS, parameters.version)
         if context == CONTEXT_REVOCATIONS.encode():
             revocations = decode(payload, Revocations)
-            return f"revocations version={revocations.version} serials={len(revocations.serials)}"
+            text = f"revocations version={revocations.version} serials={len(revocations.serials)}"
+            return Judgement(text, CONTEXT_REVOCATIONS, revocations.version)
         raise UntrustedError("neither a certificate nor a document of the network")
 
     def _judge_certificate(self, tbs: bytes, now: float) -> str:

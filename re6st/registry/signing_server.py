@@ -1,7 +1,8 @@
 """The CA's signing process: serves its key at a Unix socket, with a line in the log for each signature (I/O).
 
 It knows neither the database nor the network. Who may ask is decided by the permissions of the socket and its
-directory; what is signed by :class:`re6st.registry.signing.Policy`; how often by a token bucket.
+directory; what is signed by :class:`re6st.registry.signing.Policy`, and for documents
+:class:`re6st.registry.signed_versions.SignedVersions`; how often by a token bucket.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from re6st.messages import MAXIMUM_BODY
 from re6st.registry.authority import Authority
 from re6st.registry.limits import RateLimiter
 from re6st.registry.remote_key import LENGTH, REFUSED, SIGNED, TIMEOUT
+from re6st.registry.signed_versions import SignedVersions
 from re6st.registry.signing import Policy
 
 logger = logging.getLogger(__name__)
@@ -36,11 +38,12 @@ _CREDENTIALS = struct.Struct("3i")
 class SigningServer:
     """Signs what the policy allows."""
 
-    def __init__(self, authority: Authority, longest: float, rate: float) -> None:
+    def __init__(self, authority: Authority, longest: float, rate: float, versions: SignedVersions) -> None:
         """Sign ``rate`` times a second at most; certificates for ``longest`` seconds at most."""
         self._key = authority.key
         self._policy = Policy.of(authority.certificate, longest)
         self._limiter = RateLimiter(BURST, rate)
+        self._versions = versions
         self._server: asyncio.Server | None = None
 
     async def start(self, path: Path) -> None:
@@ -59,7 +62,7 @@ class SigningServer:
                 if length > MAXIMUM_BODY:
                     raise UntrustedError("too long")
                 data = await reader.readexactly(length)
-            verdict, answer = self.answer(data, _user(writer), time.time())
+            verdict, answer = self.answer(data, _user(writer), time.time(), time.monotonic())
             writer.write(bytes([verdict]) + LENGTH.pack(len(answer)) + answer)
             async with asyncio.timeout(TIMEOUT):
                 await writer.drain()
@@ -70,23 +73,27 @@ class SigningServer:
         finally:
             writer.close()
 
-    def answer(self, data: bytes, user: int | None, now: float) -> tuple[int, bytes]:
-        """Return verdict and signature or reason for what ``user`` asks to sign at ``now`` (wall clock)."""
+    def answer(self, data: bytes, user: int | None, wall: float, now: float) -> tuple[int, bytes]:
+        """Return verdict and signature or reason for what ``user`` asks to sign.
+
+        It is judged at ``wall`` (seconds since the epoch), and counted at ``now`` (monotonic).
+        """
         if self._limiter.delay(None, now) > 0:
             logger.warning("Refused uid %s: more signatures than allowed", user)
             return REFUSED, b"more signatures than allowed: later again"
         self._limiter.count(None, now)
         try:
-            what = self._policy.judge(data, now)
+            judgement = self._policy.judge(data, wall)
+            if judgement.context is not None:
+                self._versions.advance(judgement.context, judgement.version)
+            signature = self._key.sign(data, ec.ECDSA(hashes.SHA256()))
         except UntrustedError as error:
             logger.warning("Refused uid %s: %s", user, error)
             return REFUSED, str(error).encode()[:1024]
-        try:
-            signature = self._key.sign(data, ec.ECDSA(hashes.SHA256()))
         except StorageError as error:
             logger.error("Cannot sign for uid %s: %s", user, error)
             return REFUSED, str(error).encode()[:1024]
-        logger.info("Signed for uid %s: %s", user, what)
+        logger.info("Signed for uid %s: %s", user, judgement.text)
         return SIGNED, signature
 
 

@@ -98,6 +98,11 @@ class StateDirectory:
         return self.path / "ca-new.pem"
 
     @property
+    def signed_versions(self) -> Path:
+        """The highest versions of documents that the signing process has signed."""
+        return self.path / "signed-versions.json"
+
+    @property
     def server(self) -> Path:
         """Key and certificate of the HTTPS server."""
         return self.path / "server.pem"

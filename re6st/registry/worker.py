@@ -6,7 +6,8 @@ up to :data:`GROUP` of them, each inside a savepoint:
 
     BEGIN   change a   change b (fails: undone by itself)   change c   COMMIT   answers to a, b, c
 
-Nobody gets an answer before the commit; when that fails all get its error. Groups of changes take turns with
+Nobody gets an answer before the commit; when that fails all get its error. So they do when the CA's signing
+process hangs, since each further change might wait for it as long. Groups of changes take turns with
 other work, which is done piece by piece and has transactions of its own.
 """
 
@@ -20,6 +21,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from re6st.errors import SignerTimeoutError
 from re6st.registry.database import Database
 
 GROUP = 16
@@ -122,6 +124,8 @@ class Worker:
         result, failure = None, None
         try:
             result = job.work()
+        except SignerTimeoutError:
+            raise
         except Exception as error:
             failure = error
             self._database.execute("ROLLBACK TO SAVEPOINT change")

@@ -1,8 +1,10 @@
 """What the CA's signing process signs, and what it refuses."""
 
+import stat
 import time
 from ipaddress import IPv6Network
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -12,13 +14,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.errors import UntrustedError
+from re6st.errors import StorageError, UntrustedError
 from re6st.identity import TrustStore, generate_key
 from re6st.messages import Revocations, SignedDocument, encode
 from re6st.registry.authority import DAY, Authority, build_authority
 from re6st.registry.parameters import first_parameters
 from re6st.registry.remote_key import REFUSED, SIGNED
-from re6st.registry.signing import Policy
+from re6st.registry.signed_versions import STEP, SignedVersions
+from re6st.registry.signing import Judgement, Policy
 from re6st.registry.signing_server import BURST, SigningServer
 
 NETWORK = IPv6Network("2001:db8:42::/48")
@@ -40,14 +43,16 @@ def node(authority=AUTHORITY, prefix=PREFIX, validity=365 * DAY, key=NODE_KEY, n
 
 
 def test_what_a_registry_has_to_sign_passes():
-    assert POLICY.judge(node(), NOW).startswith(
+    assert POLICY.judge(node(), NOW).text.startswith(
         "node certificate name=alpha prefix=2001:db8:42:7::/64 serial="
     )
-    assert POLICY.judge(tbs(AUTHORITY.issue_server(NODE_KEY, NOW)), NOW).startswith("server certificate")
+    assert POLICY.judge(tbs(AUTHORITY.issue_server(NODE_KEY, NOW)), NOW).text.startswith("server certificate")
     parameters = encode(first_parameters(NETWORK, AUTHORITY.fingerprint, ["https://192.0.2.1:8443"]))
-    assert POLICY.judge(b"parameters\0" + parameters, NOW) == "parameters version=1"
+    expected = Judgement("parameters version=1", "parameters", 1)
+    assert POLICY.judge(b"parameters\0" + parameters, NOW) == expected
     revocations = encode(Revocations(version=3, serials=("1f", "2e")))
-    assert POLICY.judge(b"revocations\0" + revocations, NOW) == "revocations version=3 serials=2"
+    expected = Judgement("revocations version=3 serials=2", "revocations", 3)
+    assert POLICY.judge(b"revocations\0" + revocations, NOW) == expected
 
 
 FOREIGN = Authority(build_authority(KEY, IPv6Network("2001:db8:77::/48"), NOW - DAY), KEY)
@@ -74,7 +79,7 @@ def altered(**changes):
 
 
 def test_a_certificate_made_by_hand_passes_as_it_is():
-    assert POLICY.judge(altered(), NOW).startswith("node certificate")
+    assert POLICY.judge(altered(), NOW).text.startswith("node certificate")
 
 
 @pytest.mark.parametrize(
@@ -114,16 +119,62 @@ def test_garbage_is_refused(garbage, place):
             continue
 
 
-def test_signatures_are_limited_and_hold():
-    server = SigningServer(AUTHORITY, 400 * DAY, rate=1.0)
+def parameters_with(*authorities):
+    first = first_parameters(NETWORK, AUTHORITY.fingerprint)
+    return b"parameters\0" + encode(msgspec.structs.replace(first, authorities=authorities))
+
+
+def test_parameters_name_no_other_authority():
+    other = build_authority(generate_key(), NETWORK, NOW - DAY)
+    assert POLICY.judge(parameters_with(CA), NOW).version == 1
+    for authorities in ((other,), (CA, other), (other, CA)):
+        with pytest.raises(UntrustedError, match="another CA"):
+            POLICY.judge(parameters_with(*authorities), NOW)
+
+
+def revocations_of(version):
+    return b"revocations\0" + encode(Revocations(version=version, serials=()))
+
+
+def test_versions_grow_in_bounded_steps_also_after_a_restart(tmp_path):
+    path = tmp_path / "versions"
+
+    def verdict(data):
+        versions = SignedVersions(path)
+        return SigningServer(AUTHORITY, 400 * DAY, 1.0, versions).answer(data, 0, NOW, 0.0)[0]
+
+    assert verdict(revocations_of(5000)) == SIGNED
+    assert verdict(revocations_of(5001 + STEP)) == REFUSED
+    assert verdict(revocations_of(5000 + STEP)) == SIGNED
+    assert verdict(revocations_of(2**63 - 1)) == REFUSED
+    assert verdict(revocations_of(1)) == SIGNED
+    assert verdict(revocations_of(5000 + 2 * STEP)) == SIGNED
+    assert verdict(parameters_with()) == SIGNED
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_cannot_be_noted_is_not_signed(tmp_path):
+    server = SigningServer(AUTHORITY, 400 * DAY, 1.0, SignedVersions(tmp_path / "away" / "versions"))
+    assert server.answer(revocations_of(1), 0, NOW, 0.0)[0] == REFUSED
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"parameters": -1}', b"\xff"])
+def test_a_damaged_file_of_versions_is_not_forgotten(tmp_path, content):
+    (tmp_path / "versions").write_bytes(content)
+    with pytest.raises(StorageError, match="cannot read the versions"):
+        SignedVersions(tmp_path / "versions")
+
+
+def test_signatures_are_limited_and_hold(tmp_path):
+    server = SigningServer(AUTHORITY, 400 * DAY, 1.0, SignedVersions(tmp_path / "versions"))
     payload = encode(Revocations(version=3, serials=()))
-    verdict, signature = server.answer(b"revocations\0" + payload, 0, NOW)
+    verdict, signature = server.answer(b"revocations\0" + payload, 0, NOW, 0.0)
     assert verdict == SIGNED
     document = SignedDocument(payload=payload, signature=signature)
     assert TrustStore([CA]).verify_document("revocations", document) == payload
-    assert server.answer(b"parameters\0{}", 0, NOW)[0] == REFUSED
-    for _ in range(BURST - 2):
-        server.answer(b"", 0, NOW)
-    verdict, reason = server.answer(b"revocations\0" + payload, 0, NOW)
+    assert server.answer(b"parameters\0{}", 0, NOW, 0.0)[0] == REFUSED
+    for number in range(BURST - 2):
+        server.answer(b"", 0, NOW - 100 * number, 0.0)
+    verdict, reason = server.answer(b"revocations\0" + payload, 0, NOW, 0.0)
     assert (verdict, b"more signatures" in reason) == (REFUSED, True)
-    assert server.answer(b"revocations\0" + payload, 0, NOW + 1.5)[0] == SIGNED
+    assert server.answer(b"revocations\0" + payload, 0, NOW, 1.5)[0] == SIGNED

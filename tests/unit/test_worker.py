@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from re6st.errors import RegistryRefusedError, StorageError
+from re6st.errors import RegistryRefusedError, SignerTimeoutError, StorageError
 from re6st.registry.database import Database
 from re6st.registry.worker import Worker
 
@@ -81,6 +81,19 @@ def test_nobody_is_told_of_success_when_the_transaction_fails(disk):
     disk.is_full = True
     results = carry_out(disk, lambda: disk.add("one"), lambda: disk.add("two"))
     assert [type(result) for result in results] == [StorageError, StorageError]
+    assert disk.keys() == set()
+
+
+def test_a_group_waits_only_once_for_a_signer_that_hangs(disk):
+    asked = []
+
+    def enrol():
+        asked.append(disk.add(f"key {len(asked)}"))
+        raise SignerTimeoutError("hangs")
+
+    results = carry_out(disk, *[enrol] * 12)
+    assert [type(result) for result in results] == [SignerTimeoutError] * 12
+    assert len(asked) <= 3  # in each group, the first of which may be smaller
     assert disk.keys() == set()
 
 
