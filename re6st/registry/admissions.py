@@ -197,6 +197,18 @@ class Admissions(Ledger, Space, Requests):
         """Let nobody in with a token any more."""
         self.execute("UPDATE tokens SET revoked = ? WHERE id = ? AND revoked IS NULL", (now, identifier))
 
+    def drop_tokens(self, before: float) -> None:
+        """Forget tokens that strangers caused, that nobody used, and that expired until then.
+
+        One whose mail is remembered stays.
+        """
+        self.execute(
+            "DELETE FROM tokens WHERE way <> 'link' AND expires < ?"
+            " AND NOT EXISTS (SELECT 1 FROM token_uses WHERE token_uses.token = tokens.id)"
+            " AND id NOT IN (SELECT token FROM mails WHERE token IS NOT NULL)",
+            (before,),
+        )
+
     def token_use(self, token: int, key_digest: bytes) -> TokenUse | None:
         """Return for which node this key used the token."""
         rows = self.execute(

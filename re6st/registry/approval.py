@@ -159,6 +159,8 @@ class ApprovalUseCases(TokenUseCases):
             self._check_free(name, None, now)
         except RegistryRefusedError as error:
             return str(error)
+        if self._store.reservation(name) is not None:
+            return f"{name} has a reserved prefix, which it would get"
         return None
 
     # -- who decides
@@ -196,6 +198,7 @@ class ApprovalUseCases(TokenUseCases):
     ) -> RequestRow:
         """Let in who asked, under ``name`` or that which it wants. May be repeated.
 
+        Anybody can wish for a name with a reserved prefix: it is given only if it is ``name``.
         Raises :class:`RegistryRefusedError` with the codes ``unknown-request``, ``request-decided`` and those
         of names, :class:`ConfigError` for an impossible length.
         """
@@ -203,6 +206,12 @@ class ApprovalUseCases(TokenUseCases):
         with self._store.transaction():
             row = self._undecided(identifier, AdmissionState.APPROVED)
             if row.state == AdmissionState.PENDING.value:
+                if not name and row.name and self._store.reservation(row.name) is not None:
+                    raise RegistryRefusedError(
+                        f"{row.name} has a reserved prefix, which it would get: give the name explicitly"
+                        f" (--name {row.name}) if this is the machine it is reserved for, else another one",
+                        code="name-taken",
+                    )
                 given, length = self._admission_length(name or row.name or None, prefix_length, now)
                 self._store.add_token(
                     row.digest,
@@ -257,9 +266,10 @@ class ApprovalUseCases(TokenUseCases):
             raise RegistryRefusedError("the token is for another key", code="token-unknown")
 
     def tidy(self) -> tuple[int, int]:
-        """Release and purge nodes, and forget old requests, too."""
+        """Release and purge nodes, and forget old requests and what came of them unused, too."""
         with self._store.transaction():
             self._store.drop_requests(self._clock() - MEMORY)
+            self._store.drop_tokens(self._clock() - MEMORY)
         return super().tidy()
 
 

@@ -1,7 +1,8 @@
 """Use cases around join links by mail: who asks with an address gets a link, if the operator wants that.
 
     asks -> waiting -> sent                 the mail server took it
-                    -> refused              the mailbox gets no links, or no more of them; nobody is told
+                    -> refused              the mailbox gets no links, or no more of them; nobody is told;
+                                            or the link of an earlier attempt was used or revoked
                     -> failed               the mail server does not want it, or did not answer for hours
 
 Asking does the same for each address: a row is added. What becomes of it is decided later, when the mail
@@ -29,7 +30,7 @@ from re6st.registry.tokens import TOKEN_OCTETS, TOKEN_VALIDITY
 from re6st.registry.usecases import digest
 
 FIRST_DELAY = 60.0
-"""Seconds until the second attempt; four times as long before each further one."""
+"""Seconds until the second attempt, more than sending takes; four times as long before each further one."""
 
 ATTEMPTS = 6
 """Attempts to send one mail, over almost six hours."""
@@ -47,6 +48,8 @@ class Invitation:
     link: str = field(repr=False)
     expires: float
     policy: AdmissionPolicy
+    attempts: int
+    """Which attempt this is, from 1: what becomes of it counts only while there is no later one."""
 
 
 class InvitationUseCases(ApprovalUseCases, ParameterUseCases):
@@ -89,6 +92,9 @@ class InvitationUseCases(ApprovalUseCases, ParameterUseCases):
     def _unwanted(self, row: MailRow, policy: AdmissionPolicy, now: float) -> str | None:
         """Return why nothing is sent, None if it is."""
         owner = _owner(row.mailbox)
+        token = self._store.token_numbered(row.token) if row.token is not None else None
+        if token is not None and token.state(now) in ("used", "revoked"):
+            return f"the link of an earlier attempt was {token.state(now)}"
         if not policy.allows_mail(row.mailbox):
             return "its domain is not allowed"
         if self._store.count_mailbox(owner) >= policy.mail_nodes:
@@ -114,28 +120,34 @@ class InvitationUseCases(ApprovalUseCases, ParameterUseCases):
         else:
             self._store.replace_token(number, digest(secret), expires)
         self._store.postpone_mail(row.identifier, number, now + FIRST_DELAY * 4.0**row.attempts)
-        return Invitation(row.identifier, row.mailbox, str(link), expires, policy)
+        return Invitation(row.identifier, row.mailbox, str(link), expires, policy, row.attempts + 1)
 
-    def note_sent(self, identifier: int) -> None:
+    def note_sent(self, invitation: Invitation) -> None:
         """Remember that the mail server took a mail."""
         with self._store.transaction():
-            row = self._store.mail(identifier)
+            row = self._attempted(invitation)
             if row is not None:
-                self._store.finish_mail(identifier, "sent", "")
+                self._store.finish_mail(row.identifier, "sent", "")
                 self._log("invitation.sent", row.mailbox, token=row.token)
 
-    def note_failed(self, identifier: int, reason: str, *, permanent: bool) -> None:
+    def note_failed(self, invitation: Invitation, reason: str, *, permanent: bool) -> None:
         """Remember that a mail could not be sent; it is tried again unless that is of no use."""
         with self._store.transaction():
-            row = self._store.mail(identifier)
+            row = self._attempted(invitation)
             if row is None:
                 return
             over = permanent or row.attempts >= ATTEMPTS
-            self._store.finish_mail(identifier, "failed" if over else "waiting", reason[:256])
+            self._store.finish_mail(row.identifier, "failed" if over else "waiting", reason[:256])
             if over:
                 if row.token is not None:
                     self._store.revoke_token(row.token, self._clock())
                 self._log("invitation.failed", row.mailbox, reason=reason[:256])
+
+    def _attempted(self, invitation: Invitation) -> MailRow | None:
+        """Return the mail of this attempt, None if another attempt has begun or it is finished."""
+        row = self._store.mail(invitation.identifier)
+        current = row is not None and row.state == "waiting" and row.attempts == invitation.attempts
+        return row if current else None
 
     def mails(self, limit: int = 1000) -> list[MailRow]:
         """Return the mails of the last days, the newest first."""

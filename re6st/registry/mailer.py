@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 POLL = 2.0
 """Seconds between looks at the queue."""
 
+SENDING = 50.0
+"""Seconds that sending one mail may take; after a minute another registry may try."""
+
 PAUSE = 60.0
 """Seconds until it is tried again when nothing can be sent at all."""
 
@@ -54,7 +57,7 @@ class Mailer:
     async def _send(self, invitation: Invitation) -> None:
         from re6st.registry import mail
 
-        service, number = self._service, invitation.identifier
+        service = self._service
         message = mail.compose_invitation(
             invitation.policy.mail_sender,
             invitation.mailbox,
@@ -64,10 +67,15 @@ class Mailer:
             time.time(),
         )
         try:
-            await mail.send(message, invitation.policy, mail.read_password(os.environ))
+            async with asyncio.timeout(SENDING):
+                await mail.send(message, invitation.policy, mail.read_password(os.environ))
+        except TimeoutError:
+            reason = f"{invitation.policy.mail_server} took longer than {SENDING:.0f} s"
+            logger.warning("A join link could not be mailed: %s", reason)
+            await self._ask(lambda: service.note_failed(invitation, reason, permanent=False))
         except (MailError, ConfigError) as error:
             permanent, reason = isinstance(error, MailError) and error.permanent, str(error)
             logger.warning("A join link could not be mailed: %s", reason)
-            await self._ask(lambda: service.note_failed(number, reason, permanent=permanent))
+            await self._ask(lambda: service.note_failed(invitation, reason, permanent=permanent))
         else:
-            await self._ask(lambda: service.note_sent(number))
+            await self._ask(lambda: service.note_sent(invitation))

@@ -236,6 +236,12 @@ class Store(Admissions, Reports):
         )
         for node in gone:
             row = (node.identifier,)
+            # Uses are counted by their rows: without them the token would let another node in.
+            self.execute(
+                "UPDATE tokens SET revoked = ? WHERE maximum_uses = 1 AND revoked IS NULL"
+                " AND id IN (SELECT token FROM token_uses WHERE node = ?)",
+                (now, node.identifier),
+            )
             self.execute("DELETE FROM token_uses WHERE node = ?", row)
             self.execute("UPDATE tokens SET node = NULL, revoked = coalesce(revoked, 0) WHERE node = ?", row)
             self.execute("DELETE FROM certificates WHERE node = ?", row)

@@ -260,11 +260,12 @@ async def test_who_is_unwell_and_why(registry, browser, tmp_path):
 async def test_requests_are_approved_and_denied_on_a_phone(registry, browser):
     admin = registry.service.create_operator_token("alice", Scope.WRITE)
     registry.service.change_policy({"requests": "on"})
+    registry.service.reserve("garage", prefix_length=72)
     client = registry.anonymous()
-    keys = [generate_key() for _ in range(2)]
+    keys = [generate_key() for _ in range(3)]
     messages = [
         AdmissionRequest(token=f"{number}" * 43, request=build_request(key, name), message=CODE_IN_A_NAME)
-        for number, (key, name) in enumerate(zip(keys, ("attic", "cellar"), strict=True))
+        for number, (key, name) in enumerate(zip(keys, ("attic", "cellar", "garage"), strict=True))
     ]
     for message in messages:
         await client.ask_admission(message)
@@ -275,7 +276,7 @@ async def test_requests_are_approved_and_denied_on_a_phone(registry, browser):
         browser.driver.get(browser.url)
         browser.login(admin)
         tab = "[data-view=requests]"
-        browser.wait(lambda: browser.find(tab).get_attribute("data-count") == "2")
+        browser.wait(lambda: browser.find(tab).get_attribute("data-count") == "3")
         browser.click("Requests")
         browser.sees(CODE_IN_A_NAME, ".request")
         digest = public_key_digest(keys[0].public_key()).hex()
@@ -292,6 +293,10 @@ async def test_requests_are_approved_and_denied_on_a_phone(registry, browser):
         browser.click("Deny", "[data-request='2']")
         browser.sees("Deny cellar from 127.0.0.1?", "#confirmation")
         browser.click("Deny", "#confirmation")
+        browser.wait(lambda: not browser.all("[data-request='2']"))
+        browser.click("Approve", "[data-request='3']")
+        browser.sees("garage has a reserved prefix", "#confirmation")
+        browser.click("Approve", "#confirmation")
         browser.sees("No request waits.")
         assert browser.errors() == []
 
@@ -302,6 +307,7 @@ async def test_requests_are_approved_and_denied_on_a_phone(registry, browser):
         answer = await client.ask_admission(messages[0])
         assert (answer.state, answer.name) == (AdmissionState.APPROVED, "attic")
         assert (await client.ask_admission(messages[1])).state is AdmissionState.DENIED
+        assert (await client.ask_admission(messages[2])).name == "garage"
         enrolment = await client.enrol(messages[0].token, messages[0].request)
         assert parse_node_certificate(enrolment.certificate).prefix.prefixlen == 80
 

@@ -78,6 +78,44 @@ def test_the_operator_chooses_another_name(world):
     assert asker.enrol("attic2").name == "attic2"
 
 
+def test_a_reserved_prefix_is_not_given_to_whoever_wishes_for_its_name(world):
+    world.service.change_policy({"requests": "on"})
+    reservation = world.service.reserve("attic")
+    asker = Asker(world, "ATTIC")
+    asker.ask()
+    [row] = world.service.requests()
+    assert world.service.suspicions(row) == ("ATTIC has a reserved prefix, which it would get",)
+    assert "--name ATTIC" in refused("name-taken", world.service.approve, row.identifier)
+    assert asker.ask().state is AdmissionState.PENDING
+    world.service.approve(row.identifier, "attic")
+    assert asker.enrol("attic").prefix == reservation.prefix
+
+
+def test_open_enrolment_promises_no_reserved_name(world):
+    world.service.change_policy({"open": "on"})
+    world.service.reserve("attic")
+    asker = Asker(world, "attic")
+    assert (asker.ask().state, asker.ask().name) == (AdmissionState.APPROVED, "")
+    refused("name-taken", asker.enrol, "attic")
+
+
+def test_what_strangers_caused_and_did_not_use_is_forgotten(world):
+    world.service.change_policy({"open": "on"})
+    world.service.create_token(lifetime=60)
+    used, unused = Asker(world), Asker(world)
+    unused.ask()
+    used.ask()
+    used.enrol()
+    world.now += 7 * DAY
+    world.service.tidy()
+    assert unused.ask().state is AdmissionState.EXPIRED
+    world.now += 3601
+    world.service.tidy()
+    assert world.store.execute("SELECT way FROM tokens ORDER BY way") == [("link",), ("open",)]
+    refused("token-unknown", unused.enrol)
+    assert world.store.execute("SELECT count(*) FROM token_uses") == [(1,)]
+
+
 def test_a_request_is_denied_and_remembered(world):
     world.service.change_policy({"requests": "on"})
     asker = Asker(world)

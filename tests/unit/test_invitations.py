@@ -1,5 +1,6 @@
 """Join links by mail: what becomes of those who ask, bounds, what the mail says."""
 
+import asyncio
 import email
 import secrets
 
@@ -11,6 +12,7 @@ from re6st.identity import build_request, generate_key
 from re6st.messages import EnrolmentRequest, InvitationRequest, decode, encode
 from re6st.registry.links import JoinLink
 from re6st.registry.mail import compose_invitation, read_password
+from re6st.registry.mailer import Mailer
 from re6st.registry.usecases import Actor, ActorKind, digest
 
 POLICY = {
@@ -37,7 +39,7 @@ def sent(world, mailbox, **options):
     """Return the token in a mail that was asked for and sent."""
     ask(world, mailbox, **options)
     invitation = world.service.take_invitation()
-    world.service.note_sent(invitation.identifier)
+    world.service.note_sent(invitation)
     return JoinLink.parse(invitation.link).token
 
 
@@ -105,7 +107,7 @@ def test_a_mail_server_that_is_down_only_delays(world):
     world.service.change_policy(POLICY)
     ask(world, "anna@example.org")
     first = world.service.take_invitation()
-    world.service.note_failed(first.identifier, "no answer in time", permanent=False)
+    world.service.note_failed(first, "no answer in time", permanent=False)
     assert world.service.take_invitation() is None
     world.now += 60
     second = world.service.take_invitation()
@@ -113,7 +115,7 @@ def test_a_mail_server_that_is_down_only_delays(world):
     world.now += 240
     third = world.service.take_invitation()
     assert len({first.link, second.link, third.link}) == 3
-    world.service.note_sent(third.identifier)
+    world.service.note_sent(third)
     refused("token-unknown", enrol, world, JoinLink.parse(first.link).token)
     enrol(world, JoinLink.parse(third.link).token)
 
@@ -126,15 +128,76 @@ def test_attempts_come_to_an_end(world):
         world.now += 60 * 4**5
         invitation = world.service.take_invitation()
         attempts += 1
-        world.service.note_failed(invitation.identifier, "no answer", permanent=False)
+        world.service.note_failed(invitation, "no answer", permanent=False)
     assert attempts == 6
     refused("token-revoked", enrol, world, JoinLink.parse(invitation.link).token)
     ask(world, "bea@example.org")
-    world.service.note_failed(world.service.take_invitation().identifier, "550 no", permanent=True)
+    world.service.note_failed(world.service.take_invitation(), "550 no", permanent=True)
     assert world.service.mails()[0].state == "failed"
     world.now += 8 * DAY
     world.service.tidy()
     assert world.service.mails() == []
+
+
+def test_a_late_answer_does_not_touch_a_later_attempt(world):
+    world.service.change_policy(POLICY)
+    ask(world, "anna@example.org")
+    first = world.service.take_invitation()
+    world.now += 60
+    second = world.service.take_invitation()
+    assert (first.attempts, second.attempts) == (1, 2)
+    world.service.note_sent(first)
+    assert world.service.mails()[0].state == "waiting"
+    world.service.note_sent(second)
+    for late in (first, second):
+        world.service.note_failed(late, "550 no", permanent=True)
+    assert world.service.mails()[0].state == "sent"
+    enrol(world, JoinLink.parse(second.link).token)
+
+
+@pytest.mark.parametrize("fate", ["used", "revoked"])
+def test_a_link_that_is_spent_is_not_replaced(world, fate):
+    world.service.change_policy(POLICY)
+    ask(world, "anna@example.org")
+    token = JoinLink.parse(world.service.take_invitation().link).token
+    # Nobody noted that it was sent, as after a crash.
+    if fate == "used":
+        enrol(world, token)
+    else:
+        world.service.revoke_token(world.service.find_token(token).identifier)
+    world.now += 60
+    assert world.service.take_invitation() is None
+    [row] = world.service.mails()
+    assert (row.state, row.reason) == ("refused", f"the link of an earlier attempt was {fate}")
+    refused(f"token-{fate}", enrol, world, token)
+
+
+def test_unused_links_are_forgotten_after_their_mails(world):
+    world.service.change_policy(POLICY)
+    sent(world, "anna@example.org")
+    ask(world, "bea@example.org")
+    world.service.take_invitation()
+    world.now += 9 * DAY
+    world.service.tidy()
+    # That of Bea waits for another attempt.
+    assert world.store.execute("SELECT mailbox FROM tokens") == [("bea@example.org",)]
+
+
+async def test_a_mail_server_that_dawdles_is_left(world, monkeypatch):
+    async def dawdle(*_):
+        await asyncio.Event().wait()
+
+    async def call(function):
+        return function()
+
+    monkeypatch.setattr("re6st.registry.mail.send", dawdle)
+    monkeypatch.setattr("re6st.registry.mailer.SENDING", 0.01)
+    world.service.change_policy(POLICY)
+    ask(world, "anna@example.org")
+    await Mailer(world.service, call)._send(world.service.take_invitation())
+    [row] = world.service.mails()
+    assert (row.state, row.attempts) == ("waiting", 1)
+    assert "took longer" in row.reason
 
 
 def test_the_store_holds_no_secret(world):

@@ -237,6 +237,15 @@ def test_a_deleted_node_leaves_no_trace_but_its_revocation(world):
     assert [node.name for node in world.store.nodes()] == ["other"]
 
 
+def test_a_used_link_stays_used_when_its_node_is_purged(world):
+    token = world.service.create_token(lifetime=3 * 365 * DAY)
+    world.enrol("attic", token=token)
+    world.service.delete("attic")
+    world.now += 2 * 365 * DAY
+    assert world.service.tidy() == (0, 1)
+    refused("token-revoked", world.enrol, "other", token=token)
+
+
 def test_deleting_a_former_member(world):
     world.node("attic")
     world.service.revoke("attic")

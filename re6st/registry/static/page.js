@@ -233,10 +233,12 @@ async function requests() {
     policy.mail ? `Join links are mailed to ${policy.mail_domains.join(", ")}.` : null].filter(Boolean);
   const cards = page.items.map((item) => {
     const decide = (verb, body, done) => attempt(() => ask("POST", `/requests/${item.id}/${verb}`, body), done).then(() => show(current));
-    const form = make("form", { onsubmit: submits((target) => {
+    const doubts = item.suspicions || [];
+    const form = make("form", { onsubmit: submits(async (target) => {
       const wish = values(target);
       const body = { prefix_length: Number(wish.length || 64) };
-      if (wish.name && wish.name !== item.name) body.name = wish.name;
+      if (doubts.length && !(await confirmed(`${doubts.join("; ")}. Approve ${wish.name || "this node"} all the same?`, "Approve"))) return;
+      if (wish.name && (doubts.length || wish.name !== item.name)) body.name = wish.name;
       decide("approval", body, `${wish.name || "The node"} may come in.`);
     }) },
     make("label", {}, "Name", make("input", { name: "name", maxlength: 63, value: item.name || "", placeholder: "the node chooses", autocapitalize: "none" })),
@@ -249,7 +251,7 @@ async function requests() {
     return make("article", { class: "request", "data-request": item.id },
       make("h2", {}, item.name || "(no name)"), item.message ? make("p", {}, item.message) : null,
       make("p", { class: "quiet" }, `${item.origin}, ${ago(item.created)}; expires ${when(item.expires)}`),
-      ...(item.suspicions || []).map((text) => make("p", { class: "warning" }, text)),
+      ...doubts.map((text) => make("p", { class: "warning" }, text)),
       make("p", { class: "quiet" }, "Its key, to be compared with what the machine shows:"), grouped(item.key),
       may("write") ? form : null);
   });
