@@ -173,6 +173,15 @@ class ControlClient:
         status, body = await self._first(peer, where, "POST", "/v1/gossip", encode(gossip))
         return _expect(peer, status, body, Gossip)
 
+    async def meet(self, peer: Peer, endpoint: Endpoint, gossip: Gossip) -> Gossip:
+        """Exchange ``gossip`` with ``peer`` at ``endpoint`` in a LAN of this host, which no proxy reaches.
+
+        Raises as above.
+        """
+        turn = _Turn(asyncio.Lock())
+        status, body = await self._ask(peer, _Way(endpoint), "POST", "/v1/gossip", encode(gossip), turn)
+        return _expect(peer, status, body, Gossip)
+
     async def request_reachability(
         self, peer: Peer, endpoints: Sequence[Endpoint], request: ReachabilityRequest
     ) -> ReachabilityAnswer:

@@ -86,6 +86,9 @@ SAMPLE = 20
 ASKED_FOR_KEYS = 4
 """Members that are asked for keys of LANs when the registry has not given them."""
 
+MOST_MEETINGS = 4
+"""Nodes in LANs that this node gets to know at a time."""
+
 CANCEL_TIMEOUT = 6.0
 """Seconds that telling a peer about the end of a tunnel may take: routes may have to be found anew before."""
 
@@ -166,6 +169,8 @@ class Correspondence:
         self._known = known
         self._pending: dict[int, Pending] = {}
         self._last_request = 0
+        self._meetings: set[IPv6Network] = set()
+        """With whom in a LAN contact is being made."""
         self._requests: set[int] = set()
         """Tunnels whose request is under way and still wanted."""
         self.operator: TunnelOperator
@@ -464,13 +469,18 @@ class Correspondence:
         self._tasks.spawn(self._meet(prefix, endpoint), f"meet {prefix}")
 
     async def _meet(self, prefix: IPv6Network, endpoint: Endpoint) -> None:
+        if prefix in self._meetings or len(self._meetings) >= MOST_MEETINGS:
+            return
         known = next((peer for peer in self._known() if peer.prefix == prefix), None)
         peer = known or Peer(prefix, name=str(prefix), sequence=0)
+        self._meetings.add(prefix)
         try:
-            answer = await self._client.exchange_gossip(peer, self._gossip(self._sample(SAMPLE)), [endpoint])
+            answer = await self._client.meet(peer, endpoint, self._gossip(self._sample(SAMPLE)))
         except (IdentityError, ProtocolError) as error:
             logger.debug("There is no such node: %s", error)
             return
+        finally:
+            self._meetings.discard(prefix)
         self._take_gossip(peer, answer)
         self._report(PeerNearby(prefix))
 

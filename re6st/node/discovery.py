@@ -13,7 +13,7 @@ asked seldom.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import errno
 import logging
 import random
 import socket
@@ -48,6 +48,9 @@ MEET_INTERVAL = 10.0
 MOST_NODES = 64
 """Nodes that are remembered."""
 
+MEET_RATE, MEET_BURST = 1.0, 4.0
+"""Attempts to talk with nodes, in a second in the long run and at once."""
+
 RATE, BURST = 10.0, 40.0
 """Datagrams that are looked at, in a second in the long run and at once."""
 
@@ -79,20 +82,24 @@ class _Sighting:
 
     endpoint: Endpoint
     heard: float
-    asked: float = float("-inf")
 
 
 class Sightings:
-    """Who was heard where, lately; bounded (pure)."""
+    """Who was heard where, lately, and who was asked; bounded (pure).
+
+    Neither another endpoint nor being forgotten among many lets a node be asked earlier.
+    """
 
     def __init__(self) -> None:
         self._nodes: dict[IPv6Network, _Sighting] = {}
+        self._asked: dict[IPv6Network, float] = {}
+        """When, for those that may not be asked again yet; the bucket bounds how many these are."""
+        self._bucket = TokenBucket(MEET_RATE, MEET_BURST)
 
     def note(self, prefix: IPv6Network, endpoint: Endpoint, now: float) -> None:
         """The node with ``prefix`` was heard from ``endpoint`` at ``now`` (monotonic seconds)."""
-        former = self._nodes.pop(prefix, None)
-        asked = former.asked if former is not None and former.endpoint == endpoint else float("-inf")
-        self._nodes[prefix] = _Sighting(endpoint, now, asked)
+        self._nodes.pop(prefix, None)
+        self._nodes[prefix] = _Sighting(endpoint, now)
         if len(self._nodes) > MOST_NODES:
             del self._nodes[next(iter(self._nodes))]
 
@@ -103,10 +110,10 @@ class Sightings:
 
     def may_ask(self, prefix: IPv6Network, now: float) -> bool:
         """Return whether it is time to ask that node; if so, note that it is done."""
-        found = self._nodes.get(prefix)
-        if found is None or now - found.asked < MEET_INTERVAL:
+        self._asked = {one: when for one, when in self._asked.items() if now - when < MEET_INTERVAL}
+        if prefix not in self._nodes or prefix in self._asked or not self._bucket.take(now):
             return False
-        found.asked = now
+        self._asked[prefix] = now
         return True
 
 
@@ -139,6 +146,8 @@ class Discovery:
         self._sightings = Sightings()
         self._bucket = TokenBucket(RATE, BURST)
         self._socket: socket.socket | None = None
+        self._joined: set[IPv4Address] = set()
+        """Addresses on whose interfaces the socket is a member of the group."""
 
     async def start(self) -> None:
         """Begin to listen. A port that is taken is no reason for a node not to run."""
@@ -159,23 +168,68 @@ class Discovery:
     async def announce(self) -> None:
         """Announce this node for ever."""
         while True:
-            for address in self._addresses():
-                self._announce_from(address)
+            self._announce_once()
             await asyncio.sleep(INTERVAL * random.uniform(0.8, 1.2))  # noqa: S311 - not for security
 
     def endpoint(self, prefix: IPv6Network) -> Endpoint | None:
         """Return where in a LAN the control API of the node with ``prefix`` is, if it was heard lately."""
         return self._sightings.endpoint(prefix, time.monotonic())
 
-    def _announce_from(self, address: IPv4Address) -> None:
+    def _announce_once(self) -> None:
         if self._socket is None:
             return
-        with contextlib.suppress(OSError):  # as a rule it has joined before
-            membership = struct.pack("4s4s", socket.inet_aton(GROUP), address.packed)
-            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+        addresses = tuple(self._addresses())
+        self._join_at(addresses)
+        for address in addresses:
+            self._announce_from(self._socket, address)
+
+    def _join_at(self, addresses: Sequence[IPv4Address]) -> None:
+        """Hear the group on the interfaces of ``addresses``.
+
+        Memberships of interfaces that vanished stay with a socket, which can have only a few
+        (igmp_max_memberships), and cannot be left without the index that the interface had. So the socket is
+        opened anew when an address is gone, or when one can be joined again: its interface is another one.
+        """
+        if not self._joined <= set(addresses):
+            self._reopen()
+        fresh = {address for address in addresses if self._join(address)}
+        if fresh & self._joined:
+            self._reopen()
+            fresh = {address for address in addresses if self._join(address)}
+        self._joined |= fresh
+
+    def _join(self, address: IPv4Address) -> bool:
+        """Join the group on the interface of ``address``; return whether it was no member there."""
+        if self._socket is None:
+            return False
+        membership = struct.pack("4s4s", socket.inet_aton(GROUP), address.packed)
         try:
-            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, address.packed)
-            self._socket.sendto(self._announcement, (GROUP, PORT))
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:  # as a rule it has joined before
+                logger.warning("Nodes in the LAN of %s are not discovered: %s", address, error)
+            return False
+        return True
+
+    def _reopen(self) -> None:
+        """Take a new socket, without memberships; keep the old one if there is none."""
+        try:
+            opened = _open()
+        except OSError as error:
+            logger.warning("Nodes in new LANs may not be discovered: UDP port %d: %s", PORT, error)
+            return
+        loop = asyncio.get_running_loop()
+        if self._socket is not None:
+            loop.remove_reader(self._socket)
+            self._socket.close()
+        loop.add_reader(opened, self._on_readable)
+        self._socket = opened
+        self._joined = set()
+
+    def _announce_from(self, sender: socket.socket, address: IPv4Address) -> None:
+        try:
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, address.packed)
+            sender.sendto(self._announcement, (GROUP, PORT))
         except OSError as error:
             logger.debug("No announcement from %s: %s", address, error)
 
@@ -205,7 +259,7 @@ class Discovery:
             return
         self._sightings.note(prefix, endpoint, now)
         if not self._routed(prefix) and self._sightings.may_ask(prefix, now):
-            logger.info("There may be a node in the LAN that no route leads to: %s at %s", prefix, endpoint)
+            logger.debug("There may be a node in the LAN that no route leads to: %s at %s", prefix, endpoint)
             self._meet(prefix, endpoint)
 
 
