@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Network
@@ -83,7 +84,7 @@ logger = logging.getLogger(__name__)
 SAMPLE = 20
 """Peer records in one answer to gossip."""
 
-ASKED_FOR_KEYS = 4
+ASKED_FOR_KEYS = 8
 """Members that are asked for keys of LANs when the registry has not given them."""
 
 MOST_MEETINGS = 4
@@ -485,8 +486,12 @@ class Correspondence:
         self._report(PeerNearby(prefix))
 
     async def ask_for_lan_keys(self) -> AsyncIterator[LanKeys]:
-        """Yield the keys that a few other members have: those in our LAN first, then neighbours."""
-        known = sorted(self._known(), key=lambda peer: self.nearby(peer.prefix) is None)
+        """Yield the keys that a few other members have: those in our LAN first, then random ones:
+        most may be without LAN, and have none.
+        """
+        known = list(self._known())
+        random.shuffle(known)
+        known.sort(key=lambda peer: self.nearby(peer.prefix) is None)
         for peer in known[:ASKED_FOR_KEYS]:
             try:
                 yield await self._client.fetch_lan_keys(peer, self._endpoints(peer))

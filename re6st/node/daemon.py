@@ -273,6 +273,7 @@ class Daemon:
                 lambda: self._documents.parameters.lan_keys,
                 self._lan_key_sources,
                 self._babeld.use_lan_key,
+                random.SystemRandom().random,
             )
         self._stun_server = StunServer(self._config.control_port)
         self._control_server = ControlServer(

@@ -14,6 +14,7 @@ from re6st.files import write_atomically
 from re6st.lan_keys import choose, recognised
 from re6st.messages import LanKeyPeriod, LanKeys, decode, encode
 from re6st.routing.lan import LanKey, parse_key
+from re6st.supervisor.backoff import Backoff, RestartPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,13 @@ LAN_KEYS_NAME = "lan-keys.json"
 """File of the network's keys of LANs, 0600, in the state directory."""
 
 RETRY = 10.0
-"""Seconds between attempts to get a key that is missing."""
+"""Seconds until a key that could not be put to use is tried again."""
+
+FETCHING = RestartPolicy(first=10.0, cap=600.0)
+"""Pauses between attempts to get a key that is missing."""
+
+SPREAD = 60.0
+"""Seconds over which all nodes ask for a key that was announced, at most."""
 
 LONGEST_WAIT = 60.0
 """Seconds after which the clock is read again in any case: somebody may set it."""
@@ -58,9 +65,11 @@ class LanKeyring:
         periods: Callable[[], tuple[LanKeyPeriod, ...]],
         sources: Callable[[], AsyncIterator[LanKeys]],
         use: Callable[[LanKey], Awaitable[None]],
+        draw: Callable[[], float],
     ) -> None:
         """Keep the keys in the file ``path``. ``periods`` are those of the parameters in force, ``sources``
-        asks the registry and other members one by one, and ``use`` is told which key to use.
+        asks the registry and other members one by one, ``use`` is told which key to use, and ``draw``
+        returns random numbers in [0, 1).
         """
         self._path = path
         self._periods = periods
@@ -69,6 +78,10 @@ class LanKeyring:
         self._known: dict[bytes, bytes] = {}
         self._used: bytes | None = None
         self._changed = asyncio.Event()
+        self._draw = draw
+        self._backoff = Backoff(FETCHING)
+        self._announced = periods()
+        self._fetch_at = time.monotonic()
         self._load()
 
     def keys(self) -> LanKeys:
@@ -93,17 +106,34 @@ class LanKeyring:
             logger.info("%s of the LANs is in use", which)
             self._used = choice.key
         wait = LONGEST_WAIT if choice.next_change is None else choice.next_change - now
-        return min(wait, RETRY if choice.missing else LONGEST_WAIT)
+        return min(wait, LONGEST_WAIT)
 
     async def run(self) -> None:
         """Get the keys and use them, for ever."""
         while True:
             self._changed.clear()
-            if choose(self._periods(), self._known, time.time()).missing:
+            pause = self._until_fetch()
+            if pause is not None and pause <= 0:
                 await self._fetch()
+                self._fetch_at = time.monotonic() + self._backoff.next_delay(self._draw())
+                pause = self._until_fetch()
             wait = await self.apply()
+            if pause is not None:
+                wait = min(wait, pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), max(wait, 0))
+
+    def _until_fetch(self) -> float | None:
+        """Return after how many seconds to ask for a key, None while none is missing."""
+        periods, now = self._periods(), time.time()
+        choice = choose(periods, self._known, now)
+        if periods != self._announced:
+            self._announced = periods
+            self._backoff.forget()
+            self._fetch_at = time.monotonic()
+            if choice.key is not None and choice.next_change is not None:
+                self._fetch_at += self._draw() * min(SPREAD, choice.next_change - now)
+        return self._fetch_at - time.monotonic() if choice.missing else None
 
     async def _fetch(self) -> None:
         async for found in self._sources():

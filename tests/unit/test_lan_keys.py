@@ -1,6 +1,7 @@
 """re6st.lan_keys, the registry's use cases around them, and the keyring of a node."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -102,7 +103,8 @@ class Member:
         self.used: list[LanKey] = []
         self.asked = 0
         self.answers = answers
-        self.keyring = LanKeyring(path, lambda: PERIODS, self.sources, self.use)
+        self.periods: tuple[LanKeyPeriod, ...] = PERIODS
+        self.keyring = LanKeyring(path, lambda: self.periods, self.sources, self.use, lambda: 0.5)
 
     async def sources(self) -> AsyncIterator[LanKeys]:
         for answer in self.answers:
@@ -134,3 +136,39 @@ def test_a_keyring_takes_the_right_keys_from_anybody_and_keeps_them(tmp_path):
     assert again.used == [LanKey(TWO)]
     path.write_text("damaged")
     assert Member(path).keyring.keys().keys == ()
+
+
+def test_while_a_key_is_missing_it_is_asked_for_ever_more_seldom(tmp_path, monkeypatch):
+    moment = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: moment)
+    member = Member(tmp_path / "keys")
+    pauses = []
+
+    async def attempt() -> None:
+        task = asyncio.create_task(member.keyring.run())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    for _ in range(9):
+        asyncio.run(attempt())
+        pauses.append(member.keyring._until_fetch())
+        moment += pauses[-1]
+    assert pauses[0] == pytest.approx(8.75)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == pytest.approx(525)
+
+
+def test_a_key_that_was_announced_is_not_asked_for_by_all_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(time, "time", lambda: 50.0)
+    member = Member(tmp_path / "keys", LanKeys(keys=(ONE,)))
+    member.periods = PERIODS[:1]
+    asyncio.run(member.settle())
+    assert member.keyring._until_fetch() is None
+    member.periods = (PERIODS[0], LanKeyPeriod(digest=digest(TWO), since=1000))
+    assert member.keyring._until_fetch() == pytest.approx(30)
+    member.periods = (PERIODS[0], LanKeyPeriod(digest=digest(TWO), since=60))
+    assert member.keyring._until_fetch() == pytest.approx(5)
+    member.periods = (PERIODS[0], LanKeyPeriod(digest=digest(TWO), since=50))
+    assert member.keyring._until_fetch() == pytest.approx(0)
