@@ -15,7 +15,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from re6st import status
@@ -229,12 +229,21 @@ def _router_reboot(lab: Lab, drawn: random.Random) -> Fault:
     yield (HOME, peer), reboot
 
 
-def _kill_babeld(node: Node) -> None:
+def babelds(node: Node) -> list[int]:
+    """Return the processes of babeld on a node's host."""
+    found = []
     for pid in processes([node.host.namespace]):
-        if Path(f"/proc/{pid}/comm").read_text().strip() == "babeld":
-            os.kill(pid, signal.SIGKILL)
-            return
-    raise node.failure("has no babeld")
+        with suppress(OSError):  # it has just ended
+            if Path(f"/proc/{pid}/comm").read_text().strip() == "babeld":
+                found.append(pid)
+    return found
+
+
+def _kill_babeld(node: Node) -> None:
+    found = babelds(node)
+    if not found:
+        raise node.failure("has no babeld")
+    os.kill(found[0], signal.SIGKILL)
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from re6st.lab import topology
 from re6st.lab.lab import Lab
 from re6st.lab.leftovers import assert_clean, host_interfaces
+from re6st.lab.topology import Topology
 
 FORMING = 90.0
 """Seconds that a mesh has to form on a busy machine; normally it needs a tenth of that."""
@@ -22,15 +24,25 @@ def pytest_runtest_makereport(item):
                 value.failed = True
 
 
-@pytest.fixture(scope="module")
-def demo_lab() -> Iterator[Lab]:
-    """The demo's world with all nodes running and all pairs pinging."""
-    name = f"t{os.getpid()}demo"
+@contextmanager
+def formed_lab(world: Topology, tag: str) -> Iterator[Lab]:
+    """Yield a lab of ``world``, called after ``tag``, whose nodes all reach each other.
+
+    In the end nothing may be left of it.
+    """
+    name = f"t{os.getpid()}{tag}"
     before = host_interfaces()
-    with Lab(topology.load(topology.find("demo")), name=name) as lab:
+    with Lab(world, name=name) as lab:
         lab.start_mesh()
         matrix = lab.wait_for_all_pairs(FORMING)
         assert matrix.complete, f"these pairs do not ping: {matrix.missing}"
         yield lab
     assert_clean(name)
     assert host_interfaces() == before
+
+
+@pytest.fixture(scope="module")
+def demo_lab() -> Iterator[Lab]:
+    """The demo's world with all nodes running and all pairs pinging."""
+    with formed_lab(topology.load(topology.find("demo")), "demo") as lab:
+        yield lab

@@ -7,14 +7,13 @@ registry  node1  node2  node3  node4  node5
 Pings run 50 times a second, and octets flow over TCP, while tunnels in use are taken away.
 """
 
-import os
 import random
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from conftest import FORMING
+from conftest import FORMING, formed_lab
 from msgspec import structs
 from observing import Transfer
 
@@ -22,7 +21,6 @@ from re6st import status
 from re6st.lab import worlds
 from re6st.lab.bench_outage import cut_until_relayed
 from re6st.lab.lab import Lab
-from re6st.lab.leftovers import assert_clean, host_interfaces
 from re6st.lab.ping_train import PATIENCE, PingTrain
 from re6st.status import TunnelStatus
 
@@ -33,17 +31,11 @@ SETTINGS = {"outgoing-tunnels": 2, "tunnel-refresh": 10.0}
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    name = f"t{os.getpid()}drain"
-    before = host_interfaces()
     guests = {f"node{number}": None for number in range(1, 6)}
     world = worlds.with_guests(worlds.mixed(1), guests)
     world = structs.replace(world, mesh=structs.replace(world.mesh, settings=SETTINGS))
-    with Lab(world, name=name) as built:
-        built.start_mesh()
-        assert built.wait_for_all_pairs(FORMING).complete
+    with formed_lab(world, "drain") as built:
         yield built
-    assert_clean(name)
-    assert host_interfaces() == before
 
 
 def drained_tunnels(lab: Lab) -> set[tuple[str, int]]:

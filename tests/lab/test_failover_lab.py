@@ -8,17 +8,15 @@ One node pings another one 50 times a second while something on the way fails: a
 "outage" measures. Here it must only end well.
 """
 
-import os
 import random
 import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import FORMING
+from conftest import FORMING, formed_lab
 
 from re6st.lab.bench_outage import FAULTS, next_hop, world
 from re6st.lab.lab import Lab
-from re6st.lab.leftovers import assert_clean, host_interfaces
 from re6st.lab.ping_train import PingTrain
 
 HEALING = 60.0
@@ -29,14 +27,8 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    name = f"t{os.getpid()}fail"
-    before = host_interfaces()
-    with Lab(world(4), name=name) as built:
-        built.start_mesh()
-        assert built.wait_for_all_pairs(FORMING).complete
+    with formed_lab(world(4), "fail") as built:
         yield built
-    assert_clean(name)
-    assert host_interfaces() == before
 
 
 @pytest.mark.parametrize("case", FAULTS)

@@ -15,17 +15,16 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from conftest import FORMING, formed_lab
 from observing import Transfer
 
 from re6st import status
 from re6st.lab import topology
 from re6st.lab.lab import Lab
-from re6st.lab.leftovers import assert_clean, host_interfaces
 from re6st.lab.namespace import processes
 from re6st.lab.ping_train import PingTrain
 from re6st.status import NodeStatus, PeerStatus
 
-FORMING = 90.0
 HEALING = 60.0
 LONG_SLEEP = 9.0
 """Seconds: long enough for peers to give the laptop up."""
@@ -37,14 +36,8 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    name = f"t{os.getpid()}move"
-    before = host_interfaces()
-    with Lab(topology.load(topology.find("moving")), name=name) as built:
-        built.start_mesh()
-        assert built.wait_for_all_pairs(FORMING).complete
+    with formed_lab(topology.load(topology.find("moving")), "move") as built:
         yield built
-    assert_clean(name)
-    assert host_interfaces() == before
 
 
 def is_back(lab: Lab, what: str, strike: Callable[[], None], target: str = "laptop") -> None:

@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import FORMING
+from conftest import formed_lab
 
 from re6st import status
 from re6st.lab import worlds
+from re6st.lab.bench_outage import babelds
 from re6st.lab.lab import Lab
-from re6st.lab.leftovers import assert_clean, host_interfaces
 from re6st.lab.namespace import processes
 from re6st.lab.ping_train import PingTrain
 from re6st.status import TunnelStatus
@@ -37,15 +37,9 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    name = f"t{os.getpid()}trou"
-    before = host_interfaces()
     guests = {f"node{number}": None for number in range(1, 3)}
-    with Lab(worlds.with_guests(worlds.mixed(1), guests), name=name) as built:
-        built.start_mesh()
-        assert built.wait_for_all_pairs(FORMING).complete
+    with formed_lab(worlds.with_guests(worlds.mixed(1), guests), "trou") as built:
         yield built
-    assert_clean(name)
-    assert host_interfaces() == before
 
 
 @pytest.fixture
@@ -166,23 +160,10 @@ def test_a_hanging_process_of_a_tunnel_is_replaced(lab, train):
 
 
 def test_a_hanging_babeld_is_replaced(lab, train):
-    (pid,) = babelds(lab)
+    (pid,) = babelds(lab.nodes["node1"])
     before = handles(lab)
     os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: pid not in babelds(lab), "the babeld that hangs is killed")
-    wait_until(lambda: babelds(lab), "another one takes its place")
+    wait_until(lambda: pid not in babelds(lab.nodes["node1"]), "the babeld that hangs is killed")
+    wait_until(lambda: babelds(lab.nodes["node1"]), "another one takes its place")
     assert train.wait_steady(2, PATIENCE, since=time.monotonic())
     assert handles(lab) == before
-
-
-def babelds(lab):
-    """Return the processes of babeld on node1."""
-    names = {pid: command_name(pid) for pid in processes([lab.hosts["node1"].namespace])}
-    return [pid for pid, name in names.items() if name == "babeld"]
-
-
-def command_name(pid):
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""

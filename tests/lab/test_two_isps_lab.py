@@ -4,21 +4,19 @@ How long it takes is logged ("back after"), not asserted.
 """
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+from conftest import formed_lab
 
 from re6st import status
 from re6st.lab import topology
 from re6st.lab.lab import Lab
-from re6st.lab.leftovers import assert_clean, host_interfaces
 from re6st.lab.ping_train import PingTrain
 from re6st.status import TunnelStatus
 
-FORMING = 90.0
 HEALING = 120.0
 
 logger = logging.getLogger(__name__)
@@ -28,14 +26,8 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    name = f"t{os.getpid()}isps"
-    before = host_interfaces()
-    with Lab(topology.load(topology.find("two-isps")), name=name) as built:
-        built.start_mesh()
-        assert built.wait_for_all_pairs(FORMING).complete
+    with formed_lab(topology.load(topology.find("two-isps")), "isps") as built:
         yield built
-    assert_clean(name)
-    assert host_interfaces() == before
 
 
 def uplinks(lab: Lab) -> Counter[str]:
