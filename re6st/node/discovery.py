@@ -25,7 +25,7 @@ from ipaddress import IPv4Address, IPv6Network
 
 from re6st.errors import ConfigError, RemoteProtocolError
 from re6st.messages import Endpoint, LanAnnouncement, Transport, decode, encode
-from re6st.node.stun_server import TokenBucket
+from re6st.node.token_bucket import TokenBucket
 from re6st.prefix import parse_prefix
 
 logger = logging.getLogger(__name__)

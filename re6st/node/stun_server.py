@@ -16,6 +16,7 @@ from typing import Any
 
 from re6st import stun
 from re6st.errors import RemoteProtocolError
+from re6st.node.token_bucket import TokenBucket
 
 logger = logging.getLogger(__name__)
 
@@ -28,27 +29,6 @@ BURST = 100.0
 _BATCH = 32
 _ANCILLARY = socket.CMSG_SPACE(64)
 _IPV4_MAPPED = "::ffff:"
-
-
-class TokenBucket:
-    """Bounds how often something is done (pure)."""
-
-    def __init__(self, rate: float, burst: float) -> None:
-        """Allow ``rate`` a second in the long run and ``burst`` at once."""
-        self._rate = rate
-        self._burst = burst
-        self._tokens = burst
-        self._last = float("-inf")
-
-    def take(self, now: float) -> bool:
-        """Return whether it may be done at ``now`` (monotonic seconds)."""
-        if now > self._last:
-            self._tokens = min(self._burst, self._tokens + (now - self._last) * self._rate)
-            self._last = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 class StunServer:

@@ -10,7 +10,7 @@ from re6st.core.punching import SUSPECTS, Punching
 from re6st.core.settings import CoreSettings
 from re6st.messages import Endpoint, Transport
 from re6st.node import holes
-from re6st.node.stun_server import TokenBucket
+from re6st.node.token_bucket import TokenBucket
 from re6st.peers import PUNCHING, Peer
 
 
