@@ -16,8 +16,9 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from re6st.config import SLOTS, NodeConfig
@@ -55,26 +56,30 @@ from re6st.core.events import (
     TunnelSilent,
 )
 from re6st.errors import ChildError, Re6stError, StorageError
-from re6st.messages import LanKeys
 from re6st.node import pauses, restart
 from re6st.node.adoption import Adopter, RunRecord, note_of
 from re6st.node.brain import Brain
 from re6st.node.cache import Cache
 from re6st.node.control_client import ControlClient
 from re6st.node.control_server import ControlServer
-from re6st.node.correspondence import Correspondence
+from re6st.node.control_service import NodeControlService
 from re6st.node.credentials import load_credentials
 from re6st.node.discovery import Discovery
+from re6st.node.document_exchange import DocumentExchange
 from re6st.node.documents import Documents
 from re6st.node.enrolment import CACHE_NAME
+from re6st.node.gossiping import Gossiping
 from re6st.node.host import Host
 from re6st.node.lan import LAN_KEYS_NAME, LanKeyring, load_key
+from re6st.node.lan_key_search import LanKeySearch
 from re6st.node.liveness_monitor import LivenessMonitor
+from re6st.node.negotiation import Negotiation
 from re6st.node.netlink import Kernel
 from re6st.node.observation import Observation
 from re6st.node.outside import OutsideTester
 from re6st.node.own_record import OwnRecord
 from re6st.node.path_mtu_monitor import PathMtuMonitor
+from re6st.node.peer_notices import PeerNotices
 from re6st.node.port_share import PortShare
 from re6st.node.puncher import Puncher
 from re6st.node.reachability import ReachabilityKeeper
@@ -87,6 +92,7 @@ from re6st.node.tunnels import Tunnel, TunnelOperator
 from re6st.node.underlay import Listener
 from re6st.node.uplinks import Uplinks
 from re6st.node.verifier import Verifier
+from re6st.node.whereabouts import Whereabouts
 from re6st.notify import notify
 from re6st.peers import Peer
 from re6st.proxy import load_proxy
@@ -154,10 +160,17 @@ class Daemon:
             self._proxy,
             lambda: self._uplinks.order(time.monotonic()),
         )
+        files = self._credentials.files
+        self._driver = OpenVpnDriver(
+            config.runtime_directory / "tunnels",
+            TunnelCredentials(files.authority, files.certificate, files.key),
+            supervisor,
+            proxy=self._proxy,
+        )
+        self._continues = self._find_predecessor()
         self._make_adapters()
         self._stopping = asyncio.Event()
         self._restarting = False
-        self._continues = self._find_predecessor()
         self._routes_timer: asyncio.TimerHandle | None = None
         self._forced = asyncio.Event()
         self._undo: list[Callable[[], Awaitable[None]]] = []
@@ -169,7 +182,6 @@ class Daemon:
         if former is None or not self._driver.survivors():
             return False
         self._run_record = former
-        self._correspondence.boot_id = former.boot_id
         return True
 
     def _make_core(self) -> NodeCore:
@@ -189,21 +201,17 @@ class Daemon:
     def _make_adapters(self) -> None:
         self._port_share = PortShare()
         outside = self._outside = OutsideTester(self._client, self._reachability, self._own, self._testers)
-        self._correspondence = Correspondence(
-            config=self._config,
-            boot_id=self._run_record.boot_id,
+        self._document_exchange = DocumentExchange(self._documents, self._report)
+        self._gossiping = Gossiping(
+            book=self._core,
+            own=self._own,
             verifier=self._verifier,
             documents=self._documents,
-            own=self._own,
+            document_exchange=self._document_exchange,
             client=self._client,
             underlay=self._reachability,
             tasks=self._tasks,
             report=self._report,
-            sample=self._core.sample_peers,
-            outside=outside,
-            port_share=self._port_share,
-            puncher=Puncher(self._reachability, self._testers),
-            known=self._testers,
         )
         prefix = self._credentials.certificate.prefix
         self._babeld = Babeld(
@@ -218,15 +226,9 @@ class Daemon:
         self._route_repair = RouteRepair(
             self._kernel, self._credentials.trust.network, self._installed_routes
         )
-        files = self._credentials.files
         self._monitor = LivenessMonitor(self._on_silent)
         self._sizes = PathMtuMonitor(self._kernel, self._monitor, self._on_measured)
-        self._driver = OpenVpnDriver(
-            self._config.runtime_directory / "tunnels",
-            TunnelCredentials(files.authority, files.certificate, files.key),
-            self._supervisor,
-            proxy=self._proxy,
-        )
+        notices = PeerNotices(self._client, self._reachability, self._tasks)
         self._operator = TunnelOperator(
             self._config,
             self._driver,
@@ -237,22 +239,20 @@ class Daemon:
             self._tasks,
             self._report,
             self._on_tunnel_ended,
-            self._correspondence.cancel_at_peer,
-            self._correspondence.drain_at_peer,
+            notices,
             note_of,
             uplinks=self._uplinks,
         )
-        self._correspondence.operator = self._operator
         self._adopter = Adopter(self._config, self._driver, self._kernel, self._operator, self._verifier.open)
         self._registry = RegistryLink(
             urls=self._config.registry,
             credentials=self._credentials,
             documents=self._documents,
+            document_exchange=self._document_exchange,
             own=self._own,
             verifier=self._verifier,
             tasks=self._tasks,
             report=self._report,
-            accept=self._correspondence.accept,
             renewed=self._on_renewed,
             describe=lambda: self._observation.report() if self._config.report_state else None,
             proxy=self._proxy,
@@ -264,21 +264,48 @@ class Daemon:
             addresses=self._reachability.addresses,
             reachable_here=self._reachability.in_lan,
             routed=lambda prefix: any(route.prefix == prefix for route in self._installed_routes()),
-            meet=self._correspondence.meet,
+            meet=self._gossiping.meet,
         )
-        self._correspondence.nearby = self._discovery.endpoint
+        whereabouts = Whereabouts(self._reachability, self._discovery.endpoint)
+        self._negotiation = Negotiation(
+            config=self._config,
+            boot_id=self._run_record.boot_id,
+            own=self._own,
+            verifier=self._verifier,
+            documents=self._documents,
+            document_exchange=self._document_exchange,
+            client=self._client,
+            whereabouts=whereabouts,
+            underlay=self._reachability,
+            operator=self._operator,
+            notices=notices,
+            port_share=self._port_share,
+            puncher=Puncher(self._reachability, self._testers),
+            tasks=self._tasks,
+            report=self._report,
+        )
+        self._keyring: LanKeyring | None = None
         if self._config.lan_interfaces and self._lan_key is None:
-            self._correspondence.keyring = LanKeyring(
+            search = LanKeySearch(self._registry.lan_keys, self._client, whereabouts, self._testers)
+            self._keyring = LanKeyring(
                 self._config.state_directory / LAN_KEYS_NAME,
                 lambda: self._documents.parameters.lan_keys,
-                self._lan_key_sources,
+                search.found,
                 self._babeld.use_lan_key,
                 random.SystemRandom().random,
             )
         self._stun_server = StunServer(self._config.control_port)
-        self._control_server = ControlServer(
-            self._correspondence, self._config.control_port, self._port_share.take
+        service = NodeControlService(
+            verifier=self._verifier,
+            negotiation=self._negotiation,
+            operator=self._operator,
+            gossiping=self._gossiping,
+            documents=self._documents,
+            outside=outside,
+            keyring=self._keyring,
+            report=self._report,
         )
+        self._control_server = ControlServer(service, self._config.control_port, self._port_share.take)
         self._observation = Observation(
             core=self._core,
             credentials=lambda: self._credentials,
@@ -292,15 +319,6 @@ class Daemon:
         )
         self._status_server = StatusServer(self._observation, self._config.runtime_directory)
 
-    async def _lan_key_sources(self) -> AsyncIterator[LanKeys]:
-        """Yield the keys of LANs that the registry has, and then those that other members have."""
-        try:
-            yield await self._registry.lan_keys()
-        except Re6stError as error:
-            logger.debug("No keys of LANs from the registry: %s", error)
-        async for keys in self._correspondence.ask_for_lan_keys():
-            yield keys
-
     def _installed_routes(self) -> list[Route]:
         return self._babeld.table.installed()
 
@@ -313,16 +331,16 @@ class Daemon:
 
     def _make_handlers(self) -> dict[type, Callable[[Any], None]]:
         return {
-            RequestTunnel: self._correspondence.request,
-            CancelRequest: self._correspondence.cancel_request,
-            OfferTunnel: self._correspondence.offer,
-            RefuseTunnel: self._correspondence.refuse,
+            RequestTunnel: self._negotiation.request,
+            CancelRequest: self._negotiation.cancel_request,
+            OfferTunnel: self._negotiation.offer,
+            RefuseTunnel: self._negotiation.refuse,
             DialTunnel: self._operator.dial,
             AttachTunnel: self._operator.attach,
             DrainTunnel: self._operator.drain,
             DetachTunnel: self._operator.detach,
             CloseTunnel: self._operator.close,
-            ExchangeGossip: self._correspondence.exchange,
+            ExchangeGossip: self._gossiping.exchange,
             FetchDocument: self._fetch_document,
             AskRegistry: self._registry.ask,
             StorePeers: self._store_peers,
@@ -334,16 +352,17 @@ class Daemon:
     def _report(self, event: Event) -> None:
         if isinstance(event, ParametersAccepted):
             self._babeld.use(event.parameters)
-            if self._correspondence.keyring is not None:
-                self._correspondence.keyring.wake()
+            if self._keyring is not None:
+                self._keyring.wake()
         self._brain.report(event)
 
     def _fetch_document(self, effect: FetchDocument) -> None:
         if effect.peer is None:
             self._registry.fetch(effect)
         else:
-            what = f"fetch the {effect.document.value} of {effect.peer.name}"
-            self._tasks.spawn(self._correspondence.fetch_from(effect.peer, effect), what)
+            ask = partial(self._client.fetch_document, effect.peer)
+            work = self._document_exchange.fetch(effect.document, effect.peer.name, ask)
+            self._tasks.spawn(work, f"fetch the {effect.document.value} of {effect.peer.name}")
 
     def _store_peers(self, effect: StorePeers) -> None:
         try:
@@ -446,8 +465,8 @@ class Daemon:
             # A babeld that has just died is told when it is back.
             with contextlib.suppress(ChildError):
                 await self._babeld.use_lan_key(self._lan_key)
-        elif self._correspondence.keyring is not None:
-            await self._correspondence.keyring.apply()
+        elif self._keyring is not None:
+            await self._keyring.apply()
         await self._step(self._monitor.start, self._monitor.stop)
         await self._step(self._sizes.start, self._sizes.stop)
         self._undo.append(self._operator.close_all)
@@ -459,8 +478,8 @@ class Daemon:
         if self._config.lan_discovery:
             await self._step(self._discovery.start, self._discovery.stop)
             self._tasks.spawn(self._discovery.announce(), "announce this node in its LANs")
-        if (keyring := self._correspondence.keyring) is not None:
-            self._tasks.spawn(keyring.run(), "keep the keys of LANs")
+        if self._keyring is not None:
+            self._tasks.spawn(self._keyring.run(), "keep the keys of LANs")
         self._tasks.spawn(self._watch_clock(), "watch the clock")
         self._tasks.spawn(self._reachability.watch(), "watch the network")
         self._tasks.spawn(self._reachability.watch_mapping(self._outside.ask), "watch the port mapping")

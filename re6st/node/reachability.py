@@ -48,7 +48,7 @@ NO_UPNP = "port mapping is switched off (upnp = false)"
 
 
 class ReachabilityKeeper:
-    """What this node knows of its place in the underlay. Implements correspondence's view of it."""
+    """What this node knows of its place in the underlay. Whoever needs some of it says so by a protocol."""
 
     def __init__(
         self,

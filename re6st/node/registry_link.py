@@ -11,19 +11,18 @@ from collections.abc import Callable, Sequence
 from re6st.core.effects import AskRegistry, FetchDocument
 from re6st.core.events import (
     Document,
-    DocumentFailed,
     Event,
     PeersLearned,
     RegistryAnswered,
     RegistryFailed,
     RegistryOperation,
     Source,
-    VersionSeen,
 )
 from re6st.errors import IdentityError, ProtocolError, Re6stError, RegistryRefusedError, UntrustedError
 from re6st.identity import build_request
 from re6st.messages import DocumentVersions, LanKeys, NodeReport, SignedDocument
 from re6st.node.credentials import Credentials
+from re6st.node.document_exchange import DocumentExchange
 from re6st.node.documents import Documents
 from re6st.node.enrolment import registry_client
 from re6st.node.own_record import OwnRecord
@@ -48,26 +47,26 @@ class RegistryLink:
         urls: tuple[str, ...],
         credentials: Credentials,
         documents: Documents,
+        document_exchange: DocumentExchange,
         own: OwnRecord,
         verifier: Verifier,
         tasks: Tasks,
         report: Callable[[Event], None],
-        accept: Callable[[Document, SignedDocument], bool],
         renewed: Callable[[bytes], None],
         describe: Callable[[], NodeReport | None],
         proxy: Proxy | None = None,
     ) -> None:
-        """Try ``urls`` first, then those of the network parameters. Give new documents to ``accept``
-        and a new certificate (DER) to ``renewed``; ``describe`` says what to tell about this node.
+        """Try ``urls`` first, then those of the network parameters. Give a new certificate (DER)
+        to ``renewed``; ``describe`` says what to tell about this node.
         """
         self._urls = urls
         self._credentials = credentials
         self._documents = documents
+        self._document_exchange = document_exchange
         self._own = own
         self._verifier = verifier
         self._tasks = tasks
         self._report = report
-        self._accept = accept
         self._renewed = renewed
         self._describe = describe
         self._order = RegistryOrder(secrets.SystemRandom().random)
@@ -93,7 +92,8 @@ class RegistryLink:
 
     def fetch(self, effect: FetchDocument) -> None:
         """Get a newer document from the registry."""
-        self._tasks.spawn(self._fetch(effect.document), f"fetch the {effect.document.value}")
+        work = self._document_exchange.fetch(effect.document, "the registry", self._signed)
+        self._tasks.spawn(work, f"fetch the {effect.document.value}")
 
     def _client(self) -> RegistryClient:
         network = self._documents.parameters.registry_urls
@@ -131,7 +131,9 @@ class RegistryLink:
     async def _learn_authorities(self) -> None:
         """Perhaps another CA took over while this node was away: its own CA signed parameters that say so."""
         try:
-            if self._accept(Document.PARAMETERS, await self._client().parameters_of_anybody()):
+            if self._document_exchange.accept(
+                Document.PARAMETERS, await self._client().parameters_of_anybody()
+            ):
                 logger.info("The registry has changed; its new parameters are signed by a CA that we trust")
         except Re6stError as error:
             logger.debug("No parameters that we could trust: %s", error)
@@ -141,7 +143,7 @@ class RegistryLink:
         peers = self._verifier.open_all(answer.peers)
         if peers:
             self._report(PeersLearned(peers, Source.REGISTRY))
-        self._compare(answer.parameters_version, answer.revocations_version)
+        self._document_exchange.seen(None, answer.parameters_version, answer.revocations_version)
 
     async def _versions(self, wait: float) -> None:
         """Ask which documents are in force, and use the occasion to tell how this node is."""
@@ -156,15 +158,7 @@ class RegistryLink:
                 raise
             await self._sample(1)  # an older registry, which knows nothing of this
             return
-        self._compare(versions.parameters_version, versions.revocations_version)
-
-    def _compare(self, parameters: int, revocations: int) -> None:
-        for document, version in (
-            (Document.PARAMETERS, parameters),
-            (Document.REVOCATIONS, revocations),
-        ):
-            if version > self._documents.version(document):
-                self._report(VersionSeen(None, document, version))
+        self._document_exchange.seen(None, versions.parameters_version, versions.revocations_version)
 
     async def _renew(self) -> None:
         certificate = self._credentials.certificate
@@ -177,18 +171,11 @@ class RegistryLink:
             (Document.PARAMETERS, enrolment.parameters),
             (Document.REVOCATIONS, enrolment.revocations),
         ):
-            self._accept(document, signed)
+            self._document_exchange.accept(document, signed)
 
-    async def _fetch(self, document: Document) -> None:
+    async def _signed(self, document: Document) -> SignedDocument:
         client = self._client()
-        try:
-            signed = await (client.parameters() if document is Document.PARAMETERS else client.revocations())
-            newer = self._accept(document, signed)
-        except Re6stError as error:
-            self._report(DocumentFailed(document, str(error)))
-            return
-        if not newer:
-            self._report(DocumentFailed(document, "the registry has no newer one"))
+        return await (client.parameters() if document is Document.PARAMETERS else client.revocations())
 
     def _note(self, state: str, *, reachable: bool) -> None:
         self.reachable = reachable

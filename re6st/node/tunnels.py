@@ -54,11 +54,14 @@ DRAIN_UNTOLD = 8.0
 """Seconds after which routes are taken for moved at a peer that cannot say: an older one, for example."""
 
 
-class DrainAtPeer(Protocol):
-    """Has a peer drain a tunnel; see :meth:`re6st.node.correspondence.Correspondence.drain_at_peer`."""
+class Notices(Protocol):
+    """Who tells peers what becomes of a tunnel; see :mod:`re6st.node.peer_notices`."""
 
-    async def __call__(self, peer: Peer, name: str, *, leaving: bool) -> bool | None:
-        """Return whether the peer has no route through the tunnel ``name``, None if it does not say."""
+    def end(self, peer: Peer, name: str) -> None:
+        """Tell ``peer`` that the tunnel ``name`` ends; do not wait for that."""
+
+    async def drain(self, peer: Peer, name: str, *, leaving: bool) -> bool | None:
+        """Have ``peer`` drain the tunnel; return whether it has no route there, None if it does not say."""
 
 
 class Interfaces(Protocol):
@@ -219,15 +222,13 @@ class TunnelOperator:
         tasks: Tasks,
         report: Callable[[Event], None],
         ended: Callable[[Tunnel], None],
-        cancel_at_peer: Callable[[Peer, str], None],
-        drain_at_peer: DrainAtPeer,
+        notices: Notices,
         note: Callable[[Tunnel, AttachTunnel], str],
         *,
         uplinks: Uplinks,
     ) -> None:
-        """Report to the core through ``report``; call ``ended`` when nothing is left of a tunnel, and
-        ``cancel_at_peer`` or ``drain_at_peer`` to tell a peer by its control API that one ends or drains.
-        ``note`` says what the next daemon has to know of a tunnel.
+        """Report to the core through ``report``; call ``ended`` when nothing is left of a tunnel.
+        ``note`` says what the next daemon has to know of one.
         """
         self._config = config
         self._driver = driver
@@ -238,10 +239,9 @@ class TunnelOperator:
         self._tasks = tasks
         self._report = report
         self._ended = ended
-        self._cancel_at_peer = cancel_at_peer
+        self._notices = notices
         self._note = note
         self._uplinks = uplinks
-        self._drain_at_peer = drain_at_peer
         self._tunnels: dict[int, Tunnel] = {}
         self._links: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         driver.set_listener(self._on_driver_event)
@@ -390,7 +390,7 @@ class TunnelOperator:
         while drain is not Drain.PEER and successes < DRAIN_CONFIRMATIONS:
             await asyncio.sleep(DRAIN_INTERVAL)
             leaving = drain is Drain.NODE
-            there = await self._drain_at_peer(tunnel.peer, tunnel.name, leaving=leaving)
+            there = await self._notices.drain(tunnel.peer, tunnel.name, leaving=leaving)
             if tunnel.number not in self._tunnels or tunnel.state != "draining":
                 return
             if there is None:
@@ -433,7 +433,7 @@ class TunnelOperator:
         logger.info("Closing the tunnel to %s: %s", tunnel.peer.name, effect.reason)
         tunnel.closing = True
         if effect.notify:
-            self._cancel_at_peer(tunnel.peer, tunnel.name)
+            self._notices.end(tunnel.peer, tunnel.name)
         self._tasks.spawn(self._close(tunnel), f"close the tunnel to {tunnel.peer.name}")
 
     async def _close(self, tunnel: Tunnel) -> None:
@@ -498,7 +498,7 @@ class TunnelOperator:
                 if not tunnel.up_since and not tunnel.closing:
                     self._uplinks.failed(tunnel.uplink, time.monotonic())
                 if event.crashed:
-                    self._cancel_at_peer(tunnel.peer, tunnel.name)
+                    self._notices.end(tunnel.peer, tunnel.name)
                 self._forget(tunnel, event.reason)
 
     def _forget(self, tunnel: Tunnel, reason: str) -> None:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from ipaddress import IPv6Network
 
-from re6st.errors import ExpiredError, IdentityError, ProtocolError, RevokedError
+from re6st.errors import ExpiredError, IdentityError, ProtocolError, RevokedError, UntrustedError
 from re6st.identity import NodeCertificate, TrustStore
 from re6st.messages import SignedPeerRecord
 from re6st.peers import Peer, open_record
@@ -47,6 +47,13 @@ class Verifier:
             raise ExpiredError(f"the certificate of {peer.name} has expired")
         if peer.serial in self._revoked():
             raise RevokedError(f"the certificate of {peer.name} ({peer.prefix}) is revoked")
+        return peer
+
+    def open_own(self, sender: NodeCertificate | Peer, signed: SignedPeerRecord) -> Peer:
+        """Return the peer that ``signed`` describes, who must be its ``sender``. Raises as :meth:`open`."""
+        peer = self.open(signed)
+        if peer.prefix != sender.prefix:
+            raise UntrustedError(f"{sender.name} shows the record of {peer.name} as its own")
         return peer
 
     def _remember(self, peer: Peer) -> None:

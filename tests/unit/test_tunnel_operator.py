@@ -53,10 +53,9 @@ class Rig:
             tasks=cast("Any", SimpleNamespace(spawn=self.spawn)),
             report=self.reported.append,
             ended=lambda tunnel: None,
-            cancel_at_peer=lambda peer, name: None,
+            notices=cast("Any", SimpleNamespace(end=lambda peer, name: None, drain=self.drain_at_peer)),
             note=lambda tunnel, effect: f"note of {tunnel.number}",
             uplinks=Uplinks(),
-            drain_at_peer=cast("Any", self.drain_at_peer),
         )
 
     async def drain_at_peer(self, peer: Any, name: str, *, leaving: bool) -> bool | None:
