@@ -48,6 +48,7 @@ from re6st.messages import (
     encode,
 )
 from re6st.registry.announcer import Announcer
+from re6st.registry.invitation_page import InvitationPage
 from re6st.registry.joiner_http import JoinerApi
 from re6st.registry.limits import RateLimiter
 from re6st.registry.metrics import CONTENT_TYPE, Metrics
@@ -221,6 +222,7 @@ class Api:
         for route in self.routes():
             application.router.add_route(route.method, route.path, route.handler)
         Page().add_to(application)
+        InvitationPage(self._service, self._run, self._joiners.ask_mail).add_to(application)
         return application
 
     async def description(self, _request: web.Request) -> web.Response:

@@ -5,10 +5,12 @@
                                             or the link of an earlier attempt was used or revoked
                     -> failed               the mail server does not want it, or did not answer for hours
 
-Asking does the same for each address: a row is added. What becomes of it is decided later, when the mail
-is taken from the queue, so that neither answer nor time tell whether an address is known or allowed. The
-token is made at that moment and written down as a digest only; another attempt replaces it. Taking a mail
-postpones it, so that two registries on one database do not send it twice, and a crash only delays it.
+Asking does the same for each address: a row is added (of mailboxes that get nothing, only so many). What
+becomes of it is decided later, when the mail is taken from the queue, so that neither answer nor time tell
+whether an address is known or allowed. The token is made at that moment and written down as a digest only;
+another attempt replaces it. Taking a mail postpones it, so that two registries on one database do not send
+it twice, and a crash only delays it. Whose turn it is, and who asks too much, is decided in
+:mod:`re6st.registry.askers`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from re6st.errors import RegistryRefusedError
 from re6st.gate import source_group
 from re6st.registry.admissions import TokenRow, Way
 from re6st.registry.approval import ApprovalUseCases
+from re6st.registry.askers import MOST_ASKED, MOST_FOREIGN, in_turn, is_crowded
 from re6st.registry.authority import DAY
 from re6st.registry.certification import CertificationRequest
 from re6st.registry.configuration import ParameterUseCases
@@ -35,8 +38,8 @@ FIRST_DELAY = 60.0
 ATTEMPTS = 6
 """Attempts to send one mail, over almost six hours."""
 
-MOST_ASKED = 1000
-"""Mails that can be asked for in an hour by all addresses together; not all of them are sent."""
+LONGEST_WAIT = DAY
+"""Seconds after which a mail that never had its turn is not sent any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,16 @@ class InvitationUseCases(ApprovalUseCases, ParameterUseCases):
             )
         source = source_group(self._actor.origin)
         with self._store.transaction():
-            if (
-                self._store.count_mails(now - DAY, source) >= policy.mail_per_address
-                or self._store.count_mails(now - 3600) >= MOST_ASKED
+            recent = [asked for asked in self._store.latest_asked(MOST_ASKED) if asked.created > now - 3600]
+            if self._store.count_mails(now - DAY, source) >= policy.mail_per_address or is_crowded(
+                recent, source, mailbox
             ):
                 raise RegistryRefusedError(
                     "too many join links were asked for: try again later", code="too-many-requests"
                 )
+            foreign = sum(not policy.allows_mail(asked.mailbox) for asked in recent)
+            if foreign >= MOST_FOREIGN and not policy.allows_mail(mailbox):
+                return
             self._store.add_mail(mailbox.lower(), source, now)
 
     def take_invitation(self) -> Invitation | None:
@@ -82,7 +88,10 @@ class InvitationUseCases(ApprovalUseCases, ParameterUseCases):
             now, policy = self._clock(), self.policy()
             if not policy.mail or self._store.count_mailed(now - 3600) >= policy.mail_per_hour:
                 return None
-            while (row := self._store.due_mail(now)) is not None:
+            for asked in in_turn(self._store.due_mails(now), self._store.served_mails(now - DAY)):
+                row = self._store.mail(asked.identifier)
+                if row is None:
+                    raise RuntimeError("a mail that was just read is gone")
                 reason = self._unwanted(row, policy, now)
                 if reason is None:
                     return self._prepare(row, policy, now)
@@ -95,6 +104,8 @@ class InvitationUseCases(ApprovalUseCases, ParameterUseCases):
         token = self._store.token_numbered(row.token) if row.token is not None else None
         if token is not None and token.state(now) in ("used", "revoked"):
             return f"the link of an earlier attempt was {token.state(now)}"
+        if row.token is None and row.created < now - LONGEST_WAIT:
+            return "others had their turn for a whole day"
         if not policy.allows_mail(row.mailbox):
             return "its domain is not allowed"
         if self._store.count_mailbox(owner) >= policy.mail_nodes:

@@ -83,14 +83,23 @@ class JoinerApi:
 
     async def invite(self, request: web.Request) -> web.Response:
         """Let a join link be mailed, if this mailbox gets one; the answer does not tell."""
-        check_attempts(self._attempts, request)
         message = decode(await request.read(), InvitationRequest)
+        await self.ask_mail(request, message.email)
+        return web.Response(status=HTTPStatus.NO_CONTENT)
+
+    async def ask_mail(self, request: web.Request, mailbox: str) -> None:
+        """Ask for a mail to ``mailbox`` for who sent ``request``. Raises :class:`RegistryRefusedError`."""
+        check_attempts(self._attempts, request)
+        if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            # Visitors of other sites must not lend their addresses to whoever wants many mails.
+            raise RegistryRefusedError(
+                "a page of another web site asked for this mail: ask from here", code="cross-site"
+            )
         try:
-            await self._run(self._joiner(request).ask_invitation, message.email)
+            await self._run(self._joiner(request).ask_invitation, mailbox)
         except RegistryRefusedError:
             self._attempts.count(request.remote, time.monotonic())
             raise
-        return web.Response(status=HTTPStatus.NO_CONTENT)
 
     async def _decided(self, service: Service, message: AdmissionRequest, patience: int) -> AdmissionAnswer:
         answer: AdmissionAnswer = await self._run(service.ask, message)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from re6st.registry.askers import Asked
 from re6st.registry.database import ALL, Database
 
 
@@ -45,6 +46,8 @@ class MailRow:
 
 
 _MAIL = "SELECT id, mailbox, state, reason, created, attempts, token FROM mails"
+
+_ASKED = "SELECT id, source, mailbox, created, due FROM mails"
 
 _REQUEST = (
     "SELECT id, digest, key_digest, name, message, origin, state, reason, created, expires FROM requests"
@@ -159,9 +162,17 @@ class Requests(Database):
         """Return the mails that are remembered, the newest first."""
         return self._mails("ORDER BY id DESC LIMIT ?", limit)
 
-    def due_mail(self, now: float) -> MailRow | None:
-        """Return the mail that waits for the longest time."""
-        return next(iter(self._mails("WHERE state = 'waiting' AND due <= ? ORDER BY due LIMIT 1", now)), None)
+    def latest_asked(self, limit: int) -> list[Asked]:
+        """Return which mails were asked for last."""
+        return self._asked("ORDER BY id DESC LIMIT ?", limit)
+
+    def due_mails(self, now: float) -> list[Asked]:
+        """Return the mails that wait to be sent."""
+        return self._asked("WHERE state = 'waiting' AND due <= ?", now)
+
+    def served_mails(self, since: float) -> list[Asked]:
+        """Return the mails that were asked for since then and have got a link."""
+        return self._asked("WHERE token IS NOT NULL AND created > ?", since)
 
     def postpone_mail(self, identifier: int, token: int, due: float) -> None:
         """Remember that a mail is being sent, and when it is sent again unless that succeeds."""
@@ -174,10 +185,9 @@ class Requests(Database):
         """Remember what became of a mail."""
         self.execute("UPDATE mails SET state = ?, reason = ? WHERE id = ?", (state, reason, identifier))
 
-    def count_mails(self, since: float, source: str | None = None) -> int:
-        """Return for how many mails ``source``, or anybody, has asked since then."""
-        clause, values = ("", ()) if source is None else (" AND source = ?", (source,))
-        rows = self.execute(f"SELECT count(*) FROM mails WHERE created > ?{clause}", (since, *values))  # noqa: S608 - constants
+    def count_mails(self, since: float, source: str) -> int:
+        """Return for how many mails ``source`` has asked since then."""
+        rows = self.execute("SELECT count(*) FROM mails WHERE source = ? AND created > ?", (source, since))
         return int(rows[0][0])
 
     def count_mailed(self, since: float, owner: str | None = None) -> int:
@@ -192,6 +202,9 @@ class Requests(Database):
     def replace_token(self, identifier: int, digest: bytes, expires: float) -> None:
         """Let another secret take the place of that of a token."""
         self.execute("UPDATE tokens SET digest = ?, expires = ? WHERE id = ?", (digest, expires, identifier))
+
+    def _asked(self, clause: str, *values: object) -> list[Asked]:
+        return [Asked(*row) for row in self.execute(f"{_ASKED} {clause}", values)]
 
     def _mails(self, clause: str, *values: object) -> list[MailRow]:
         return [MailRow(*row) for row in self.execute(f"{_MAIL} {clause}", values)]

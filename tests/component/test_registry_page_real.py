@@ -353,6 +353,42 @@ async def test_it_fits_the_person(registry, browser, tmp_path):
         await asyncio.to_thread(look)
 
 
+async def test_a_person_asks_for_a_link_by_mail(registry, browser):
+    policy = {
+        "mail": "on",
+        "mail_server": "127.0.0.1:9",
+        "mail_security": "none",
+        "mail_domains": "example.org",
+    }
+    page = browser.url + "invitation"
+
+    def ask(mailbox):
+        browser.driver.get(page)
+        browser.fill("input[name=email]", mailbox)
+        browser.click("Send me a link")
+        return browser.read("#answer", lambda answer: answer.text)
+
+    def use():
+        browser.driver.get(page)
+        browser.sees("sends no join links by mail", "#answer")
+        registry.service.change_policy(policy | {"mail_sender": "re6st@example.org", "mail_per_address": "2"})
+        browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        screen = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+        browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        known = ask("anna@example.org")
+        assert "If this address gets join links" in known
+        assert ask("eve@other.example") == known
+        assert "Too many join links" in ask("bea@example.org")
+        assert {row.mailbox for row in registry.service.mails()} == {"anna@example.org", "eve@other.example"}
+        # What a browser lets pass may be no address all the same.
+        assert "no e-mail address" in ask("anna@localhost")
+        refusals = browser.errors()
+        assert all(entry["message"].split("status of ")[1][:3] in ("404", "429", "400") for entry in refusals)
+
+    async with asyncio.timeout(120):
+        await asyncio.to_thread(use)
+
+
 async def test_nothing_from_outside_is_allowed(registry, browser):
     def attack():
         browser.driver.get(browser.url)

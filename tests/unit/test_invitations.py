@@ -103,6 +103,30 @@ def test_mails_are_bounded(world):
     assert world.service.take_invitation().mailbox == "dora@example.org"
 
 
+def test_a_flood_from_one_network_delays_nobody_else(world):
+    world.service.change_policy(POLICY | {"mail_per_hour": "3", "mail_per_address": "1000"})
+    for number in range(50):
+        ask(world, f"a{number}@example.org", origin=f"2001:db8:0:{number:x}::1")
+    refused("too-many-requests", ask, world, "a50@example.org", origin="2001:db8:0:f0::1")
+    ask(world, "bea@example.org", origin="198.51.100.1")
+    taken = [world.service.take_invitation().mailbox for _ in range(3)]
+    assert taken == ["a0@example.org", "bea@example.org", "a1@example.org"]
+    assert world.service.take_invitation() is None
+    world.now += 1.1 * DAY
+    # The others had no turn for too long.
+    assert sorted(world.service.take_invitation().mailbox for _ in range(3)) == sorted(taken)
+    assert sum(row.state == "refused" for row in world.service.mails()) == 48
+
+
+def test_mailboxes_that_get_nothing_take_no_place(world):
+    world.service.change_policy(POLICY | {"mail_per_address": "1000"})
+    for number in range(300):
+        ask(world, f"eve@n{number}.example", origin=f"{number + 1 & 255}.{number >> 8}.0.1")
+    assert len(world.service.mails()) == 250
+    ask(world, "anna@example.org", origin="203.0.113.1")
+    assert world.service.take_invitation().mailbox == "anna@example.org"
+
+
 def test_a_mail_server_that_is_down_only_delays(world):
     world.service.change_policy(POLICY)
     ask(world, "anna@example.org")
