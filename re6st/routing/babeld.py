@@ -256,10 +256,13 @@ class Babeld:
         intervals), or at once if there is none. It is not reported of interfaces that are attached.
         """
         self._stop_nudging(interface)
+        # Routes that have left the interface tell only of a planned removal that all is well: babeld may
+        # have heard of a link that was set down before us.
+        planned = self._mover.is_draining(interface) and self.is_drained(interface)
         self._mover.forget(interface)
         if (link := self._links.get(interface)) is not None:
             link.attached = False
-            if not self.is_drained(interface):
+            if not planned:
                 self._mover.hurry()
         if self.table.is_quiet(interface):
             self._report(InterfaceQuiet(interface))

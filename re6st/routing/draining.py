@@ -18,6 +18,13 @@ Three things could make them wait, and are dealt with (all of RFC 8966):
   out of the search for a new way.
 - babeld itself goes on to send IHUs with the old cost, one in three hello intervals. Ours come so often that
   this hardly shows.
+
+After a failure one more thing can last for a whole update interval: babeld may look for no other way. A
+neighbour that has retracted its route is remembered as a way that leads nowhere, and is always feasible
+(3.5.1). When the route in use is lost, babeld takes such a way if there is no better feasible one, and as it
+then has a route it asks nobody. Nor does that neighbour tell by itself that it has another route by now,
+unless that is better by 1024. So all neighbours are asked for what is lost; an answer that is not feasible
+makes babeld ask the destination for a new sequence number.
 """
 
 from __future__ import annotations
@@ -44,6 +51,9 @@ INTERVAL = 0.3
 
 ASKED_AT_ONCE = 64
 """Most prefixes in one packet, which then fits the smallest MTU."""
+
+ASKING = 6
+"""Every so many acknowledgments neighbours are also asked for routes that were lost."""
 
 HURRY = tuple(0.05 for _ in range(10)) + tuple(0.1 for _ in range(20))
 """Seconds between the acknowledgments that are asked for after a tunnel has failed."""
@@ -136,6 +146,10 @@ class RouteMover:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain(), name="drain tunnels")
 
+    def is_draining(self, interface: str) -> bool:
+        """Return whether ``interface`` is being made dear."""
+        return interface in self._draining
+
     def forget(self, interface: str) -> None:
         """The link of ``interface`` was set down."""
         self._draining.pop(interface, None)
@@ -179,12 +193,13 @@ class RouteMover:
             self._inject(interface, flush_packet())
 
     async def _keep_hurrying(self) -> None:
-        packet = flush_packet()
-        for delay in HURRY:
+        for number, delay in enumerate(HURRY):
             await asyncio.sleep(delay)
+            lost = self._table().lost()[:ASKED_AT_ONCE] if number % ASKING == 0 else []
+            packet = route_requests(lost) if lost else flush_packet()
             for interface in self._attached():
                 self._send(interface, packet)
-                self._inject(interface, packet)
+                self._inject(interface, flush_packet())
 
     def _send(self, interface: str, packet: bytes) -> None:
         try:

@@ -106,6 +106,11 @@ class RoutingTable:
         """Return the routes that are in the kernel and lead somewhere, one for each prefix."""
         return [route for route in self.routes() if route.installed and route.metric < INFINITY]
 
+    def lost(self) -> list[IPv6Network]:
+        """Return the prefixes that somebody has announced lately and to which no route leads."""
+        reached = {route.prefix for route in self.installed()} | set(self.announced())
+        return sorted({route.prefix for route in self._routes.values()} - reached)
+
     def announced(self) -> list[IPv6Network]:
         """Return the prefixes that this node announces itself."""
         return sorted(route.prefix for route in self._local_routes.values())

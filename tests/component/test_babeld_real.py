@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from ipaddress import IPv6Address, IPv6Network
@@ -17,8 +18,12 @@ from namespaced import Host, Tunnel, remove_all, wait_until
 from re6st.errors import ChildError
 from re6st.node.netlink import Kernel
 from re6st.node.route_repair import RouteRepair
+from re6st.prefix import router_id
 from re6st.routing.babeld import CHILD_NAME, Babeld, Started
 from re6st.routing.configuration import BabelConfiguration
+from re6st.routing.draining import inject_packet
+from re6st.routing.first_exchange import assemble
+from re6st.routing.monitor import INFINITY, Route
 from re6st.routing.table import Change, InterfaceQuiet, NeighbourDown, NeighbourUp
 from re6st.supervisor import Supervisor
 
@@ -184,6 +189,50 @@ def test_routes_come_back_after_babeld_was_killed(tmp_path: Path) -> None:
     finally:
         left.remove()
         right.remove()
+
+
+def retraction(of: Node) -> bytes:
+    """Return the packet of a router that has no route to ``of`` (RFC 8966, 4.6.7 and 4.6.9)."""
+    update = struct.pack("!BBBBHHH", 2, 0, of.prefix.prefixlen, 0, 6000, 0, INFINITY)
+    return assemble(
+        [
+            (6, bytes(2) + router_id(of.prefix)),
+            (8, update + of.prefix.network_address.packed[:8]),
+        ]
+    )
+
+
+def test_a_way_that_a_neighbour_has_again_is_found_before_its_next_update(tmp_path: Path) -> None:
+    """What it has once retracted must not hide that it leads to the destination by now."""
+    home, neighbour, target = nodes = tuple(
+        Node(name, number, tmp_path) for number, name in enumerate(("home", "neighbour", "target"), 1)
+    )
+    links = {"re6st0": (home, neighbour), "re6st1": (neighbour, target), "re6st2": (home, target)}
+    try:
+        tunnels = [open_tunnel(left, right, interface) for interface, (left, right) in links.items()]
+        for interface, (left, right) in links.items():
+            left.up(interface, right)
+            right.up(interface, left)
+            wait_for_routes(left, right, interface)
+
+        def way() -> Route | None:
+            routes = (route for route in home.babeld.table.routes() if route.interface == "re6st0")
+            return next((route for route in routes if route.prefix == target.prefix), None)
+
+        # Its own triggered updates would say the truth for half a minute after a loss.
+        wait_until(lambda: way() is not None, DEADLINE, "the way through the neighbour")
+        (heard,) = home.babeld.table.neighbours("re6st0")
+        lie = retraction(target)
+        home.host.do(lambda: inject_packet("re6st0", 6696, str(heard.address), lie))
+        wait_until(lambda: (known := way()) is not None and known.refmetric == INFINITY, 5, "no way")
+        for node in (home, target):
+            node.down("re6st2")
+        wait_until(lambda: target.prefix in home.routes("re6st0"), 15, "the way is found again")
+        for tunnel in tunnels:
+            tunnel.close()
+    finally:
+        for node in nodes:
+            node.remove()
 
 
 def test_a_new_babeld_uses_the_neighbours_of_the_one_before_without_a_word_from_them(

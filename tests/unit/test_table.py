@@ -82,6 +82,7 @@ def test_routes() -> None:
     assert add(table, ROUTE, lost, spare) == [RoutesChanged()] * 3
     assert table.routes() == [ROUTE, spare, lost]
     assert table.installed() == [ROUTE]
+    assert table.lost() == [lost.prefix]
     assert table.has_heard_routes("re6st1")
     assert not table.has_heard_routes("re6st2")
 
