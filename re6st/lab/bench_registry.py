@@ -1,217 +1,240 @@
-"""Benchmark ``registry``: what a request costs with many nodes in the database, and how soon it is answered.
+"""Benchmark ``registry``: how many requests a second the real daemon answers, what each costs, how soon.
 
-The database is filled with nodes that have real certificates and published records. First the use cases are
-carried out one after the other on the registry's own database, with its transactions on disk, but without
-HTTP: the registry does all of them in one thread, so that a request of 2 ms means 500 a second. Then the real
-daemon serves, and as many questions come in as the nodes of :data:`BEATING` send when each asks once
-in :data:`HEARTBEAT` seconds, each over a TLS connection of its own with its own certificate. Such a question
-is counted from the moment when it was due to the end of the answer, so that none hides behind a slow one.
+The database is filled with nodes that have real certificates and published records. Then the daemon serves
+over HTTPS, and each kind of request comes as fast as it is answered, over connections that stay open or over
+a new one for each (:mod:`re6st.lab.load`). Load and daemon share the machine, so that rates are what both
+can do together; the daemon's processor time for each answer hardly depends on that, nor on what else runs.
+PostgreSQL's own processes are not counted in it.
+
+Heartbeats are the reports of :data:`BEATING` nodes, each from another node and over a new connection, at the
+rate that they have when each node reports every :data:`INTERVALS` seconds.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import functools
 import itertools
 import math
 import time
-from collections.abc import Sequence
-from ipaddress import IPv6Network
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from re6st.errors import ChildError
-from re6st.files import write_atomically
-from re6st.identity import (
-    build_request,
-    der_to_pem,
-    generate_key,
-    key_to_pem,
-    parse_node_certificate,
-    public_key_digest,
-)
+from re6st.errors import ChildError, ConfigError
+from re6st.identity import REGISTRY_NAME, build_request, generate_key
 from re6st.lab import resources, worlds
+from re6st.lab.inhabitants import NODE_LENGTH, Inhabitant, keep_identity, populate, record, report
 from re6st.lab.lab import Lab
+from re6st.lab.load import Connection, Heartbeat, Request, Visitor, request, saturate, visit_all
 from re6st.lab.measurement import Options, Result, Series
 from re6st.lab.namespace import processes
-from re6st.messages import Endpoint, EnrolmentRequest, PeerRecord, SignedPeerRecord, Transport
-from re6st.peers import open_record, seal_record
-from re6st.registry.authority import NODE_VALIDITY, Authority
-from re6st.registry.client import ClientCertificate, RegistryClient
-from re6st.registry.records import store_record
-from re6st.registry.service import Service
+from re6st.lab.postgresql import running_cluster
+from re6st.messages import EnrolmentRequest, encode
+from re6st.registry.operators import Scope
 from re6st.registry.state import StateDirectory
-from re6st.registry.store import CertificateRow, Store
 
 SIZES = (10_000, 100_000)
 """Nodes in the database."""
 
-NODE_LENGTH = 80
-"""Length of their prefixes, so that all of them find room."""
+CONNECTIONS = 16
+"""That stay open."""
 
-REPETITIONS = 200
-"""Requests of a kind in each run."""
+VISITORS = 512
+"""Nodes that open connections in turn."""
+
+ENROLMENTS = 600
+PUBLICATIONS = 1000
+SAMPLES = 6000
+REPORTS = 2000
+VISITS = 1000
+"""Requests of each kind in a run."""
 
 BEATING = 10_000
-"""Nodes that ask."""
+INTERVALS = (300.0, 120.0)
+"""Seconds after which each asks again: without tunnels to others that tell it the news, and with."""
 
-HEARTBEAT = 300.0
-"""Seconds after which each asks again."""
-
-CONNECTIONS = 48
-"""Questions at the same time: all come from one address, of which the registry accepts 64 connections."""
-
-UNIT = "ms"
-
-
-class Inhabitant(NamedTuple):
-    """A node of the database."""
-
-    prefix: IPv6Network
-    certificate: bytes
+PAGE = ("/", "/page.css", "/page.js", "/map.js", "/v1/operator/overview", "/v1/operator/nodes?limit=200")
+"""What the operators' page loads until it shows nodes."""
 
 
 def run(options: Options) -> list[Result]:
-    """Measure. Raises :class:`ChildError` when the registry does not start."""
+    """Measure. Raises :class:`ChildError` when the registry does not start, or refuses something."""
     series = Series("registry")
-    for size in SIZES:
-        with Lab(worlds.mixed(1), name=options.lab) as lab:
-            lab.registry.initialise()
-            state = StateDirectory(lab.registry.host.directory / "registry")
-            key = generate_key()
-            options.step(f"  filling the database with {size} nodes")
-            nodes = populate(state, key, size)
-            with state.service() as service:
-                for _ in range(options.runs):
-                    measure_service(service, key, nodes[:REPETITIONS], size, series)
-            options.step(f"  {size} nodes: the use cases are done")
-            lab.registry.start()
-            for _ in range(options.runs):
-                delays = _beat(lab, state, key, nodes[:BEATING], options.window)
-                rate = f"{size:,} nodes: {BEATING / HEARTBEAT:.0f} questions a second"
-                series.add(f"{rate}, median", percentile(delays, 0.5) * 1000, UNIT)
-                series.add(f"{rate}, 99th percentile", percentile(delays, 0.99) * 1000, UNIT)
-                used = resources.memory(processes([lab.registry.host.namespace]))
-                series.add(f"{size:,} nodes: memory of the registry", used.total / 1024, "MB")
-            lab.registry.check()
+    sizes = options.nodes or SIZES
+    for size in sizes:
+        _measure_store(f"SQLite, {size:,} nodes", size, (), options, series)
+    try:
+        with running_cluster() as cluster:
+            place = ("--store", str(cluster.database()))
+            _measure_store(f"PostgreSQL, {sizes[0]:,} nodes", sizes[0], place, options, series)
+    except ConfigError as error:
+        options.step(f"  not with PostgreSQL: {error}")
     return series.results()
 
 
-def populate(state: StateDirectory, key: ec.EllipticCurvePrivateKey, size: int) -> list[Inhabitant]:
-    """Put ``size`` nodes with records into the database; all have the same key, since keys take time."""
-    authority, now = state.authority(), time.time()
-    prefixes = authority.network.subnets(new_prefix=NODE_LENGTH)
-    with Store.open(state.place) as store, store.transaction():
-        return [
-            _settle(store, authority, key, number, prefix, now)
-            for number, prefix in enumerate(itertools.islice(prefixes, size))
-        ]
+def _measure_store(title: str, size: int, place: Sequence[str], options: Options, series: Series) -> None:
+    with Lab(worlds.mixed(1), name=options.lab) as lab:
+        lab.registry.initialise(*place)
+        state = StateDirectory(lab.registry.host.directory / "registry")
+        key = generate_key()
+        options.step(f"  {title}: filling the database")
+        nodes = populate(state, key, size)
+        lab.registry.start()
+        bench = _Bench(lab, state, key, nodes, title, series)
+        for number in range(1, options.runs + 1):
+            bench.measure_rates()
+            for interval in INTERVALS:
+                bench.measure_heartbeats(interval, options.window)
+            bench.measure_page()
+            bench.measure_memory()
+            options.step(f"  {title}: run {number} of {options.runs} is done")
+        lab.registry.check()
 
 
-def _settle(
-    store: Store,
-    authority: Authority,
-    key: ec.EllipticCurvePrivateKey,
-    number: int,
-    prefix: IPv6Network,
-    now: float,
-) -> Inhabitant:
-    node = store.add_node(f"inhabitant-{number}", prefix, now)
-    der = authority.issue_node(key.public_key(), node.name, prefix, now)
-    serial = parse_node_certificate(der).serial_hex
-    digest = public_key_digest(key.public_key())
-    store.add_certificate(
-        CertificateRow(serial, node.identifier, der, digest, now, now + NODE_VALIDITY, None)
-    )
-    peer = open_record(_record(key, Inhabitant(prefix, der), 1), authority.trust, now)
-    store_record(store, node, peer, now)
-    return Inhabitant(prefix, der)
+@dataclass(slots=True)
+class _Bench:
+    """One registry with its inhabitants."""
 
+    lab: Lab
+    state: StateDirectory
+    key: ec.EllipticCurvePrivateKey
+    nodes: Sequence[Inhabitant]
+    title: str
+    series: Series
+    _visitors: list[Visitor] = field(default_factory=list)
 
-def _record(key: ec.EllipticCurvePrivateKey, node: Inhabitant, sequence: int) -> SignedPeerRecord:
-    name = parse_node_certificate(node.certificate).name
-    endpoints = (Endpoint(Transport.TCP, "192.0.2.1", 4226),)
-    record = PeerRecord(sequence=sequence, name=name, prefix=str(node.prefix), endpoints=endpoints)
-    return seal_record(key, node.certificate, record)
+    def measure_rates(self) -> None:
+        """Ask each kind of question as fast as it is answered."""
+        sample = request("GET", "/v1/peers/sample?count=16", status=200)
+        told = request("PUT", "/v1/nodes/self/report", encode(report(self.nodes)), status=200)
+        closing = request("GET", "/v1/peers/sample?count=16", status=200, headers="Connection: close\r\n")
+        with self._connected(None) as connections:
+            enrolments = self._enrolments()
+            self._rate("enrolments", lambda: saturate(connections, enrolments))
+        with self._connected(self.key) as connections:
+            self._rate("samples", lambda: saturate(connections, itertools.repeat(sample, SAMPLES)))
+            self._rate("reports", lambda: saturate(connections, itertools.repeat(told, REPORTS)))
+        self._measure_publications()
+        for resumes in (False, True):
+            visits = self._visits(closing, resumes=resumes)
+            how = "resumed TLS sessions" if resumes else "new TLS connections"
+            self._rate(f"samples over {how}", functools.partial(visit_all, visits))
 
+    def _measure_publications(self) -> None:
+        """Let nodes publish; each connection is of one node, which publishes again and again."""
+        sequence = itertools.count(int(time.time() * 1000))
+        with self._connected(self.key) as connections:
+            # Connections take turns, so their nodes do.
+            publishing = itertools.islice(itertools.cycle(self.nodes[:CONNECTIONS]), PUBLICATIONS)
+            messages = (encode(record(self.key, node, next(sequence))) for node in publishing)
+            records = [request("PUT", "/v1/peers/self", message, status=204) for message in messages]
+            self._rate("publications", lambda: saturate(connections, records))
 
-def measure_service(
-    service: Service,
-    key: ec.EllipticCurvePrivateKey,
-    nodes: Sequence[Inhabitant],
-    size: int,
-    series: Series,
-) -> None:
-    """Note what an enrolment, a publication and a sample take."""
-    token = service.create_token(prefix_length=NODE_LENGTH, uses=len(nodes))
-    requests = [
-        EnrolmentRequest(token=token, request=build_request(generate_key(), "")) for _ in range(len(nodes))
-    ]
-    sequence = int(time.time() * 1000)
-    records = [(node, _record(key, node, sequence)) for node in nodes]
+    def measure_heartbeats(self, interval: float, window: float) -> None:
+        """Let nodes report over new connections for ``window`` seconds."""
+        body = encode(report(self.nodes))
+        told = request("PUT", "/v1/nodes/self/report", body, status=200, headers="Connection: close\r\n")
+        rate = BEATING / interval
+        for resumes, how in ((False, "new TLS connections"), (True, "resumed TLS sessions")):
+            visitors = self._visit_ready(told, resumes=resumes)
+            case = f"{rate:.0f} reports a second, {how}"
+            before = self._processor_time()
+            with self.lab.registry.host.namespace.entered():
+                heartbeat = Heartbeat(visitors, told, rate)
+                heartbeat.start()
+                time.sleep(window)
+                delays = heartbeat.stop()
+            used = self._processor_time() - before
+            self._add(f"{case}: median", percentile(delays, 0.5) * 1000, "ms")
+            self._add(f"{case}: 99th percentile", percentile(delays, 0.99) * 1000, "ms")
+            self._add(f"{case}: processor time", 100 * used / window, "% of a core")
 
-    def enrol() -> None:
-        for request in requests:
-            service.enrol(request)
+    def measure_page(self) -> None:
+        """Load what the operators' page does."""
+        with self.state.service() as service:
+            token = service.create_operator_token(f"bench-{time.monotonic_ns()}", Scope.READ)
+        headers = f"Authorization: Bearer {token}\r\n"
+        with self._connected(None) as (connection, *_):
+            began, octets = time.monotonic(), 0
+            for path in PAGE:
+                connection.send(request("GET", path, status=200, headers=headers))
+                octets += len(connection.receive())
+            self._add("page, all that it loads", (time.monotonic() - began) * 1000, "ms")
+            self._add("page, octets without compression", octets / 1000, "kB")
 
-    def publish() -> None:
-        for node, record in records:
-            service.publish(service.authenticate(node.certificate), record)
+    def measure_memory(self) -> None:
+        """Note what the daemon's memory is by now."""
+        pids = list(processes([self.lab.registry.host.namespace]))
+        self._add("memory (RSS)", resources.memory(pids).total / 1024, "MB")
+        self._add("memory (PSS)", resources.proportional_memory(pids) / 1024, "MB")
 
-    def sample() -> None:
-        for node in nodes:
-            service.sample(service.authenticate(node.certificate))
+    def _rate(self, what: str, ask: Callable[[], int]) -> None:
+        before, began = self._processor_time(), time.monotonic()
+        with self.lab.registry.host.namespace.entered():
+            count = ask()
+        elapsed, used = time.monotonic() - began, self._processor_time() - before
+        self._add(what, count / elapsed, "a second", more_is_better=True)
+        self._add(f"{what}: processor time of each", used / count * 1000, "ms")
 
-    cases = {"enrolment": enrol, "publication of a record": publish, "sample of peers": sample}
-    for case, work in cases.items():
-        began = time.monotonic()
-        work()
-        series.add(f"{size:,} nodes: {case}", (time.monotonic() - began) / len(nodes) * 1000, UNIT)
+    def _add(self, case: str, value: float, unit: str, *, more_is_better: bool = False) -> None:
+        self.series.add(f"{self.title}: {case}", value, unit, more_is_better=more_is_better)
 
+    def _processor_time(self) -> float:
+        return resources.processor_time(processes([self.lab.registry.host.namespace]))
 
-def _beat(
-    lab: Lab,
-    state: StateDirectory,
-    key: ec.EllipticCurvePrivateKey,
-    nodes: Sequence[Inhabitant],
-    window: float,
-) -> list[float]:
-    """Let ``nodes`` ask for a while, evenly; return how long each waited for its answer, in seconds."""
-    count = max(1, int(window * BEATING / HEARTBEAT))
-    directory = lab.registry.host.directory
-    key_file = directory / "inhabitant-key.pem"
-    write_atomically(key_file, key_to_pem(key), 0o600)
-    clients = []
-    for number, node in enumerate(nodes[:: max(1, len(nodes) // count)][:count]):
-        clients.append(_client(lab, state, directory / f"inhabitant-{number}.pem", key_file, node))
-    with lab.registry.host.namespace.entered():
-        return asyncio.run(_ask(clients))
+    def _enrolments(self) -> list[Request]:
+        with self.state.service() as service:
+            token = service.create_token(prefix_length=NODE_LENGTH, uses=ENROLMENTS)
+        messages = (
+            EnrolmentRequest(token=token, request=build_request(generate_key(), ""))
+            for _ in range(ENROLMENTS)
+        )
+        return [request("POST", "/v1/enrolments", encode(message), status=201) for message in messages]
 
+    @contextlib.contextmanager
+    def _connected(self, key: ec.EllipticCurvePrivateKey | None) -> Iterator[list[Connection]]:
+        """Yield open connections: of the first nodes if there is a ``key``, otherwise of anybody."""
+        visitors = self._all_visitors() if key is not None else [self._visitor(None)] * CONNECTIONS
+        with self.lab.registry.host.namespace.entered(), contextlib.ExitStack() as opened:
+            connections = [visitor.connect() for visitor in visitors[:CONNECTIONS]]
+            for connection in connections:
+                opened.callback(connection.tls.close)
+            yield connections
 
-def _client(lab: Lab, state: StateDirectory, file: Path, key_file: Path, node: Inhabitant) -> RegistryClient:
-    write_atomically(file, der_to_pem(node.certificate), 0o600)
-    authorities = [state.authority().certificate]
-    return RegistryClient([lab.registry.url], authorities, ClientCertificate(file, key_file))
+    def _visits(self, asked: Request, *, resumes: bool) -> list[tuple[Visitor, Request]]:
+        visitors = self._visit_ready(asked, resumes=resumes)
+        return [(visitor, asked) for visitor in itertools.islice(itertools.cycle(visitors), VISITS)]
 
+    def _visit_ready(self, asked: Request, *, resumes: bool) -> list[Visitor]:
+        """Return visitors that resume TLS sessions, or do not; the former have been there before."""
+        visitors = self._all_visitors()
+        for visitor in visitors:
+            visitor.resumes = resumes
+        if resumes:
+            with self.lab.registry.host.namespace.entered():
+                visit_all((visitor, asked) for visitor in visitors)
+        return visitors
 
-async def _ask(clients: Sequence[RegistryClient]) -> list[float]:
-    loop = asyncio.get_running_loop()
-    await clients[0].sample()  # what is imported and prepared once delays the first question
-    began = loop.time()
+    def _all_visitors(self) -> list[Visitor]:
+        if not self._visitors:
+            directory = self.lab.registry.host.directory
+            step = max(1, len(self.nodes) // VISITORS)
+            # The first ones are the first nodes: what is published over a connection is its node's.
+            chosen = [*self.nodes[:CONNECTIONS], *self.nodes[CONNECTIONS::step]][:VISITORS]
+            for number, node in enumerate(chosen):
+                self._visitors.append(
+                    self._visitor(keep_identity(directory, number, self.key, node)),
+                )
+        return self._visitors
 
-    at_once = asyncio.Semaphore(CONNECTIONS)
-
-    async def ask(client: RegistryClient, due: float) -> float:
-        await asyncio.sleep(due - loop.time())
-        async with at_once:
-            await client.sample()
-        return loop.time() - due
-
-    asked = (
-        ask(client, began + number * HEARTBEAT / BEATING) for number, client in enumerate(clients, start=1)
-    )
-    return await asyncio.gather(*asked)
+    def _visitor(self, identity: Path | None) -> Visitor:
+        registry = self.lab.registry
+        address = (str(registry.host.address), registry.port)
+        authority = self.state.authority().certificate
+        return Visitor.make(address, authority, identity, REGISTRY_NAME, resumes=False)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

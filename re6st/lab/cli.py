@@ -289,6 +289,9 @@ def _node(lab: str, host: str) -> Node:
     help="Write pictures of latency over time into this directory (outage).",
 )
 @click.option("--minutes", default=30.0, show_default=True, help="How long availability is measured.")
+@click.option(
+    "--nodes", multiple=True, type=click.IntRange(1000), help="Nodes in the database (registry); repeatable."
+)
 @click.option("--markdown", is_flag=True, help="Print the table as it stands in docs/benchmarks.md.")
 def bench(
     names: Sequence[str],
@@ -298,6 +301,7 @@ def bench(
     file: Path | None,
     plots: Path | None,
     minutes: float,
+    nodes: tuple[int, ...],
     markdown: bool,
 ) -> None:
     """Measure: join, cold, node, control, outage, revocation, availability, registry; by default all."""
@@ -307,7 +311,7 @@ def bench(
 
     console = output.make_console()
     with output.Progress(console) as progress:
-        options = Options(lab, runs, window, progress.step, plots, minutes)
+        options = Options(lab, runs, window, progress.step, plots, minutes, nodes)
         results = benchmark.run(names, options)
     if file is not None:
         write_atomically(file, msgspec.json.format(msgspec.json.encode(results), indent=2), 0o644)

@@ -63,10 +63,15 @@ class Registry:
         """Where nodes reach it: at each of its addresses, the IPv4 one first."""
         return [self._url(address) for address in self.host.addresses]
 
-    def initialise(self) -> None:
-        """Make CA and store. Raises :class:`ChildError`."""
+    @property
+    def port(self) -> int:
+        """TCP port at each of its addresses."""
+        return self._mesh.registry_port
+
+    def initialise(self, *options: str) -> None:
+        """Make CA and store, with further options of the command. Raises :class:`ChildError`."""
         urls = [word for url in self.urls for word in ("--url", url)]
-        self.host.run([*self._command, "init", "--network", str(self._mesh.network), *urls])
+        self.host.run([*self._command, "init", "--network", str(self._mesh.network), *urls, *options])
 
     def start(self) -> None:
         """Start serving and wait until connections are accepted. Raises :class:`ChildError`."""

@@ -27,11 +27,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     values: list[float]
     """One per run."""
     median: float
+    more_is_better: bool = False
+    """As for a rate; for what something takes less is."""
 
     @property
     def worst(self) -> float:
-        """The highest value: in all cases less is better."""
-        return max(self.values)
+        """The highest value, the lowest where more is better."""
+        return min(self.values) if self.more_is_better else max(self.values)
 
 
 @dataclass(slots=True)
@@ -39,13 +41,13 @@ class Series:
     """Collects the values of one benchmark."""
 
     name: str
-    _cases: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    _cases: dict[tuple[str, str, bool], list[float]] = field(default_factory=dict)
     _last: float = 0.0
 
-    def add(self, case: str, value: float, unit: str) -> None:
+    def add(self, case: str, value: float, unit: str, *, more_is_better: bool = False) -> None:
         """Note the value of one run."""
         self._last = value
-        self._cases.setdefault((case, unit), []).append(round(value, 4))
+        self._cases.setdefault((case, unit, more_is_better), []).append(round(value, 4))
 
     @property
     def last(self) -> float:
@@ -55,8 +57,15 @@ class Series:
     def results(self) -> list[Result]:
         """Return all cases in the order in which they first came up."""
         return [
-            Result(name=self.name, case=case, unit=unit, values=values, median=statistics.median(values))
-            for (case, unit), values in self._cases.items()
+            Result(
+                name=self.name,
+                case=case,
+                unit=unit,
+                values=values,
+                median=statistics.median(values),
+                more_is_better=more_is_better,
+            )
+            for (case, unit, more_is_better), values in self._cases.items()
         ]
 
 
@@ -75,6 +84,8 @@ class Options:
     """Directory for pictures of single runs, if they are wanted."""
     minutes: float = 30.0
     """For how long the weather is bad."""
+    nodes: tuple[int, ...] = ()
+    """How many the registry's database holds, one case each; empty for the usual numbers."""
 
 
 def converged(lab: Lab, names: Iterable[str] | None = None, timeout: float = PAIRS_TIMEOUT) -> Matrix:

@@ -79,6 +79,7 @@ def test_series_becomes_results_with_the_keys_that_programs_expect():
         "unit": "s",
         "values": [3.0, 1.0, 2.0],
         "median": 2.0,
+        "more_is_better": False,
     }
     assert result.worst == 3.0
 

@@ -5,7 +5,7 @@ from ipaddress import IPv6Network
 import pytest
 
 from re6st.identity import generate_key, parse_node_certificate
-from re6st.lab.bench_registry import populate
+from re6st.lab.inhabitants import populate
 from re6st.registry.state import StateDirectory
 
 NODES = 400
