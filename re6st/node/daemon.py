@@ -572,6 +572,7 @@ class Daemon:
             logger.info("Node %s runs: %s", certificate.name, certificate.prefix)
             await self._stopping.wait()
             if self._restarting:
+                await self._reachability.hand_over()
                 self._hand_over()
             notify("STOPPING=1")
             await self._drain()

@@ -109,6 +109,11 @@ class ReachabilityKeeper:
         if self._mapper is not None and self._is_mapping:
             await self._mapper.stop()
 
+    async def hand_over(self) -> None:
+        """Leave the mappings as they are to the program that takes over."""
+        if self._mapper is not None:
+            await self._mapper.hand_over()
+
     def mappings(self) -> list[MappingStatus]:
         """Return what became of each port that was to be mapped."""
         found = self._mapper.status() if self._mapper is not None and self._is_mapping else []

@@ -1,19 +1,22 @@
-"""Asks the home router (UPnP internet gateway device) through miniupnpc.
+"""Knows how to talk to a home router (UPnP internet gateway device) and what its answers mean.
 
-Every call blocks, and the library is not thread-safe: use one thread (:mod:`re6st.upnp.worker`).
+The words are exchanged by miniupnpc in another process (:mod:`re6st.upnp.helper_process`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Protocol
 
 from re6st.errors import UpnpError
 from re6st.messages import Transport
+from re6st.upnp.helper_process import LIMIT, HelperProcess, NoHelperError
 from re6st.upnp.mappings import CONFLICT_IN_MAPPING_ENTRY
 
 DISCOVERY_DELAY = 300
 """Milliseconds to wait for routers to answer, for each kind of device asked for."""
+
+DISCOVERY_LIMIT = 20.0
+"""Seconds until the search is given up; many devices may have to be asked whether they are routers."""
 
 DESCRIPTION = "re6st"
 """What the owner reads in the router's list of mappings."""
@@ -54,90 +57,98 @@ ADVICE = {
     728: "its table of mappings is full",
 }
 
-Result = TypeVar("Result")
+
+class Asked(Protocol):
+    """Who asks the library; see :class:`re6st.upnp.helper_process.HelperProcess`."""
+
+    async def ask(self, *words: str | int, limit: float = LIMIT) -> list[str]:
+        """Return the fields of the answer; raise :class:`UpnpError` with the library's text."""
+
+    async def close(self) -> None:
+        """Ask nothing more."""
 
 
 class InternetGateway:
     """The router, once :meth:`discover` has found it."""
 
-    def __init__(self) -> None:
-        self._client: Any = None
+    def __init__(self, asked: Asked | None = None) -> None:
+        self._asked = asked or HelperProcess()
+        self._own_address = ""
 
-    def discover(self) -> str:
+    async def discover(self) -> str:
         """Find the router and return its outside address, empty if it has none.
 
         Takes one to several seconds. Raises :class:`UpnpError` when there is none.
         """
         try:
-            import miniupnpc
-        except ImportError as error:
-            raise UpnpError(f"UPnP cannot be used: {error}; install the Python package miniupnpc") from error
-        client = miniupnpc.UPnP()
-        client.discoverdelay = DISCOVERY_DELAY
-        try:
-            client.discover()
-            client.selectigd()
-        except Exception as error:
-            # The binding raises plain Exception, for an empty network even with the text "Success".
+            await self._asked.ask("discover", DISCOVERY_DELAY, limit=DISCOVERY_LIMIT)
+            (self._own_address,) = await self._asked.ask("self")
+        except NoHelperError:
+            raise
+        except UpnpError as error:
             raise UpnpError(f"no home router answers UPnP here; enable UPnP there, or {_BY_HAND}") from error
-        self._client = client
-        return self.external_address()
+        return await self.external_address()
 
-    def external_address(self) -> str:
+    async def external_address(self) -> str:
         """Return the router's outside address, empty if it has none. Raises :class:`UpnpError`."""
-        return str(_ask("tell its outside address", self._client.externalipaddress))
+        (address,) = await self._ask("tell its outside address", "address")
+        return address
 
-    def add(self, transport: Transport, internal_port: int, external_port: int, lease: int) -> None:
+    async def add(self, transport: Transport, internal_port: int, external_port: int, lease: int) -> None:
         """Have ``external_port`` forwarded to our ``internal_port`` for ``lease`` seconds (0: for good).
 
         Raises :class:`UpnpError`, also when the port is taken by another mapping of this very host, which
         a router would overwrite.
         """
-        entry = self._entry(transport, external_port)
-        if entry not in (None, (self._client.lanaddr, internal_port)):
+        entry = await self._entry(transport, external_port)
+        if entry not in ([], self._own(internal_port)):
             raise UpnpError(
                 f"external {transport.value} port {external_port} is taken", code=CONFLICT_IN_MAPPING_ENTRY
             )
-        _ask(
+        await self._ask(
             f"map {transport.value} port {external_port}",
-            lambda: self._client.addportmapping(
-                external_port,
-                transport.value.upper(),
-                self._client.lanaddr,
-                internal_port,
-                DESCRIPTION,
-                "",
-                lease,
-            ),
+            "add",
+            transport.value.upper(),
+            external_port,
+            internal_port,
+            lease,
+            DESCRIPTION,
         )
 
-    def holds(self, transport: Transport, internal_port: int, external_port: int) -> bool:
+    async def holds(self, transport: Transport, internal_port: int, external_port: int) -> bool:
         """Whether the mapping exists. A router that does not answer looks as if it did not."""
-        return self._entry(transport, external_port) == (self._client.lanaddr, internal_port)
+        return await self._entry(transport, external_port) == self._own(internal_port)
 
-    def remove(self, transport: Transport, internal_port: int, external_port: int) -> None:
+    async def remove(self, transport: Transport, internal_port: int, external_port: int) -> None:
         """Remove a mapping if it is still ours. Raises :class:`UpnpError`."""
-        if self.holds(transport, internal_port, external_port):
-            _ask(
+        if await self.holds(transport, internal_port, external_port):
+            await self._ask(
                 f"remove the mapping of {transport.value} port {external_port}",
-                lambda: self._client.deleteportmapping(external_port, transport.value.upper()),
+                "delete",
+                transport.value.upper(),
+                external_port,
             )
 
-    def _entry(self, transport: Transport, external_port: int) -> tuple[str, int] | None:
-        entry = _ask(
-            f"show its mapping of {transport.value} port {external_port}",
-            lambda: self._client.getspecificportmapping(external_port, transport.value.upper()),
-        )
-        return None if entry is None else (entry[0], entry[1])
+    async def close(self) -> None:
+        """Ask nothing more; mappings stay."""
+        await self._asked.close()
 
+    def _own(self, internal_port: int) -> list[str]:
+        return [self._own_address, str(internal_port)]
 
-def _ask(what: str, function: Callable[[], Result]) -> Result:
-    try:
-        return function()
-    except Exception as error:
-        # The binding raises plain Exception with a text.
-        code = CODES.get(str(error))
-        if code is None:
-            raise UpnpError(f"the home router did not {what}: {error}") from error
-        advice = f"; {ADVICE[code]}" if code in ADVICE else ""
-        raise UpnpError(f"the home router refused to {what}: {error} ({code}){advice}", code=code) from error
+    async def _entry(self, transport: Transport, external_port: int) -> list[str]:
+        """Return host and port of a mapping, nothing if there is none."""
+        what = f"show its mapping of {transport.value} port {external_port}"
+        return await self._ask(what, "entry", transport.value.upper(), external_port)
+
+    async def _ask(self, what: str, *words: str | int) -> list[str]:
+        try:
+            return await self._asked.ask(*words)
+        except UpnpError as error:
+            code = CODES.get(str(error))
+            if code is None:
+                raise UpnpError(f"the home router did not {what}: {error}") from error
+            advice = f"; {ADVICE[code]}" if code in ADVICE else ""
+            raise UpnpError(
+                f"the home router refused to {what}: {error} ({code}){advice}", code=code
+            ) from error

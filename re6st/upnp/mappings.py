@@ -261,6 +261,10 @@ class MappingPlan:
         """
         return self._removals[0] if self._removals else None
 
+    def holds_anything(self) -> bool:
+        """Whether the router is believed to hold mappings of ours."""
+        return bool(self._held() or self._removals)
+
     def deadline(self) -> float | None:
         """Return when :meth:`next_action` should be asked next; None: not before something is wanted."""
         if self._gateway in (GatewayState.SEARCHING, GatewayState.ABSENT):
@@ -300,7 +304,7 @@ class MappingPlan:
         """Take note that no router answers."""
         self._next_discovery = now + self._retry_delay(self._discoveries_failed)
         self._discoveries_failed += 1
-        if (self._held() or self._removals) and self._discoveries_failed < SEARCHES_UNTIL_GONE:
+        if self.holds_anything() and self._discoveries_failed < SEARCHES_UNTIL_GONE:
             return
         self._removals.clear()
         self._address = None

@@ -1,6 +1,6 @@
 """Keeps the port mappings that the node wants on the home router, as long as it runs.
 
-PortMapper --- wishes ---> MappingPlan (pure) --- actions ---> InternetGateway in the worker thread
+PortMapper --- wishes ---> MappingPlan (pure) --- actions ---> InternetGateway
      ^                          ^ └──────────── results ─────────────┘
      └────── status, mappings ──┘
 """
@@ -20,7 +20,6 @@ from re6st.messages import Transport
 from re6st.status import MappingStatus
 from re6st.upnp.igd import InternetGateway
 from re6st.upnp.mappings import Action, Add, Check, Discover, Mapping, MappingPlan, Remove, Timing
-from re6st.upnp.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -32,22 +31,25 @@ STOP_TIMEOUT = 5.0
 
 
 class Gateway(Protocol):
-    """The router; see :class:`re6st.upnp.igd.InternetGateway`. Each method blocks."""
+    """The router; see :class:`re6st.upnp.igd.InternetGateway`. Each method raises :class:`UpnpError`."""
 
-    def discover(self) -> str:
+    async def discover(self) -> str:
         """Find the router and return its outside address."""
 
-    def external_address(self) -> str:
+    async def external_address(self) -> str:
         """Return its outside address."""
 
-    def add(self, transport: Transport, internal_port: int, external_port: int, lease: int) -> None:
+    async def add(self, transport: Transport, internal_port: int, external_port: int, lease: int) -> None:
         """Make or renew a mapping."""
 
-    def holds(self, transport: Transport, internal_port: int, external_port: int) -> bool:
+    async def holds(self, transport: Transport, internal_port: int, external_port: int) -> bool:
         """Whether a mapping exists."""
 
-    def remove(self, transport: Transport, internal_port: int, external_port: int) -> None:
+    async def remove(self, transport: Transport, internal_port: int, external_port: int) -> None:
         """Remove a mapping."""
+
+    async def close(self) -> None:
+        """Ask nothing more."""
 
 
 class PortMapper:
@@ -68,12 +70,11 @@ class PortMapper:
         self._changed = changed
         self._plan = MappingPlan(seed, random.SystemRandom().random, timing)
         self._gateway = gateway or InternetGateway()
-        self._worker = Worker("upnp")
         self._wake = asyncio.Event()
         self._waiting: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
         self._action: Action | None = None
-        """What the worker is doing."""
+        """What the router is being asked."""
         self._stopping = False
         self._told: tuple[object, ...] = ()
 
@@ -162,7 +163,7 @@ class PortMapper:
             return
         self._stopping = True
         self._wake.set()
-        if isinstance(self._action, Discover):
+        if isinstance(self._action, Discover) and not self._plan.holds_anything():
             # It may take seconds; anything else is let finish, so that no mapping escapes the removal.
             task.cancel()
         try:
@@ -173,7 +174,16 @@ class PortMapper:
             task.cancel()
             logger.warning("The home router may keep our port mappings until their lease ends: no answer")
         self._release_waiting()
-        self._worker.close()
+        await self._gateway.close()
+
+    async def hand_over(self) -> None:
+        """Ask nothing more, and leave the mappings to the program that takes over."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        self._release_waiting()
+        await self._gateway.close()
 
     async def _remove_all(self) -> None:
         self._plan.unwant_all()
@@ -228,7 +238,7 @@ class PortMapper:
 
     async def _discover(self) -> None:
         try:
-            address = await self._worker.call(self._gateway.discover)
+            address = await self._gateway.discover()
         except UpnpError as error:
             self._plan.missing(str(error), self._now())
         else:
@@ -236,10 +246,8 @@ class PortMapper:
 
     async def _add(self, action: Add) -> None:
         try:
-            await self._worker.call(
-                lambda: self._gateway.add(
-                    action.transport, action.internal_port, action.external_port, action.lease
-                )
+            await self._gateway.add(
+                action.transport, action.internal_port, action.external_port, action.lease
             )
         except UpnpError as error:
             if error.code is None:
@@ -250,18 +258,14 @@ class PortMapper:
             self._plan.added(action, self._now())
 
     async def _check(self, action: Check) -> None:
-        def look() -> tuple[str, list[Add]]:
-            # The address comes first: a silent router fails here and does not seem to have forgotten all.
-            address = self._gateway.external_address()
-            lost = [
-                mapping
-                for mapping in action.mappings
-                if not self._gateway.holds(mapping.transport, mapping.internal_port, mapping.external_port)
-            ]
-            return address, lost
-
         try:
-            address, lost = await self._worker.call(look)
+            # The address comes first: a silent router fails here and does not seem to have forgotten all.
+            address = await self._gateway.external_address()
+            lost = [
+                one
+                for one in action.mappings
+                if not await self._gateway.holds(one.transport, one.internal_port, one.external_port)
+            ]
         except UpnpError as error:
             self._plan.silent(str(error), self._now())
         else:
@@ -269,9 +273,7 @@ class PortMapper:
 
     async def _remove(self, action: Remove) -> None:
         try:
-            await self._worker.call(
-                lambda: self._gateway.remove(action.transport, action.internal_port, action.external_port)
-            )
+            await self._gateway.remove(action.transport, action.internal_port, action.external_port)
         except UpnpError as error:
             logger.info("A port mapping stays until its lease ends: %s", error)
         self._plan.removed(action)

@@ -3,6 +3,7 @@
 It forwards nothing; it answers (UPnP Device Architecture 1.1; WANIPConnection:2) as it is told to.
 """
 
+import contextlib
 import re
 import socket
 import struct
@@ -46,6 +47,8 @@ class FaultyGateway:
         self.address, self.outside, self.connected = address, outside, True
         self.mappings: dict[tuple[str, str], tuple[str, str, int]] = {}
         self.faults: dict[str, Callable[[dict[str, str]], str | None]] = {}
+        self.endless = False
+        """Each answer goes on for ever."""
         gateway = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -67,11 +70,20 @@ class FaultyGateway:
                     self.answer(200, text)
 
             def answer(self, status, text):
+                if gateway.endless:
+                    self.answer_for_ever()
+                    return
                 self.send_response(status)
                 self.send_header("Content-Type", "text/xml")
                 self.send_header("Content-Length", str(len(text.encode())))
                 self.end_headers()
                 self.wfile.write(text.encode())
+
+            def answer_for_ever(self):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\n\r\n<root>")
+                with contextlib.suppress(OSError):
+                    while gateway.endless and not gateway.closing:
+                        self.wfile.write(b"<a>and</a>" * 1000)
 
             def log_message(self, *arguments):
                 pass

@@ -5,13 +5,21 @@
 """
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from faulty_gateway import FaultyGateway, never
 from test_upnp_real import Home, Node, until
 
+from re6st.errors import UpnpError
 from re6st.messages import Transport
+from re6st.upnp.helper import MEMORY, NOBODY
+from re6st.upnp.helper_process import HelperProcess
 
 
 @pytest.fixture
@@ -101,6 +109,99 @@ def test_garbage_is_survived(gateway, node, text):
     gateway.faults.clear()
     until(lambda: ("TCP", "4226") in gateway.mappings, 30)
     until(node.mapping, 30)
+
+
+def process_state(pid):
+    """Return what the kernel says of a process, nothing when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    fields = {name: text.split() for name, text in (line.split(":", 1) for line in lines)}
+    return {} if fields["State"][0] == "Z" else fields
+
+
+def test_an_answer_without_end_costs_no_memory(gateway, node):
+    assert node.map(Transport.TCP, 4226, 30.0)
+    helper = node.mapper._gateway._asked
+    rights = process_state(helper.pid)
+    assert set(rights["Uid"]) == {str(NOBODY)}
+    assert rights["CapPrm"] == rights["CapEff"] == ["0" * 16]
+    assert rights["NoNewPrivs"] == ["1"]
+
+    gateway.endless = True
+    seen = []
+
+    def has_lost_the_router():
+        seen.append(int(process_state(helper.pid).get("VmData", "0")[0]))
+        return node.mapping() is None
+
+    until(has_lost_the_router, 60)
+    assert max(seen) <= MEMORY // 1024
+    gateway.endless = False
+    until(node.mapping, 60)
+
+
+async def fails_and_is_replaced(gateway):
+    helper, answers = HelperProcess(), threading.Event()
+    gateway.faults["GetExternalIPAddress"] = never(answers)
+    try:
+        await helper.ask("discover", 300)
+        before = helper.pid
+        with pytest.raises(UpnpError, match="no full answer within"):
+            await helper.ask("address", limit=0.2)
+        assert process_state(before) == {}
+        answers.set()
+        with pytest.raises(UpnpError, match="not been searched yet"):
+            await helper.ask("address")
+        await helper.ask("discover", 300)
+        assert await helper.ask("address") == ["20.2.1.2"]
+        os.kill(helper.pid, signal.SIGKILL)
+        with pytest.raises(UpnpError):
+            await helper.ask("address")
+    finally:
+        answers.set()
+        await helper.close()
+
+
+def test_a_helper_that_hangs_or_dies_is_replaced(home, gateway):
+    with home.namespaces["host"].entered():
+        asyncio.run(fails_and_is_replaced(gateway))
+
+
+DAEMON = """
+import asyncio, sys
+from re6st.upnp.helper_process import HelperProcess
+
+async def live():
+    helper = HelperProcess()
+    await helper.ask("discover", 300)
+    print(helper.pid, flush=True)
+    await helper.ask("address", limit=600)
+
+asyncio.run(live())
+"""
+
+
+def test_the_helper_ends_with_its_daemon_even_while_it_waits(home, gateway):
+    answers, asked = threading.Event(), threading.Event()
+
+    def hang(arguments):
+        asked.set()
+        answers.wait(60)
+
+    gateway.faults["GetExternalIPAddress"] = hang
+    try:
+        with home.namespaces["host"].entered():
+            daemon = subprocess.Popen([sys.executable, "-c", DAEMON], stdout=subprocess.PIPE)
+        with daemon:
+            helper = int(daemon.stdout.readline())
+            assert asked.wait(30)
+            assert process_state(helper)
+            daemon.kill()
+            until(lambda: not process_state(helper), 60)
+    finally:
+        answers.set()
 
 
 def test_of_two_routers_the_one_that_is_connected_is_used(home, gateway, node):

@@ -91,11 +91,19 @@ class Home:
             except Exception:
                 return False
 
-    def client(self, name):
-        gateway = InternetGateway()
+    def add(self, name, *mapping):
+        """Let a program on another machine, or another one on the host, have a port forwarded."""
+
+        async def do():
+            gateway = InternetGateway()
+            try:
+                await gateway.discover()
+                await gateway.add(*mapping)
+            finally:
+                await gateway.close()
+
         with self.namespaces[name].entered():
-            gateway.discover()
-        return gateway
+            asyncio.run(do())
 
     def view(self, port, protocol="TCP"):
         """Return what the router holds for an external port (host, port, lease) or None."""
@@ -203,11 +211,9 @@ def test_lease_is_renewed(home):
 
 def test_port_that_another_device_holds(home, node):
     home.switch_on()
-    other = home.client("other")
-    with home.namespaces["other"].entered():
-        other.add(Transport.TCP, 4226, 4226, 600)
-        with pytest.raises(UpnpError) as refusal:
-            other.add(Transport.TCP, 4226, 500, 600)
+    home.add("other", Transport.TCP, 4226, 4226, 600)
+    with pytest.raises(UpnpError) as refusal:
+        home.add("other", Transport.TCP, 4226, 500, 600)
     assert refusal.value.code == 606
     mapping = node.map(Transport.TCP, 4226)
     assert mapping.external_port != 4226
@@ -219,9 +225,7 @@ def test_port_that_another_device_holds(home, node):
 
 def test_mapping_of_another_program_on_this_host_is_not_overwritten(home, node):
     home.switch_on()
-    neighbour = home.client("host")
-    with home.namespaces["host"].entered():
-        neighbour.add(Transport.TCP, 9999, 4226, 600)
+    home.add("host", Transport.TCP, 9999, 4226, 600)
     assert node.map(Transport.TCP, 4226).external_port != 4226
     assert home.view(4226)[:2] == ("192.168.1.2", 9999)
 

@@ -10,10 +10,12 @@ registry   anna   boris   clara
                             dora    emil    frida        gustav       hanna
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from observing import until
@@ -88,6 +90,37 @@ def test_a_cut_between_two_hosts_is_routed_around(demo_lab):
         assert_all_ping(demo_lab)
     finally:
         demo_lab.heal("anna", "boris")
+
+
+def test_one_process_asks_the_router_whatever_becomes_of_the_daemon(demo_lab):
+    node = demo_lab.nodes["dora"]
+
+    def helpers():
+        """Return the pids of those that ask the router, and of the daemon's ended children."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                is_child = int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == daemon
+                words = (entry / "cmdline").read_bytes()
+                if is_child and (not words or b"upnp/helper.py" in words):
+                    found.append(int(entry.name))
+        return found
+
+    def is_mapped_by_another():
+        return node.status().reachability is Reachability.MAPPED and (
+            len(helpers()) == 1 and helpers() != before and not Path(f"/proc/{before[0]}").exists()
+        )
+
+    daemon = node.status().pid
+    until(lambda: len(helpers()) == 1)
+    before = helpers()
+    node.run("restart")
+    until(is_mapped_by_another)
+    before = helpers()
+    node.stop(signal.SIGKILL)
+    node.start()
+    daemon = node.status().pid
+    until(is_mapped_by_another)
 
 
 def test_a_node_that_ends_leaves_nothing_on_its_host(demo_lab):

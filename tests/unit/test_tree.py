@@ -21,7 +21,7 @@ MODULES = sorted(path for path in (ROOT / "re6st").rglob("*.py"))
 MANUALS = {"re6st-node": node_cli, "re6st-registry": registry_cli, "re6st-lab": lab_cli}
 ONE_ADAPTER = {
     "aiosmtplib": ["re6st/registry/mail.py"],
-    "miniupnpc": ["re6st/upnp/igd.py"],
+    "miniupnpc": ["re6st/upnp/helper.py"],
     "netifaces": ["re6st/node/addresses.py"],
     "psycopg": ["re6st/registry/postgresql.py"],
     "sqlite3": ["re6st/node/cache.py", "re6st/registry/sqlite.py"],
