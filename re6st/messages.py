@@ -31,6 +31,9 @@ NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$(?!\n)"
 Name = Annotated[str, Meta(min_length=1, max_length=63, pattern=NAME_PATTERN)]
 Serial = Annotated[str, Meta(max_length=40, pattern=r"^[0-9a-f]+$(?!\n)")]
 Text = Annotated[str, Meta(max_length=256)]
+
+OWNER_LENGTH = 254
+"""Characters of an e-mail address (RFC 5321), and of every other name of a node's owner."""
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Version = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 """What SQLite can hold: a signed integer of 64 bits."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from re6st.registry.database import ALL
+from re6st.registry.groups import GroupRow, Groups
 from re6st.registry.ledger import Ledger
 from re6st.registry.requests import Requests
 from re6st.registry.space import Space
@@ -51,6 +52,10 @@ class TokenRow:
     """Only who has this key can use it."""
     mailbox: str | None = None
     """To which it was sent."""
+    group: str | None = None
+    """In which its nodes will be; None for the first one."""
+    owner: str = ""
+    """To whom its nodes will belong."""
 
     def is_open(self, now: float) -> bool:
         """Return whether another node can use it."""
@@ -82,7 +87,7 @@ class Reservation:
     created: float
 
 
-class Admissions(Ledger, Space, Requests):
+class Admissions(Ledger, Space, Requests, Groups):
     """The tables for those who shall come. Belongs to one thread at a time."""
 
     # -- reservations
@@ -136,11 +141,13 @@ class Admissions(Ledger, Space, Requests):
         way: Way = Way.LINK,
         key_digest: bytes | None = None,
         mailbox: str | None = None,
+        group: GroupRow | None = None,
+        owner: str = "",
     ) -> int:
         """Remember a token by its digest; return its number."""
         return self.insert(
             "INSERT INTO tokens (digest, name, prefix_length, created, expires, maximum_uses, node, way,"
-            " key_digest, mailbox) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " key_digest, mailbox, node_group, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 digest,
                 name,
@@ -152,6 +159,8 @@ class Admissions(Ledger, Space, Requests):
                 way.value,
                 key_digest,
                 mailbox,
+                group.identifier if group is not None else None,
+                owner,
             ),
         )
 
@@ -193,6 +202,11 @@ class Admissions(Ledger, Space, Requests):
         rows = self._tokens("WHERE name = ? AND revoked IS NULL AND expires > ?", name, now)
         return next((row for row in rows if row.is_open(now)), None)
 
+    def token_of_group(self, group: int, now: float) -> TokenRow | None:
+        """Return a token that can still be used and whose nodes will be in this group."""
+        rows = self._tokens("WHERE node_group = ? AND revoked IS NULL AND expires > ?", group, now)
+        return next((row for row in rows if row.is_open(now)), None)
+
     def revoke_token(self, identifier: int, now: float) -> None:
         """Let nobody in with a token any more."""
         self.execute("UPDATE tokens SET revoked = ? WHERE id = ? AND revoked IS NULL", (now, identifier))
@@ -228,7 +242,8 @@ class Admissions(Ledger, Space, Requests):
             "SELECT id, name, prefix_length, created, expires, maximum_uses, node, revoked,"  # noqa: S608 - constants
             " (SELECT count(*) FROM token_uses WHERE token = id), (SELECT max(used) FROM token_uses"
             " WHERE token = id), (SELECT node FROM token_uses WHERE token = id ORDER BY used DESC LIMIT 1),"
-            f" way, key_digest, mailbox FROM tokens {clause}",
+            " way, key_digest, mailbox, (SELECT node_groups.name FROM node_groups"
+            f" WHERE node_groups.id = tokens.node_group), owner FROM tokens {clause}",
             values,
         )
         return [TokenRow(*row) for row in rows]

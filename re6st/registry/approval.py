@@ -22,10 +22,10 @@ import msgspec
 from re6st.errors import RegistryRefusedError
 from re6st.gate import source_group
 from re6st.messages import AdmissionAnswer, AdmissionRequest, AdmissionState
-from re6st.prefix import DEFAULT_NODE_LENGTH
 from re6st.registry.admissions import TokenRow, Way
 from re6st.registry.authority import DAY
 from re6st.registry.certification import CertificationRequest, open_request
+from re6st.registry.groups import GroupRow
 from re6st.registry.policy import AdmissionPolicy, change_policy
 from re6st.registry.requests import RequestRow
 from re6st.registry.tokens import TokenUseCases
@@ -54,12 +54,23 @@ class ApprovalUseCases(TokenUseCases):
         return msgspec.json.decode(text, type=AdmissionPolicy) if text else AdmissionPolicy()
 
     def change_policy(self, changes: Mapping[str, str]) -> AdmissionPolicy:
-        """Change whom the registry lets in. Raises :class:`ConfigError` that names every mistake."""
+        """Change whom the registry lets in.
+
+        Raises :class:`ConfigError` that names every mistake, :class:`RegistryRefusedError` for a group.
+        """
         with self._store.transaction():
             changed = change_policy(self.policy(), changes, self.network)
+            for name in changed.groups:
+                self.group(name)
             self._store.set_setting(SETTING_POLICY, msgspec.json.encode(changed).decode())
             self._log("admission.set", "policy", **changes)
         return changed
+
+    def _group_use(self, row: GroupRow) -> str | None:
+        """Return why a group cannot be removed: also when it is for newcomers."""
+        if row.name.lower() in [name.lower() for name in self.policy().groups]:
+            return "newcomers are put into it; choose another one first (re6st-registry admission set)"
+        return super()._group_use(row)
 
     # -- who asks
 
@@ -98,7 +109,14 @@ class ApprovalUseCases(TokenUseCases):
         )
         if way is Way.OPEN:
             self._store.add_token(
-                secret, None, policy.open_prefix_length, now, expires, way=way, key_digest=request.key_digest
+                secret,
+                None,
+                policy.open_prefix_length,
+                now,
+                expires,
+                way=way,
+                key_digest=request.key_digest,
+                group=self.group(policy.open_group),
             )
         self._log(f"request.{state.value}", str(number), name=request.name, key=request.key_digest.hex())
         row = self._store.request_numbered(number)
@@ -194,9 +212,17 @@ class ApprovalUseCases(TokenUseCases):
         return (*found, trouble) if trouble else tuple(found)
 
     def approve(
-        self, identifier: int, name: str | None = None, prefix_length: int = DEFAULT_NODE_LENGTH
+        self,
+        identifier: int,
+        name: str | None = None,
+        prefix_length: int | None = None,
+        *,
+        group: str | None = None,
+        owner: str = "",
     ) -> RequestRow:
         """Let in who asked, under ``name`` or that which it wants. May be repeated.
+
+        The node will be in ``group``, by default that of the policy, and belong to ``owner``.
 
         Anybody can wish for a name with a reserved prefix: it is given only if it is ``name``.
         Raises :class:`RegistryRefusedError` with the codes ``unknown-request``, ``request-decided`` and those
@@ -212,7 +238,8 @@ class ApprovalUseCases(TokenUseCases):
                         f" (--name {row.name}) if this is the machine it is reserved for, else another one",
                         code="name-taken",
                     )
-                given, length = self._admission_length(name or row.name or None, prefix_length, now)
+                chosen, owner = self._group_for(group or self.policy().requests_group, owner)
+                given, length = self._admission_length(name or row.name or None, prefix_length, chosen, now)
                 self._store.add_token(
                     row.digest,
                     given,
@@ -221,8 +248,17 @@ class ApprovalUseCases(TokenUseCases):
                     now + APPROVAL_TIME,
                     way=Way.REQUEST,
                     key_digest=row.key_digest,
+                    group=chosen,
+                    owner=owner,
                 )
-                self._decide(row, AdmissionState.APPROVED, name=given, prefix_length=length)
+                self._decide(
+                    row,
+                    AdmissionState.APPROVED,
+                    name=given,
+                    prefix_length=length,
+                    group=chosen.name,
+                    owner=owner or None,
+                )
             return self._request(identifier)
 
     def deny(self, identifier: int, reason: str = "") -> RequestRow:

@@ -24,7 +24,9 @@ def token() -> None:
 
 @token.command("create")
 @click.option("--name", help="The node's name; without it the node chooses.")
-@click.option("--prefix-length", type=int, default=DEFAULT_NODE_LENGTH, show_default=True)
+@click.option("--group", help="The group of the nodes.")
+@click.option("--owner", default="", help="To whom they belong: an e-mail address, for example.")
+@click.option("--prefix-length", type=int, help="By default as their group says, or 64.")
 @click.option("--expires", type=duration, default="1d", show_default=True, help="12h, 1d, 2w ...")
 @click.option("--uses", type=int, default=1, show_default=True, help="For how many nodes.")
 @click.option(
@@ -38,21 +40,26 @@ def token() -> None:
 def token_create(
     state: StateDirectory,
     name: str | None,
-    prefix_length: int,
+    group: str | None,
+    owner: str,
+    prefix_length: int | None,
     expires: float,
     uses: int,
     back: str | None,
     url: str | None,
 ) -> None:
     """Print a join link."""
-    if back is not None and (name is not None or uses != 1):
-        raise ConfigError("--return is for one node, which keeps its name: leave --name and --uses away")
+    if back is not None and (name is not None or group is not None or owner or uses != 1):
+        raise ConfigError(
+            "--return is for one node, which keeps name, group and owner: leave --name and --uses away,"
+            " --group and --owner too"
+        )
     with opened(state) as service:
         place = service.choose_url(url)
         if back is not None:
             secret = service.create_return_token(back, expires)
         else:
-            secret = service.create_token(name, prefix_length, expires, uses)
+            secret = service.create_token(name, prefix_length, expires, uses, group=group, owner=owner)
         click.echo(str(JoinLink(place, service.fingerprint, secret)))
 
 
@@ -65,7 +72,8 @@ def token_list(state: StateDirectory, as_json: bool) -> None:
         now = time.time()
         names = {member.node.identifier: member.node.name for member in service.members()}
         rows = [_describe_token(row, names, now) for row in service.tokens()]
-    print_rows("tokens", ("id", "name", "prefix_length", "state", "uses", "expires", "node"), rows, as_json)
+    columns = ("id", "name", "group", "owner", "prefix_length", "state", "uses", "expires", "node")
+    print_rows("tokens", columns, rows, as_json)
 
 
 def _describe_token(row: TokenRow, names: dict[int, str], now: float) -> dict[str, object]:
@@ -73,6 +81,8 @@ def _describe_token(row: TokenRow, names: dict[int, str], now: float) -> dict[st
     return {
         "id": row.identifier,
         "name": row.name,
+        "group": row.group,
+        "owner": row.owner or None,
         "prefix_length": row.prefix_length,
         "state": row.state(now),
         "created": row.created,

@@ -1,4 +1,4 @@
-"""Commands around nodes: list, show, rename, suspend, resume, revoke, delete."""
+"""Commands around nodes: list, show, rename, move, owner, suspend, resume, revoke, delete."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import click
 
 from re6st.identity import format_time
 from re6st.registry.cli_common import cell, json_option, opened, print_json, print_rows
+from re6st.registry.database import ALL
 from re6st.registry.state import StateDirectory
+from re6st.registry.store import Selection
 
 if TYPE_CHECKING:
     from re6st.registry.service import Service
@@ -20,18 +22,32 @@ node_argument = click.argument("node", metavar="NAME|PREFIX")
 
 @click.group(invoke_without_command=True)
 @click.option("--state", "wanted", type=click.Choice(["active", "suspended", "expired", "released"]))
-@click.option("--search", default="", help="Part of the name or of the prefix.")
+@click.option("--search", default="", help="Part of the name, of the owner or of the prefix.")
+@click.option("--group", help="Only those of this group.")
+@click.option("--owner", help="Only those of this owner.")
 @json_option
 @click.pass_context
-def nodes(context: click.Context, wanted: str | None, search: str, as_json: bool) -> None:
+def nodes(
+    context: click.Context,
+    wanted: str | None,
+    search: str,
+    group: str | None,
+    owner: str | None,
+    as_json: bool,
+) -> None:
     """List the nodes of the network, former ones included."""
     if context.invoked_subcommand is not None:
         return
     with opened(context.obj) as service:
         now = time.time()
-        members = service.members_page(-1, state=wanted, search=search)
+        if group is not None:
+            group = service.group(group).name
+        members = service.members_page(ALL, Selection(wanted, search, group, owner))
         rows = [_describe(service, member, now) for member in members]
-    columns = ("name", "prefix", "address", "state", "expires", "published", "reachable", "software")
+    columns = (
+        *("name", "prefix", "address", "state", "group", "owner"),
+        *("expires", "published", "reachable", "software"),
+    )
     print_rows("nodes", columns, rows, as_json)
 
 
@@ -66,6 +82,8 @@ def _describe(service: Service, member: Member, now: float) -> dict[str, object]
         "prefix": str(node.prefix),
         "address": str(node.address),
         "state": member.state(now),
+        "group": node.group,
+        "owner": node.owner or None,
         "created": node.created,
         "suspended": node.suspended,
         "released": node.released,
@@ -87,6 +105,28 @@ def rename(state: StateDirectory, node: str, name: str) -> None:
     with opened(state) as service:
         row = service.rename(node, name)
     click.echo(f"{row.prefix} is called {row.name} now", err=True)
+
+
+@click.command()
+@node_argument
+@click.argument("group")
+@click.pass_obj
+def move(state: StateDirectory, node: str, group: str) -> None:
+    """Put a node into another group; it keeps its prefix."""
+    with opened(state) as service:
+        row = service.move(node, group)
+    click.echo(f"{row.name} ({row.prefix}) is in the group {row.group}", err=True)
+
+
+@click.command()
+@node_argument
+@click.argument("owner")
+@click.pass_obj
+def owner(state: StateDirectory, node: str, owner: str) -> None:
+    """Write down to whom a node belongs: an e-mail address, for example; '' for nobody."""
+    with opened(state) as service:
+        row = service.set_owner(node, owner)
+    click.echo(f"{row.name} ({row.prefix}) belongs to {row.owner or 'nobody'}", err=True)
 
 
 @click.command()

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import click
 import msgspec
 
-from re6st.prefix import DEFAULT_NODE_LENGTH
 from re6st.registry.cli_common import assignments, json_option, opened, print_json, print_rows
 from re6st.registry.links import JoinLink
 from re6st.registry.parameters import format_value
@@ -49,12 +48,21 @@ def requests_list(state: StateDirectory, everything: bool, as_json: bool) -> Non
 @requests.command("approve")
 @click.argument("identifier", type=int, metavar="ID")
 @click.option("--name", help="Instead of the name that it wants.")
-@click.option("--prefix-length", type=int, default=DEFAULT_NODE_LENGTH, show_default=True)
+@click.option("--group", help="Its group; by default requests_group of the admission policy.")
+@click.option("--owner", default="", help="To whom it belongs: an e-mail address, for example.")
+@click.option("--prefix-length", type=int, help="By default as its group says, or 64.")
 @click.pass_obj
-def requests_approve(state: StateDirectory, identifier: int, name: str | None, prefix_length: int) -> None:
+def requests_approve(
+    state: StateDirectory,
+    identifier: int,
+    name: str | None,
+    group: str | None,
+    owner: str,
+    prefix_length: int | None,
+) -> None:
     """Let in a machine that asked (ID as in the list)."""
     with opened(state) as service:
-        row = service.approve(identifier, name, prefix_length)
+        row = service.approve(identifier, name, prefix_length, group=group, owner=owner)
     click.echo(f"Request {identifier} with the key {row.key_digest.hex()} is approved", err=True)
 
 

@@ -127,6 +127,8 @@ class InvitationUseCases(ApprovalUseCases, ParameterUseCases):
                 expires,
                 way=Way.MAIL,
                 mailbox=_owner(row.mailbox),
+                group=self.group(policy.mail_group),
+                owner=row.mailbox,
             )
         else:
             self._store.replace_token(number, digest(secret), expires)

@@ -16,7 +16,7 @@ from re6st.identity import CONTEXT_REVOCATIONS
 from re6st.messages import Revocations, decode, encode
 from re6st.prefix import parse_prefix
 from re6st.registry.certification import check_name
-from re6st.registry.store import CertificateRow, Member, NodeRow
+from re6st.registry.store import EVERYBODY, CertificateRow, Member, NodeRow, Selection
 from re6st.registry.usecases import UseCases
 
 
@@ -28,15 +28,10 @@ class MemberUseCases(UseCases):
         return self._store.overview(self._clock())
 
     def members_page(
-        self,
-        limit: int,
-        *,
-        state: str | None = None,
-        search: str = "",
-        after: tuple[bytes, int] | None = None,
+        self, limit: int, selection: Selection = EVERYBODY, *, after: tuple[bytes, int] | None = None
     ) -> list[Member]:
         """Return up to ``limit`` nodes behind ``after`` (first address, row number); see the store."""
-        return self._store.overview(self._clock(), state=state, search=search, after=after, limit=limit)
+        return self._store.overview(self._clock(), selection, after=after, limit=limit)
 
     def member(self, selector: str) -> Member:
         """Return the member, or the former one, with this name or prefix.

@@ -65,6 +65,10 @@ class _State(Collector):
         for state, count in service.count_states().items():
             nodes.add_metric([state], count)
         yield nodes
+        groups = GaugeMetricFamily("re6st_registry_group_nodes", "Members by group", labels=["group"])
+        for group in service.groups():
+            groups.add_metric([group.name], group.nodes)
+        yield groups
         troubles = GaugeMetricFamily(
             "re6st_registry_troubles", "Nodes in trouble by its kind", labels=["kind", "severity"]
         )

@@ -20,6 +20,7 @@ from re6st.messages import AdmissionState, NetworkParameters, encode
 from re6st.prefix import parse_prefix
 from re6st.registry.admissions import Reservation
 from re6st.registry.diagnosis import SILENCE, last_contact
+from re6st.registry.groups import GroupRow
 from re6st.registry.ledger import AuditRow
 from re6st.registry.links import JoinLink
 from re6st.registry.mesh import draw_mesh
@@ -28,12 +29,18 @@ from re6st.registry.operator_messages import (
     AuditEntry,
     AuditPage,
     Denial,
+    Group,
+    GroupChange,
+    GroupList,
+    GroupRequest,
     HistoricParameters,
     KeptPrefix,
     Link,
     LinkRequest,
     Mesh,
     Node,
+    NodeGroup,
+    NodeOwner,
     NodePage,
     NodeState,
     NodeTrouble,
@@ -66,6 +73,7 @@ from re6st.registry.qr import qr_code
 from re6st.registry.reporting import Condition
 from re6st.registry.requests import RequestRow
 from re6st.registry.service import Service
+from re6st.registry.store import Selection
 
 PAGE_LIMIT = 1000
 """Items that one may ask for at once."""
@@ -130,7 +138,7 @@ def overview(service: Service, call: Call) -> Overview:
 
 
 def list_nodes(service: Service, call: Call) -> NodePage:
-    """List nodes by prefix, former ones included; ``search`` is a part of name or prefix.
+    """List nodes by prefix, former ones included; ``search`` is a part of name, owner or prefix.
 
     With ``unwell`` only those that somebody should look after.
     """
@@ -138,11 +146,18 @@ def list_nodes(service: Service, call: Call) -> NodePage:
     state = call.query.get("state")
     if state is not None and state not in [item.value for item in NodeState]:
         raise RegistryRefusedError("state must be active, suspended, expired or released", code="malformed")
-    search, after = call.query.get("search", "")[:64], _node_cursor(call)
+    group = call.query.get("group")
+    selection = Selection(
+        state=state,
+        search=call.query.get("search", "")[:64],
+        group=service.group(group).name if group is not None else None,
+        owner=call.query.get("owner"),
+    )
+    after = _node_cursor(call)
     if call.query.get("unwell", "") not in ("", "0"):
-        found = service.unwell(limit + 1, state=state, search=search, after=after)
+        found = service.unwell(limit + 1, selection, after=after)
     else:
-        found = service.conditions(service.members_page(limit + 1, state=state, search=search, after=after))
+        found = service.conditions(service.members_page(limit + 1, selection, after=after))
     last = found[limit - 1].member.node if len(found) > limit else None
     return NodePage(
         items=tuple(_node(service, condition) for condition in found[:limit]),
@@ -169,6 +184,8 @@ def _node(service: Service, condition: Condition) -> Node:
         prefix=str(node.prefix),
         address=str(node.address),
         state=NodeState(member.state(service.now())),
+        group=node.group,
+        owner=node.owner,
         created=node.created,
         suspended=node.suspended,
         released=node.released,
@@ -205,6 +222,18 @@ def rename_node(service: Service, call: Call) -> Node:
     return _selected(service, message.name)
 
 
+def move_node(service: Service, call: Call) -> Node:
+    """Put a node into another group."""
+    message: NodeGroup = call.message
+    return _selected(service, service.move(call.path["node"], message.group).name)
+
+
+def set_owner(service: Service, call: Call) -> Node:
+    """Write down to whom a node belongs."""
+    message: NodeOwner = call.message
+    return _selected(service, service.set_owner(call.path["node"], message.owner).name)
+
+
 def suspend_node(service: Service, call: Call) -> Node:
     """Keep a node out of the network until it is resumed."""
     return _selected(service, service.suspend(call.path["node"]).name)
@@ -231,21 +260,80 @@ def show_mesh(service: Service, _call: Call) -> Mesh:
     return draw_mesh(service.mesh(MESH_LIMIT + 1, SILENCE), MESH_LIMIT)
 
 
+# -- groups ---------------------------------------------------------------------------------------------
+
+
+def list_groups(service: Service, _call: Call) -> GroupList:
+    """List the groups of nodes."""
+    return GroupList(items=tuple(_group(row) for row in service.groups()))
+
+
+def show_group(service: Service, call: Call) -> Group:
+    """Show a group of nodes."""
+    return _group(service.group(call.path["name"]))
+
+
+def create_group(service: Service, call: Call) -> Group:
+    """Make a group of nodes."""
+    message: GroupRequest = call.message
+    return _group(
+        service.create_group(message.name, message.description, message.prefix_length, message.maximum_nodes)
+    )
+
+
+def change_group(service: Service, call: Call) -> Group:
+    """Change a group; with If-Match only one that the operator has seen."""
+    message: GroupChange = call.message
+    name = call.path["name"]
+    if call.if_match not in (None, "*", entity_tag(encode(_group(service.group(name))))):
+        raise RegistryRefusedError(
+            f"the group {name} was changed meanwhile: look at it first", code="version-changed"
+        )
+    return _group(
+        service.change_group(name, message.description, message.prefix_length, message.maximum_nodes)
+    )
+
+
+def remove_group(service: Service, call: Call) -> None:
+    """Remove a group that has no nodes."""
+    service.remove_group(call.path["name"])
+
+
+def _group(row: GroupRow) -> Group:
+    return Group(
+        name=row.name,
+        description=row.description,
+        prefix_length=row.prefix_length,
+        maximum_nodes=row.maximum_nodes,
+        nodes=row.nodes,
+        created=row.created,
+    )
+
+
 # -- admission ------------------------------------------------------------------------------------------
 
 
 def create_link(service: Service, call: Call) -> Link:
     """Make a join link."""
     message: LinkRequest = call.message
-    if message.return_node is not None and (message.name is not None or message.uses != 1):
+    kept = (message.name, message.group, message.owner or None)
+    if message.return_node is not None and (any(kept) or message.uses != 1):
         raise RegistryRefusedError(
-            "return_node is for one node, which keeps its name: leave name and uses away", code="malformed"
+            "return_node is for one node, which keeps its name, group and owner: leave these and uses away",
+            code="malformed",
         )
     place = service.choose_url(message.url)
     if message.return_node is not None:
         token = service.create_return_token(message.return_node, message.lifetime)
     else:
-        token = service.create_token(message.name, message.prefix_length, message.lifetime, message.uses)
+        token = service.create_token(
+            message.name,
+            message.prefix_length,
+            message.lifetime,
+            message.uses,
+            group=message.group,
+            owner=message.owner,
+        )
     row = service.find_token(token)
     link = str(JoinLink(place, service.fingerprint, token))
     return Link(id=row.identifier, link=link, expires=row.expires, qr_code=qr_code(link))
@@ -265,6 +353,8 @@ def list_tokens(service: Service, call: Call) -> TokenPage:
             uses=row.uses,
             maximum_uses=row.maximum_uses,
             name=row.name,
+            group=row.group,
+            owner=row.owner,
         )
         for row in rows[:limit]
     )
@@ -328,7 +418,10 @@ def _waiting(service: Service, row: RequestRow) -> WaitingRequest:
 def approve_request(service: Service, call: Call) -> WaitingRequest:
     """Let in a machine that asked."""
     message: Approval = call.message
-    return _waiting(service, service.approve(number(call, "id", 0), message.name, message.prefix_length))
+    row = service.approve(
+        number(call, "id", 0), message.name, message.prefix_length, group=message.group, owner=message.owner
+    )
+    return _waiting(service, row)
 
 
 def deny_request(service: Service, call: Call) -> WaitingRequest:

@@ -38,11 +38,17 @@ from re6st.registry.operator_messages import (
     AuditEntry,
     AuditPage,
     Denial,
+    Group,
+    GroupChange,
+    GroupList,
+    GroupRequest,
     KeptPrefix,
     Link,
     LinkRequest,
     Mesh,
     Node,
+    NodeGroup,
+    NodeOwner,
     NodePage,
     NodeState,
     Overview,
@@ -115,17 +121,23 @@ class OperatorClient:
     # -- nodes
 
     async def nodes(
-        self, *, state: NodeState | None = None, search: str = "", unwell: bool = False
+        self,
+        *,
+        state: NodeState | None = None,
+        search: str = "",
+        group: str | None = None,
+        owner: str | None = None,
+        unwell: bool = False,
     ) -> AsyncIterator[Node]:
-        """Iterate over nodes by prefix; ``search`` is a part of name or prefix.
+        """Iterate over nodes by prefix; ``search`` is a part of name, owner or prefix.
 
         ``unwell`` gives only those that somebody should look after.
         """
         query = {"limit": str(PAGE)}
         if state is not None:
             query["state"] = state.value
-        if search:
-            query["search"] = search
+        wanted = {"search": search or None, "group": group, "owner": owner}
+        query |= {key: value for key, value in wanted.items() if value is not None}
         if unwell:
             query["unwell"] = "1"
         while True:
@@ -143,6 +155,14 @@ class OperatorClient:
     async def rename(self, selector: str, name: str) -> Node:
         """Give a node another name."""
         return await self._ask("PUT", _node(selector) + "/name", Node, Renaming(name=name))
+
+    async def move(self, selector: str, group: str) -> Node:
+        """Put a node into another group."""
+        return await self._ask("PUT", _node(selector) + "/group", Node, NodeGroup(group=group))
+
+    async def set_owner(self, selector: str, owner: str) -> Node:
+        """Write down to whom a node belongs."""
+        return await self._ask("PUT", _node(selector) + "/owner", Node, NodeOwner(owner=owner))
 
     async def suspend(self, selector: str) -> Node:
         """Keep a node out of the network until it is resumed."""
@@ -163,6 +183,24 @@ class OperatorClient:
     async def mesh(self) -> Mesh:
         """Return the nodes that reported lately, and their tunnels."""
         return await self._get("/mesh", Mesh)
+
+    # -- groups
+
+    async def groups(self) -> tuple[Group, ...]:
+        """Return the groups of nodes, by name."""
+        return (await self._get("/groups", GroupList)).items
+
+    async def create_group(self, request: GroupRequest) -> Group:
+        """Make a group of nodes."""
+        return await self._ask("POST", "/groups", Group, request)
+
+    async def change_group(self, name: str, change: GroupChange) -> Group:
+        """Change a group of nodes."""
+        return await self._ask("PUT", _group(name), Group, change)
+
+    async def remove_group(self, name: str) -> None:
+        """Remove a group that has no nodes."""
+        await self._send("DELETE", _group(name))
 
     # -- admission
 
@@ -304,6 +342,10 @@ class OperatorClient:
                     return b""
                 raise
         raise AssertionError("not reached")
+
+
+def _group(name: str) -> str:
+    return f"/groups/{quote(name, safe='')}"
 
 
 def _node(selector: str) -> str:

@@ -19,7 +19,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from re6st.errors import RegistryRefusedError, StorageError
-from re6st.messages import decode, encode
+from re6st.messages import OWNER_LENGTH, decode, encode
 from re6st.registry import operations
 from re6st.registry import operator_messages as messages
 from re6st.registry.limits import RateLimiter
@@ -53,8 +53,12 @@ _KEY = Parameter(
     "Idempotency-Key", {"type": "string", "pattern": "^[!-~]{1,128}$", "maxLength": 128}, "header"
 )
 _STATE = Parameter("state", {"type": "string", "enum": [state.value for state in messages.NodeState]})
+_TAGGED = (operations.set_parameters, operations.change_group)
+"""What changes something that ``If-Match`` can name, and answers with it."""
 _SWITCH = {"type": "string", "enum": ["0", "1"]}
 _UNWELL = Parameter("unwell", _SWITCH)
+_GROUP = Parameter("group", {"type": "string", "minLength": 1, "maxLength": 63})
+_OWNER = Parameter("owner", {"type": "string", "maxLength": OWNER_LENGTH})
 
 Result = TypeVar("Result")
 Run = Callable[..., Awaitable[Any]]
@@ -84,12 +88,18 @@ class OperatorApi:
                 "/nodes",
                 operations.list_nodes,
                 messages.NodePage,
-                (_LIMIT, Parameter("after"), _STATE, Parameter("search"), _UNWELL),
+                (_LIMIT, Parameter("after"), _STATE, Parameter("search"), _UNWELL, _GROUP, _OWNER),
             ),
             self._get("/mesh", operations.show_mesh, messages.Mesh),
             self._get("/nodes/{node}", operations.show_node, node, (_NODE,)),
             self._route(
                 "PUT", "/nodes/{node}/name", write, operations.rename_node, node, messages.Renaming, (_NODE,)
+            ),
+            self._route(
+                "PUT", "/nodes/{node}/group", write, operations.move_node, node, messages.NodeGroup, (_NODE,)
+            ),
+            self._route(
+                "PUT", "/nodes/{node}/owner", write, operations.set_owner, node, messages.NodeOwner, (_NODE,)
             ),
             self._route(
                 "PUT", "/nodes/{node}/suspension", write, operations.suspend_node, node, None, (_NODE,)
@@ -116,6 +126,7 @@ class OperatorApi:
             self._route(
                 "DELETE", "/reservations/{name}", write, operations.remove_reservation, None, None, (_NAME,)
             ),
+            *self._group_routes(),
             *self._admission_routes(),
             self._get("/parameters", operations.show_parameters, messages.Parameters),
             self._route(
@@ -193,6 +204,25 @@ class OperatorApi:
                 None,
                 (_NAME,),
             ),
+        )
+
+    def _group_routes(self) -> tuple[Route, ...]:
+        """Return what concerns groups of nodes."""
+        group, write = messages.Group, Scope.WRITE
+        return (
+            self._get("/groups", operations.list_groups, messages.GroupList),
+            self._route("POST", "/groups", write, operations.create_group, group, messages.GroupRequest),
+            self._get("/groups/{name}", operations.show_group, group, (_NAME,)),
+            self._route(
+                "PUT",
+                "/groups/{name}",
+                write,
+                operations.change_group,
+                group,
+                messages.GroupChange,
+                (_NAME, _IF_MATCH),
+            ),
+            self._route("DELETE", "/groups/{name}", write, operations.remove_group, None, None, (_NAME,)),
         )
 
     def _admission_routes(self) -> tuple[Route, ...]:
@@ -298,7 +328,7 @@ class OperatorApi:
         if status == HTTPStatus.NO_CONTENT:
             return web.Response(status=status)
         headers = {}
-        if request.method == "GET" or operation is operations.set_parameters:
+        if request.method == "GET" or operation in _TAGGED:
             headers["ETag"] = entity_tag(answer)
             known = request.headers.get("If-None-Match", "")
             if request.method == "GET" and headers["ETag"] in [tag.strip() for tag in known.split(",")]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from re6st.messages import AdmissionState, Message, Name, NetworkParameters, Text
+from re6st.messages import OWNER_LENGTH, AdmissionState, Message, Name, NetworkParameters, Text
 from re6st.prefix import DEFAULT_NODE_LENGTH, LONGEST_NODE_LENGTH
 from re6st.registry.authority import DAY
 from re6st.registry.diagnosis import Kind, Severity
@@ -19,6 +19,8 @@ Lifetime = Annotated[float, Meta(gt=0, le=3650 * DAY)]
 Key = Annotated[str, Meta(max_length=64)]
 Value = Annotated[str, Meta(max_length=4096)]
 Selector = Annotated[str, Meta(min_length=1, max_length=64)]
+Owner = Annotated[str, Meta(max_length=OWNER_LENGTH)]
+MaximumNodes = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
 class NodeState(enum.Enum):
@@ -46,6 +48,9 @@ class Node(Message, frozen=True, kw_only=True):
     prefix: str
     address: str
     state: NodeState
+    group: str
+    owner: str = ""
+    """To whom it belongs, for people."""
     created: float
     suspended: float | None = None
     released: float | None = None
@@ -120,13 +125,67 @@ class Renaming(Message, frozen=True, kw_only=True):
     name: Name
 
 
+class NodeGroup(Message, frozen=True, kw_only=True):
+    """The group that a node shall be in."""
+
+    group: Name
+
+
+class NodeOwner(Message, frozen=True, kw_only=True):
+    """To whom a node belongs, for people; empty for nobody."""
+
+    owner: Owner
+
+
+class GroupRequest(Message, frozen=True, kw_only=True):
+    """A group to be made."""
+
+    name: Name
+    description: Text = ""
+    prefix_length: PrefixLength | None = None
+    """Of the prefixes of its new nodes, unless chosen otherwise."""
+    maximum_nodes: MaximumNodes | None = None
+    """Members that it may have; absent: any number."""
+
+
+class GroupChange(Message, frozen=True, kw_only=True):
+    """What a group shall be like; what is absent is taken away."""
+
+    description: Text = ""
+    prefix_length: PrefixLength | None = None
+    maximum_nodes: MaximumNodes | None = None
+
+
+class Group(Message, frozen=True, kw_only=True):
+    """A group of nodes."""
+
+    name: str
+    description: str = ""
+    prefix_length: int | None = None
+    maximum_nodes: int | None = None
+    nodes: int
+    """Members that it has."""
+    created: float
+
+
+class GroupList(Message, frozen=True, kw_only=True):
+    """All groups, by name."""
+
+    items: tuple[Group, ...]
+
+
 class LinkRequest(Message, frozen=True, kw_only=True):
     """Whom a join link is for."""
 
     name: Name | None = None
     return_node: Selector | None = None
     """Name or prefix of a node that was installed again and gets its place back."""
-    prefix_length: PrefixLength = DEFAULT_NODE_LENGTH
+    group: Name | None = None
+    """Of the nodes; not for one that gets its place back."""
+    owner: Owner = ""
+    """To whom they belong; not for one that gets its place back."""
+    prefix_length: PrefixLength | None = None
+    """Without it: as their group says, or 64."""
     lifetime: Lifetime = DAY
     """Seconds."""
     uses: Annotated[int, Meta(ge=1, le=MAXIMUM_USES)] = 1
@@ -165,6 +224,9 @@ class Token(Message, frozen=True, kw_only=True):
     uses: int
     maximum_uses: int
     name: str | None = None
+    group: str | None = None
+    """Of its nodes; absent: the first one."""
+    owner: str = ""
 
 
 class TokenPage(Message, frozen=True, kw_only=True):
@@ -372,7 +434,11 @@ class Approval(Message, frozen=True, kw_only=True):
 
     name: Name | None = None
     """Instead of the one that it wants."""
-    prefix_length: PrefixLength = DEFAULT_NODE_LENGTH
+    prefix_length: PrefixLength | None = None
+    """Without it: as its group says, or 64."""
+    group: Name | None = None
+    """Without it: that of nodes which are approved (``requests_group``)."""
+    owner: Owner = ""
 
 
 class Denial(Message, frozen=True, kw_only=True):

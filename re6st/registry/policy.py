@@ -15,9 +15,10 @@ import msgspec
 from msgspec import Meta
 
 from re6st.errors import ConfigError
-from re6st.messages import Mailbox, Message
+from re6st.messages import Mailbox, Message, Name
 from re6st.prefix import DEFAULT_NODE_LENGTH, LONGEST_NODE_LENGTH, check_node_length
 from re6st.registry.assignments import convert
+from re6st.registry.groups import DEFAULT_GROUP
 
 Length = Annotated[int, Meta(ge=33, le=LONGEST_NODE_LENGTH)]
 Number = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -35,9 +36,12 @@ class AdmissionPolicy(Message, frozen=True, kw_only=True, omit_defaults=False):
     """Requests not approved that one address (an IPv6 /64) may send in a day."""
     requests_days: Annotated[int, Meta(ge=1, le=90)] = 7
     """Days until a request expires that nobody decides."""
+    requests_group: Name = DEFAULT_GROUP
+    """Of nodes that are approved, unless the operator chooses another one."""
     open: bool = False
     """Whoever asks is let in at once."""
     open_prefix_length: Length = 80
+    open_group: Name = DEFAULT_GROUP
     open_nodes: Number = 1000
     """Members that may have come in this way."""
     open_per_hour: Number = 60
@@ -50,6 +54,7 @@ class AdmissionPolicy(Message, frozen=True, kw_only=True, omit_defaults=False):
     mail_nodes: Number = 3
     """Members that one mailbox may have."""
     mail_prefix_length: Length = DEFAULT_NODE_LENGTH
+    mail_group: Name = DEFAULT_GROUP
     mail_per_hour: Number = 60
     """Mails in all."""
     mail_per_mailbox: Number = 3
@@ -63,6 +68,11 @@ class AdmissionPolicy(Message, frozen=True, kw_only=True, omit_defaults=False):
     mail_user: Word = ""
     """The password comes from a file, never from here."""
     mail_sender: Word = ""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups into which newcomers are put."""
+        return self.requests_group, self.open_group, self.mail_group
 
     @property
     def mail_place(self) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from re6st.identity import CONTEXT_PARAMETERS, CONTEXT_REVOCATIONS
 from re6st.messages import DocumentVersions, NodeReport
 from re6st.registry.diagnosis import Kind, Severity, Standard, Trouble, find_troubles
 from re6st.registry.reports import ReportRow
-from re6st.registry.store import Member, NodeRow
+from re6st.registry.store import EVERYBODY, Member, NodeRow, Selection
 from re6st.registry.usecases import UseCases
 
 SOFTWARE = f"re6st {re6st.__version__}"
@@ -63,25 +63,20 @@ class ReportUseCases(UseCases):
         return found
 
     def unwell(
-        self,
-        limit: int,
-        *,
-        state: str | None = None,
-        search: str = "",
-        after: tuple[bytes, int] | None = None,
+        self, limit: int, selection: Selection = EVERYBODY, *, after: tuple[bytes, int] | None = None
     ) -> list[Condition]:
         """Return up to ``limit`` nodes that somebody should look after, by prefix; see ``members_page``."""
         found: list[Condition] = []
-        for condition in self._walk(state, search, after):
+        for condition in self._walk(selection, after):
             if condition.unwell:
                 found.append(condition)
                 if len(found) == limit:
                     break
         return found
 
-    def _walk(self, state: str | None, search: str, after: tuple[bytes, int] | None) -> Iterator[Condition]:
+    def _walk(self, selection: Selection, after: tuple[bytes, int] | None) -> Iterator[Condition]:
         while True:
-            batch = self._store.overview(self._clock(), state=state, search=search, after=after, limit=BATCH)
+            batch = self._store.overview(self._clock(), selection, after=after, limit=BATCH)
             yield from self.conditions(batch)
             if len(batch) < BATCH:
                 return
@@ -92,7 +87,7 @@ class ReportUseCases(UseCases):
         """Return how many nodes have which trouble."""
         return Counter(
             (trouble.kind, trouble.severity)
-            for condition in self._walk(None, "", None)
+            for condition in self._walk(EVERYBODY, None)
             for trouble in condition.troubles
         )
 

@@ -25,7 +25,7 @@ from re6st.registry.authority import Authority
 from re6st.registry.configuration import ParameterUseCases
 from re6st.registry.members import MemberUseCases
 from re6st.registry.reporting import ReportUseCases
-from re6st.registry.store import Member
+from re6st.registry.store import Member, Selection
 
 SETTING_STAGE = "rollover-stage"
 SETTING_VERSION = "rollover-version"
@@ -136,7 +136,7 @@ class RolloverUseCases(MemberUseCases, ParameterUseCases, ReportUseCases):
             self._store.set_setting(SETTING_VERSION, str(after.version))
 
     def _active(self) -> list[Member]:
-        return self._store.overview(self._clock(), state="active")
+        return self._store.overview(self._clock(), Selection(state="active"))
 
     def _not_informed(self) -> tuple[str, ...]:
         """Return which active nodes have not reported the parameters with both CAs."""

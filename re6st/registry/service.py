@@ -32,6 +32,7 @@ from re6st.messages import (
 )
 from re6st.registry.admissions import TokenRow, TokenUse
 from re6st.registry.certification import CertificationRequest, open_request
+from re6st.registry.groups import DEFAULT_GROUP
 from re6st.registry.invitations import InvitationUseCases
 from re6st.registry.lan_keys import LanKeyUseCases
 from re6st.registry.operators import OperatorUseCases
@@ -120,7 +121,9 @@ class Service(
             prefix = reservation.prefix
         else:
             prefix = allocate(self._store, self.network, token.prefix_length, now, self._quarantine)
-        node = self._store.add_node(name, prefix, now)
+        group = self.group(token.group or DEFAULT_GROUP)
+        self._check_room(group)
+        node = self._store.add_node(name, prefix, now, group, token.owner)
         return node, self._issue(node, request, now)
 
     def _return_place(

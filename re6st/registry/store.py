@@ -14,8 +14,10 @@ from ipaddress import IPv6Address, IPv6Network
 
 from re6st.messages import SignedDocument, SignedPeerRecord
 from re6st.prefix import node_address
+from re6st.registry.adapter import Row
 from re6st.registry.admissions import Admissions
 from re6st.registry.database import ALL
+from re6st.registry.groups import DEFAULT_GROUP, DEFAULT_NUMBER, GroupRow
 from re6st.registry.reports import Reports
 
 
@@ -31,6 +33,9 @@ class NodeRow:
     """When its prefix was given back; None for a member."""
     suspended: float | None = None
     """Since when it may not take part."""
+    group: str = DEFAULT_GROUP
+    owner: str = ""
+    """To whom it belongs, for people; empty for nobody."""
 
     @property
     def address(self) -> IPv6Address:
@@ -83,6 +88,23 @@ class RecordRow:
     published: float
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which nodes an operator wants to see."""
+
+    state: str | None = None
+    """See :meth:`Member.state`."""
+    search: str = ""
+    """A part of the name, of the owner, or of the written prefix."""
+    group: str | None = None
+    """Only those of this group."""
+    owner: str | None = None
+    """Only those of this owner."""
+
+
+EVERYBODY = Selection()
+
+
 _STATES = {
     "active": "released IS NULL AND suspended IS NULL AND expires > ?",
     "suspended": "released IS NULL AND suspended IS NOT NULL",
@@ -97,6 +119,18 @@ _NEAR_LOT = (
     " ORDER BY lot LIMIT ?) AS near"
 )
 """Nodes of records that follow a lot."""
+
+
+_NODE = "id, name, prefix_first, prefix_length, created, released, suspended, owner"
+
+_GROUP_NAME = "(SELECT node_groups.name FROM node_groups WHERE node_groups.id = {}.node_group)"
+
+
+def _node(row: Row) -> NodeRow:
+    """Return the node in the columns of :data:`_NODE`, followed by the name of its group."""
+    identifier, name, first, length, created, released, suspended, owner, group = row
+    prefix = IPv6Network((first, length))
+    return NodeRow(identifier, name, prefix, created, released, suspended, group, owner)
 
 
 class Store(Admissions, Reports):
@@ -144,15 +178,21 @@ class Store(Admissions, Reports):
 
     # -- nodes
 
-    def add_node(self, name: str, prefix: IPv6Network, now: float) -> NodeRow:
-        """Add a member. Its name and prefix must be free."""
+    def add_node(
+        self, name: str, prefix: IPv6Network, now: float, group: GroupRow | None = None, owner: str = ""
+    ) -> NodeRow:
+        """Add a member, by default of the first group. Its name and prefix must be free."""
+        ends = (prefix.network_address.packed, prefix.broadcast_address.packed)
+        number = group.identifier if group is not None else DEFAULT_NUMBER
         identifier = self.insert(
-            "INSERT INTO nodes (name, prefix_first, prefix_last, prefix_length, created)"
-            " VALUES (?, ?, ?, ?, ?)",
-            (name, prefix.network_address.packed, prefix.broadcast_address.packed, prefix.prefixlen, now),
+            "INSERT INTO nodes"
+            " (name, prefix_first, prefix_last, prefix_length, created, node_group, owner)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (name, *ends, prefix.prefixlen, now, number, owner),
         )
         self.refresh_space(prefix)
-        return NodeRow(identifier, name, prefix, now, None)
+        name_of_group = group.name if group is not None else DEFAULT_GROUP
+        return NodeRow(identifier, name, prefix, now, None, None, name_of_group, owner)
 
     def nodes(self) -> list[NodeRow]:
         """Return members and former members, by prefix."""
@@ -186,13 +226,10 @@ class Store(Admissions, Reports):
 
     def _nodes(self, clause: str, *values: object) -> list[NodeRow]:
         rows = self.execute(
-            f"SELECT id, name, prefix_first, prefix_length, created, released, suspended FROM nodes {clause}",  # noqa: S608 - constants above
+            f"SELECT {_NODE}, {_GROUP_NAME.format('nodes')} FROM nodes {clause}",  # noqa: S608 - constants above
             values,
         )
-        return [
-            NodeRow(identifier, name, IPv6Network((first, length)), created, released, suspended)
-            for identifier, name, first, length, created, released, suspended in rows
-        ]
+        return [_node(row) for row in rows]
 
     def rename_node(self, identifier: int, name: str) -> None:
         """Give a member another name, which must be free."""
@@ -252,27 +289,31 @@ class Store(Admissions, Reports):
     def overview(
         self,
         now: float,
+        selection: Selection = EVERYBODY,
         *,
-        state: str | None = None,
-        search: str = "",
         after: tuple[bytes, int] | None = None,
         limit: int = ALL,
     ) -> list[Member]:
         """Return members and former members by prefix, as far as wanted.
 
-        ``search`` is a part of the name or of the written prefix; ``after`` is the first address and row
-        number behind which to go on.
+        ``after`` is the first address and row number behind which to go on.
         """
         clauses, values = ["1 = 1"], list[object]()
-        if state is not None:
-            clauses.append(_STATES[state])
-            values += [now] * _STATES[state].count("?")
-        if search:
+        if selection.state is not None:
+            clauses.append(_STATES[selection.state])
+            values += [now] * _STATES[selection.state].count("?")
+        if selection.search:
             clauses.append(
-                "(instr(lower(name), lower(?)) > 0"
+                "(instr(lower(name), lower(?)) > 0 OR instr(lower(owner), lower(?)) > 0"
                 " OR instr(prefix_text(prefix_first, prefix_length), lower(?)) > 0)"
             )
-            values += [search, search]
+            values += [selection.search] * 3
+        if selection.group is not None:
+            clauses.append("node_group = (SELECT id FROM node_groups WHERE name = ?)")
+            values.append(selection.group)
+        if selection.owner is not None:
+            clauses.append("owner = ?")
+            values.append(selection.owner)
         if after is not None:
             clauses.append("(prefix_first, id) > (?, ?)")
             values += after
@@ -290,18 +331,18 @@ class Store(Admissions, Reports):
 
     def _overview(self, clause: str, *values: object) -> list[Member]:
         rows = self.execute(
-            "SELECT id, name, prefix_first, prefix_length, created, released, suspended, serial, expires,"  # noqa: S608 - constants
-            f" published, reachable, software FROM overview {clause}",
+            f"SELECT {_NODE}, {_GROUP_NAME.format('overview')}, serial, expires, published, reachable,"  # noqa: S608 - constants
+            f" software FROM overview {clause}",
             values,
         )
         return [
             Member(
-                NodeRow(row[0], row[1], IPv6Network((row[2], row[3])), row[4], row[5], row[6]),
-                serial=row[7],
-                expires=row[8],
-                published=row[9],
-                reachable=None if row[10] is None else bool(row[10]),
-                software=row[11],
+                _node(row[:9]),
+                serial=row[9],
+                expires=row[10],
+                published=row[11],
+                reachable=None if row[12] is None else bool(row[12]),
+                software=row[13],
             )
             for row in rows
         ]

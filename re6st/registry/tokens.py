@@ -10,7 +10,8 @@ from re6st.prefix import DEFAULT_NODE_LENGTH, check_node_length
 from re6st.registry.admissions import Reservation, TokenRow
 from re6st.registry.authority import DAY
 from re6st.registry.certification import check_name
-from re6st.registry.members import MemberUseCases
+from re6st.registry.grouping import GroupUseCases
+from re6st.registry.groups import GroupRow
 from re6st.registry.space import allocate
 from re6st.registry.store import NodeRow
 from re6st.registry.usecases import digest
@@ -25,28 +26,33 @@ MAXIMUM_USES = 10_000
 """Nodes that one token may let in."""
 
 
-class TokenUseCases(MemberUseCases):
+class TokenUseCases(GroupUseCases):
     """Who may join, and under which name and prefix."""
 
     def create_token(
         self,
         name: str | None = None,
-        prefix_length: int = DEFAULT_NODE_LENGTH,
+        prefix_length: int | None = None,
         lifetime: float = TOKEN_VALIDITY,
         uses: int = 1,
+        *,
+        group: str | None = None,
+        owner: str = "",
     ) -> str:
         """Return a new token for ``uses`` nodes, reserving ``name`` if given; ``lifetime`` in seconds.
 
-        A prefix that is reserved for ``name`` decides on the length. Raises :class:`ConfigError` for an
-        impossible value, :class:`RegistryRefusedError` for a name.
+        The nodes will be in ``group`` and belong to ``owner``. A prefix that is reserved for ``name`` decides
+        on the length, else ``prefix_length``, else the group. Raises :class:`ConfigError` for an impossible
+        value, :class:`RegistryRefusedError` for a name, a group or an owner.
         """
         self._check_token(lifetime, uses)
         if name is not None and uses > 1:
             raise ConfigError("a token for several nodes cannot give them one name: leave --name away")
         now = self._clock()
         with self._store.transaction():
-            name, prefix_length = self._admission_length(name, prefix_length, now)
-            return self._add_token(name, prefix_length, now, lifetime, uses)
+            chosen, owner = self._group_for(group, owner)
+            name, prefix_length = self._admission_length(name, prefix_length, chosen, now)
+            return self._add_token(name, prefix_length, now, lifetime, uses, group=chosen, owner=owner)
 
     def create_return_token(self, selector: str, lifetime: float = TOKEN_VALIDITY) -> str:
         """Return a token that gives a machine its name and prefix back, after it was installed again.
@@ -76,10 +82,15 @@ class TokenUseCases(MemberUseCases):
         lifetime: float,
         uses: int,
         node: NodeRow | None = None,
+        *,
+        group: GroupRow | None = None,
+        owner: str = "",
     ) -> str:
         token = secrets.token_urlsafe(TOKEN_OCTETS)
         back = node.identifier if node is not None else None
-        number = self._store.add_token(digest(token), name, prefix_length, now, now + lifetime, uses, back)
+        number = self._store.add_token(
+            digest(token), name, prefix_length, now, now + lifetime, uses, back, group=group, owner=owner
+        )
         self._log(
             "token.created",
             str(number),
@@ -88,6 +99,8 @@ class TokenUseCases(MemberUseCases):
             prefix_length=prefix_length,
             expires=now + lifetime,
             uses=uses,
+            group=group.name if group is not None else None,
+            owner=owner or None,
         )
         return token
 
@@ -99,11 +112,14 @@ class TokenUseCases(MemberUseCases):
         """Return up to ``limit`` tokens with numbers above ``after``."""
         return self._store.tokens(after, limit)
 
-    def _admission_length(self, name: str | None, prefix_length: int, now: float) -> tuple[str | None, int]:
+    def _admission_length(
+        self, name: str | None, prefix_length: int | None, group: GroupRow, now: float
+    ) -> tuple[str | None, int]:
         """Return name and prefix length of a token for ``name``: a reservation decides on both.
 
         Raises :class:`ConfigError`, :class:`RegistryRefusedError`.
         """
+        prefix_length = prefix_length or group.prefix_length or DEFAULT_NODE_LENGTH
         check_node_length(self.network, prefix_length)
         if name is None:
             return None, prefix_length
@@ -162,6 +178,7 @@ class TokenUseCases(MemberUseCases):
         if node.released is None:
             return
         self._check_prefix_free(node.prefix, node.name)
+        self._check_room(self.group(node.group))
         holder = self._store.member(node.name)
         if holder is not None or self._store.token_for(node.name, now) is not None:
             raise RegistryRefusedError(

@@ -10,7 +10,13 @@ from re6st.identity import build_request, generate_key
 from re6st.registry import operator_client
 from re6st.registry.client import JoinLink, RegistryClient
 from re6st.registry.operator_client import OperatorClient
-from re6st.registry.operator_messages import LinkRequest, NodeState, ReservationRequest
+from re6st.registry.operator_messages import (
+    GroupChange,
+    GroupRequest,
+    LinkRequest,
+    NodeState,
+    ReservationRequest,
+)
 from re6st.registry.operators import Scope
 
 
@@ -32,8 +38,10 @@ async def test_a_cloud_lets_machines_in_and_out(registry, client, monkeypatch):
     async with asyncio.timeout(120):
         assert (await client.overview()).scope is Scope.ADMIN
         kept = await client.reserve(ReservationRequest(name="vm3", prefix_length=80))
+        assert (await client.create_group(GroupRequest(name="cloud"))).nodes == 0
         for name in ("vm1", "vm2", "vm3"):
-            link = await client.create_link(LinkRequest(name=name, prefix_length=80, lifetime=600))
+            request = LinkRequest(name=name, prefix_length=80, lifetime=600, group="cloud", owner="anna")
+            link = await client.create_link(request)
             parsed = JoinLink.parse(link.link)
             nodes = RegistryClient([parsed.url], [registry.authority.certificate])
             await nodes.enrol(parsed.token, build_request(generate_key(), ""))
@@ -43,11 +51,18 @@ async def test_a_cloud_lets_machines_in_and_out(registry, client, monkeypatch):
         assert [item.name async for item in client.nodes()] == ["vm3", "vm1", "vm2"]
         assert [item.name async for item in client.nodes(search="M2")] == ["vm2"]
         assert (await client.rename("vm2", "db")).name == "db"
+        assert (await client.move("db", "default")).group == "default"
+        assert (await client.set_owner("db", "bert")).owner == "bert"
+        assert [item.name async for item in client.nodes(group="cloud", owner="anna")] == ["vm3", "vm1"]
+        assert [(row.name, row.nodes) for row in await client.groups()] == [("cloud", 2), ("default", 1)]
+        assert (await client.change_group("cloud", GroupChange(maximum_nodes=2))).maximum_nodes == 2
         assert (await client.suspend("db")).state is NodeState.SUSPENDED
         assert [item.name async for item in client.nodes(state=NodeState.SUSPENDED)] == ["db"]
         assert (await client.resume("db")).state is NodeState.ACTIVE
         assert (await client.revoke("vm1")).state is NodeState.RELEASED
         await client.delete("vm1")
+        await client.move("vm3", "default")
+        await client.remove_group("cloud")
         with pytest.raises(RegistryRefusedError) as refused:
             await client.node("vm1")
         assert refused.value.code == "unknown-node"

@@ -160,6 +160,21 @@ def test_the_life_of_a_node_on_the_command_line(operator, tmp_path, monkeypatch)
             asyncio.run(client.sample())
         operator("resume", "cellar")
         asyncio.run(client.sample())
+        operator("group", "create", "office", "--description", "2nd floor", "--maximum-nodes", "9")
+        operator("group", "set", "office", "--prefix-length", "72", "--maximum-nodes", "none")
+        operator("move", "cellar", "office")
+        operator("owner", "cellar", "anna@example.org")
+        [found] = json.loads(operator("nodes", "--group", "office", "--owner", "anna@example.org", "--json"))
+        assert (found["group"], found["owner"]) == ("office", "anna@example.org")
+        assert operator("nodes", "--group", "default", "--json") == "[]\n"
+        assert json.loads(operator("group", "list", "--json"))[1] == {
+            "name": "office",
+            "nodes": 1,
+            "maximum_nodes": None,
+            "prefix_length": 72,
+            "description": "2nd floor",
+        }
+        assert "it has 1 nodes" in operator.fails("group", "remove", "office")
         shown = operator("nodes", "show", "cellar")
         assert f"certificate {node['serial']}: until" in shown
         link = JoinLink.parse(operator("token", "create", "--return", "cellar", "--url", server.url))
@@ -169,6 +184,7 @@ def test_the_life_of_a_node_on_the_command_line(operator, tmp_path, monkeypatch)
             asyncio.run(client.sample())
         assert [row["prefix"] for row in json.loads(operator("nodes", "--json"))] == [node["prefix"]]
         operator("delete", "cellar")
+        operator("group", "remove", "office")
         assert operator("nodes", "--json") == "[]\n"
     operator("reservation", "remove", "attic")
 

@@ -111,7 +111,22 @@ def make_schema(state, newest):
         add("mails", id=4, mailbox="a@example.org", source="192.0.2.1", state="waiting", reason="",
             created=NOW, due=NOW, attempts=0)  # fmt: skip
 
-    fillers = {1: fill_1, 2: fill_2, 3: fill_3, 4: fill_4, 6: fill_6, 7: fill_7}
+    def fill_8():
+        """A group, who is in it and belongs to whom, and a link for it."""
+        add(
+            "node_groups",
+            id=5,
+            name="office",
+            description="d",
+            prefix_length=62,
+            maximum_nodes=3,
+            created=NOW,
+        )
+        connection.execute("UPDATE nodes SET node_group = 5, owner = 'anna' WHERE name = 'attic'")
+        add("tokens", id=8, digest=b"desk", prefix_length=64, created=NOW, expires=NOW + 60, maximum_uses=2,
+            node_group=5, owner="bert")  # fmt: skip
+
+    fillers = {1: fill_1, 2: fill_2, 3: fill_3, 4: fill_4, 6: fill_6, 7: fill_7, 8: fill_8}
     for number, script in schema_scripts("sqlite"):
         if number <= newest:
             connection.executescript(script)
@@ -128,7 +143,10 @@ def tell(service):
             view.node.name: (view.state(NOW + 10), view.node.prefix, view.reachable, view.software)
             for view in service.members()
         },
+        "owners": {view.node.name: (view.node.group, view.node.owner) for view in service.members()},
+        "groups": [(row.name, row.prefix_length, row.maximum_nodes, row.nodes) for row in service.groups()],
         "tokens": [(row.name, row.state(NOW + 10), row.uses, row.last_node) for row in service.tokens()],
+        "links": [(row.group, row.owner) for row in service.tokens() if row.owner],
         "reservations": [(row.name, row.prefix) for row in service.reservations()],
         "audit": [(row.identifier, row.actor, row.action) for row in service.audit()],
         "operators": [row.name for row in service.operator_tokens()],
@@ -148,11 +166,22 @@ def expected(version):
         "old": ("released", PREFIXES[3], None, None),
     }
     tokens = [
-        ("attic", "used", 1, 1), ("gone", "used", 1, 2), ("cellar", "open", 0, None), (None, "open", 1, 3)
+        ("attic", "used", 1, 1), ("gone", "used", 1, 2), ("cellar", "open", 0, None), (None, "open", 1, 3),
+        (None, "open", 0, None)
     ]  # fmt: skip
+    known = dict(list(nodes.items())[: 2 + (version >= 2) + (version >= 4)])
+    owners = dict.fromkeys(known, ("default", ""))
+    members = 1 + (version >= 2)
+    groups = [("default", None, None, members), ("office", 62, 3, 1)]
+    if version >= 8:
+        owners["attic"] = ("office", "anna")
+        groups[0] = ("default", None, None, members - 1)
     return {
-        "nodes": dict(list(nodes.items())[: 2 + (version >= 2) + (version >= 4)]),
-        "tokens": tokens[: 3 + (version >= 2)],
+        "nodes": known,
+        "owners": owners,
+        "groups": groups[: 1 + (version >= 8)],
+        "links": [("office", "bert")] if version >= 8 else [],
+        "tokens": tokens[: 3 + (version >= 2) + (version >= 8)],
         "reservations": [("barn", PREFIXES[9])] if version >= 2 else [],
         "audit": [(7, "alice", "node.suspended")] if version >= 2 else [],
         "operators": ["alice"] if version >= 2 else [],

@@ -218,6 +218,38 @@ async def test_reservations(registry, asker):
     await ask.refused("unknown-reservation", 404, "DELETE", "/reservations/attic")
 
 
+async def test_groups(registry, asker, tmp_path):
+    ask = asker("write")
+    wanted = {"name": "office", "description": "2nd floor", "prefix_length": 80}
+    made = await ask("POST", "/groups", wanted, 201, Idempotency_Key="g")
+    assert await ask("POST", "/groups", wanted, 201, Idempotency_Key="g") == made
+    await ask.refused("name-taken", 409, "POST", "/groups", {"name": "Office"})
+    link = await ask("POST", "/links", {"name": "desk", "group": "office", "owner": "anna"}, 201)
+    await ask.refused("unknown-group", 404, "POST", "/links", {"group": "nowhere"})
+    parsed = JoinLink.parse(link["link"])
+    client = RegistryClient([parsed.url], [registry.authority.certificate])
+    await client.enrol(parsed.token, build_request(generate_key(), ""))
+    await join(registry, tmp_path / "1", "attic")
+    node = await ask("GET", "/nodes/desk")
+    assert (node["group"], node["owner"], node["prefix"]) == ("office", "anna", "2001:db8:42::/80")
+    for query in ("group=Office", "owner=ANNA", "search=nna"):
+        assert [row["name"] for row in (await ask("GET", f"/nodes?{query}"))["items"]] == ["desk"]
+    await ask.refused("unknown-group", 404, "GET", "/nodes?group=nowhere")
+    await ask.refused("group-in-use", 409, "DELETE", "/groups/office")
+    await ask("GET", "/groups/office")
+    tag = ask.headers["ETag"]
+    changed = await ask("PUT", "/groups/office", {"maximum_nodes": 1}, If_Match=tag)
+    assert changed == {"name": "office", "maximum_nodes": 1, "nodes": 1, "created": made["created"]}
+    assert ask.headers["ETag"] != tag
+    await ask.refused("version-changed", 412, "PUT", "/groups/office", {}, If_Match=tag)
+    await ask.refused("group-full", 409, "PUT", "/nodes/attic/group", {"group": "office"})
+    assert (await ask("PUT", "/nodes/desk/group", {"group": "default"}))["group"] == "default"
+    assert "owner" not in await ask("PUT", "/nodes/desk/owner", {"owner": ""})
+    await ask("DELETE", "/groups/office", status=204)
+    assert [row["name"] for row in (await ask("GET", "/groups"))["items"]] == ["default"]
+    await ask.refused("unknown-group", 404, "DELETE", "/groups/office")
+
+
 async def read_event(response):
     event = {}
     while True:
@@ -240,6 +272,8 @@ async def test_changes_are_told_as_they_happen(registry, asker, tmp_path):
         assert [event["event"] for event in events] == ["token.created", "node.enrolled"]
         assert json.loads(events[1]["data"])["subject"] == "attic"
         # Another process changes something: the database tells.
+        registry.service.set_owner("attic", "anna")
+        assert (await read_event(response))["event"] == "node.owner-changed"
         registry.service.revoke("attic")
         assert (await read_event(response))["event"] == "node.revoked"
         async with ask.open("GET", "/events", Last_Event_ID=events[0]["id"]) as again:
@@ -278,6 +312,7 @@ async def test_metrics(registry, asker, tmp_path):
         for sample in family.samples
     }
     assert samples["re6st_registry_nodes", "active"] == 1
+    assert samples["re6st_registry_group_nodes", "default"] == 1
     assert samples["re6st_registry_requests_total", "POST", "/v1/enrolments", "201"] == 1
     assert samples["re6st_registry_requests_total", "other", "unknown", "405"] == 1
     assert samples["re6st_registry_requests_total", "other", "unknown", "404"] == 1
@@ -370,7 +405,7 @@ async def test_the_api_keeps_what_its_description_promises(registry, asker, monk
     ) as response:
         document = await response.json()
     assert document["paths"]["/v1/operator/links"]["post"]["security"] == [{"operator": []}]
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(600):
         seen = await asyncio.to_thread(fuzz, document, registry.url, ask.token)
     # Right and wrong questions of all kinds were asked.
     assert set(seen) >= {200, 201, 204, 400, 401, 404}

@@ -134,8 +134,9 @@ async def admit(registry, directory, link, name, **record):
 
 async def test_an_operators_day(registry, browser, tmp_path):
     admin = registry.service.create_operator_token("alice", Scope.ADMIN)
-    link = str(registry.link(uses=2))
-    await admit(registry, tmp_path / "1", link, "attic", software=CODE_IN_A_NAME)
+    registry.service.create_group("house")
+    await admit(registry, tmp_path / "1", str(registry.link()), "attic", software=CODE_IN_A_NAME)
+    link = str(registry.link(group="house", owner="anna@example.org"))
     await admit(registry, tmp_path / "2", link, "cellar")
     run = asyncio.to_thread
 
@@ -152,8 +153,15 @@ async def test_an_operators_day(registry, browser, tmp_path):
         browser.fill("input[type=search]", "CELL")
         browser.sees_not("attic", "#nodes")
         browser.sees("cellar", "#nodes")
+        browser.fill("input[type=search]", "ANNA@")
+        browser.sees("anna@example.org", "#nodes")
+        browser.sees_not("attic", "#nodes")
+        browser.read("#group", lambda select: Select(select).select_by_value("default"))
+        browser.sees("No node", "#nodes")
         browser.click("Join links")
         browser.fill("#create input[name=name]", "garage")
+        browser.fill("#create input[name=owner]", "bert")
+        browser.read("#create select[name=group]", lambda select: Select(select).select_by_value("house"))
         browser.click("Create link")
         assert browser.read("#qr", lambda code: code.size["width"]) > 100
         return browser.read("#link", lambda link: link.text)
@@ -162,6 +170,7 @@ async def test_an_operators_day(registry, browser, tmp_path):
         text = await run(come_in)
         assert JoinLink.parse(text).fingerprint == registry.service.fingerprint
         await run(browser.click, "Nodes")
+        await run(browser.read, "#group", lambda select: Select(select).select_by_value(""))
         await run(browser.fill, "input[type=search]", "tic")
         await run(browser.sees, "attic", "#nodes")
         await run(browser.click, "Audit log")
@@ -169,6 +178,8 @@ async def test_an_operators_day(registry, browser, tmp_path):
         # What happens is seen without doing anything.
         await admit(registry, tmp_path / "3", text, "")
         await run(browser.sees, "garage", "#view tbody")
+        node = registry.service.member("garage").node
+        assert (node.group, node.owner) == ("house", "bert")
 
         def act():
             browser.click("Nodes")

@@ -33,7 +33,7 @@ from re6st.registry.usecases import SYSTEM
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from registry_world import DAY, NETWORK, World
 
-SUITES = ("test_service", "test_registry_lifecycle", "test_approval", "test_invitations")
+SUITES = ("test_service", "test_registry_lifecycle", "test_approval", "test_invitations", "test_grouping")
 """Unit tests of the registry's service, which are repeated here."""
 
 FOR_SQLITE = {
@@ -148,6 +148,8 @@ def test_a_backup_leads_from_one_kind_to_the_other_and_back(tmp_path, place, mon
         world.node("garage", prefix_length=60)
         world.node("shed")
         world.service.create_operator_token("alice", Scope.ADMIN)
+        world.service.create_group("office", maximum_nodes=5)
+        world.node("desk", group="office", owner="anna")
         world.service.reserve("barn")
         assert len({node.prefix for node in world.store.nodes()}) < len(world.store.nodes())
         before = rows_of(world.store, world.store.adapter.tables())

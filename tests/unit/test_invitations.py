@@ -53,11 +53,14 @@ def test_mails_are_off_by_default(world):
 
 
 def test_a_link_lets_one_machine_in(world):
-    world.service.change_policy(POLICY)
-    token = sent(world, "Anna@example.org")
+    world.service.create_group("people")
+    world.service.change_policy(POLICY | {"mail_group": "people"})
+    token = sent(world, "Anna+desk@example.org")
     assert [row.state for row in world.service.mails()] == ["sent"]
     assert world.service.take_invitation() is None
     enrol(world, token)
+    [member] = world.service.members()
+    assert (member.node.group, member.node.owner) == ("people", "anna+desk@example.org")
     refused("token-used", enrol, world, token)
 
 

@@ -9,6 +9,7 @@ from registry_world import DAY, World, refused
 from re6st.errors import ConfigError, ExpiredError, RevokedError, StorageError
 from re6st.identity import build_request, generate_key, parse_node_certificate
 from re6st.messages import RenewalRequest
+from re6st.registry.store import Selection
 from re6st.registry.usecases import Actor, ActorKind
 
 
@@ -266,8 +267,9 @@ def test_pages_searches_and_states(world):
     service = world.service
     assert service.count_states() == {"active": 2, "suspended": 1, "expired": 0, "released": 1}
 
-    def names(*arguments, **options):
-        return [member.node.name for member in service.members_page(*arguments, **options)]
+    def names(limit, after=None, **options):
+        page = service.members_page(limit, Selection(**options), after=after)
+        return [member.node.name for member in page]
 
     assert names(100, search="GAR") == ["garage", "garden"]
     assert names(100, search="42:1::") == ["cellar"]

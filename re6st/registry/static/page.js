@@ -140,19 +140,29 @@ function submits(action) {
 
 // -- views: each returns its elements
 
-const filter = { search: "", state: "" };  // a state, or "unwell"
+const filter = { search: "", state: "", group: "" };  // a state, or "unwell"
+
+function groupChoice(groups, chosen, attributes, every) {
+  // Nothing to choose from while there is but one group.
+  if (groups.length < 2) return null;
+  const options = groups.map((group) => make("option", { value: group.name, selected: group.name === chosen }, `${group.name} (${group.nodes})`));
+  return make("label", {}, "Group", make("select", attributes, every ? make("option", { value: "" }, every) : null, ...options));
+}
 
 async function nodes() {
   const place = make("div", { id: "nodes" });
+  const groups = (await ask("GET", "/groups")).items;
+  if (!groups.some((group) => group.name === filter.group)) filter.group = "";
   const more = async (after) => {
     const query = new URLSearchParams({ limit: PAGE });
     if (filter.search) query.set("search", filter.search);
     if (filter.state === "unwell") query.set("unwell", "1");
     else if (filter.state) query.set("state", filter.state);
+    if (filter.group) query.set("group", filter.group);
     if (after) query.set("after", after);
     const page = await ask("GET", `/nodes?${query}`);
     const rows = page.items.map(nodeRow);
-    const columns = ["Name", "Prefix", "State", "Last seen", "Tunnels", "Certificate until", "Version", "Actions"];
+    const columns = ["Name", "Prefix", "Group", "Owner", "State", "Last seen", "Tunnels", "Certificate until", "Version", "Actions"];
     place.querySelector("button.more")?.remove();
     if (after) place.querySelector("tbody").append(...table(columns, rows).querySelector("tbody").children);
     else place.replaceChildren(rows.length ? table(columns, rows) : make("p", { class: "quiet" }, "No node."));
@@ -163,13 +173,14 @@ async function nodes() {
     make("option", { value: state, selected: state === filter.state },
       state === "unwell" ? "with trouble" : state ? `${state} (${overview.nodes[state]})` : "all states"));
   let typing = 0;
-  const search = make("input", { type: "search", value: filter.search, placeholder: "name or prefix", oninput: (event) => {
+  const search = make("input", { type: "search", value: filter.search, placeholder: "name, owner or prefix", oninput: (event) => {
     filter.search = event.target.value.trim();
     clearTimeout(typing);
     typing = setTimeout(() => attempt(() => more()), 200);
   } });
   const select = make("select", { onchange: (event) => { filter.state = event.target.value; attempt(() => more()); } }, ...states);
-  return [make("form", { onsubmit: submits(() => {}) }, make("label", {}, "Search", search), make("label", {}, "State", select)), place];
+  return [make("form", { onsubmit: submits(() => {}) }, make("label", {}, "Search", search), make("label", {}, "State", select),
+    groupChoice(groups, filter.group, { id: "group", onchange: (event) => { filter.group = event.target.value; attempt(() => more()); } }, "all groups")), place];
 }
 
 function nodeRow(node) {
@@ -191,14 +202,14 @@ function nodeRow(node) {
   const troubles = (node.troubles || []).map((trouble) => make("li", { class: trouble.severity }, trouble.text));
   const state = make("div", {}, make("span", { class: node.state }, node.state),
     troubles.length ? make("ul", { class: "troubles" }, ...troubles) : null);
-  return [node.name, make("span", { class: "code" }, node.prefix), state, node.state === "released" ? "–" : ago(node.seen),
+  return [node.name, make("span", { class: "code" }, node.prefix), node.group, node.owner || "–", state, node.state === "released" ? "–" : ago(node.seen),
     node.tunnels === undefined ? "–" : String(node.tunnels), when(node.expires), node.software || "–", actions];
 }
 
 async function map() {
   const mesh = await ask("GET", "/mesh");
   if (!mesh.nodes.length) return [make("p", { class: "quiet" }, "No node has reported within the last hours.")];
-  const choose = (node) => { filter.search = node.name; filter.state = ""; show("nodes"); };
+  const choose = (node) => { filter.search = node.name; filter.state = ""; filter.group = ""; show("nodes"); };
   const ill = mesh.nodes.filter((node) => ["warning", "bad"].includes(node.severity)).length;
   const summary = `${mesh.nodes.length}${mesh.complete ? "" : " (not all)"} nodes, ${mesh.tunnels.length} tunnels` +
     (ill ? `, ${ill} nodes with trouble` : "");
@@ -228,7 +239,7 @@ function grouped(digits) {
 }
 
 async function requests() {
-  const [page, policy] = await Promise.all([ask("GET", "/requests?limit=200"), ask("GET", "/admission")]);
+  const [page, policy, groups] = await Promise.all([ask("GET", "/requests?limit=200"), ask("GET", "/admission"), ask("GET", "/groups")]);
   const ways = [policy.requests ? "Nodes may ask, you approve." : null, policy.open ? `Enrolment is open (/${policy.open_prefix_length}).` : null,
     policy.mail ? `Join links are mailed to ${policy.mail_domains.join(", ")}.` : null].filter(Boolean);
   const cards = page.items.map((item) => {
@@ -236,13 +247,13 @@ async function requests() {
     const doubts = item.suspicions || [];
     const form = make("form", { onsubmit: submits(async (target) => {
       const wish = values(target);
-      const body = { prefix_length: Number(wish.length || 64) };
+      const body = placement(wish);
       if (doubts.length && !(await confirmed(`${doubts.join("; ")}. Approve ${wish.name || "this node"} all the same?`, "Approve"))) return;
       if (wish.name && (doubts.length || wish.name !== item.name)) body.name = wish.name;
       decide("approval", body, `${wish.name || "The node"} may come in.`);
     }) },
     make("label", {}, "Name", make("input", { name: "name", maxlength: 63, value: item.name || "", placeholder: "the node chooses", autocapitalize: "none" })),
-    make("label", {}, "Prefix length", make("input", { name: "length", type: "number", min: 33, max: 120, value: 64 })),
+    ...placementFields(groups.items, policy.requests_group),
     make("button", { type: "submit" }, "Approve"),
     make("button", { type: "button", class: "danger", onclick: async () => {
       if (!(await confirmed(`Deny ${item.name || "this node"} from ${item.origin}?`, "Deny"))) return;
@@ -259,9 +270,23 @@ async function requests() {
     ...(cards.length ? cards : [make("p", { class: "quiet" }, "No request waits.")])];
 }
 
+function placementFields(groups, chosen) {
+  return [groupChoice(groups, chosen, { name: "group" }),
+    make("label", {}, "Owner", make("input", { name: "owner", maxlength: 254, placeholder: "such as an e-mail address", autocapitalize: "none" })),
+    make("label", {}, "Prefix length", make("input", { name: "length", type: "number", min: 33, max: 120, placeholder: "as its group says" }))];
+}
+
+function placement(wish) {
+  const chosen = {};
+  if (wish.group) chosen.group = wish.group;
+  if (wish.owner) chosen.owner = wish.owner;
+  if (wish.length) chosen.prefix_length = Number(wish.length);
+  return chosen;
+}
+
 async function links() {
-  const page = await ask("GET", "/tokens?limit=1000");
-  const rows = page.items.reverse().map((item) => [String(item.id), item.name || "any", `/${item.prefix_length}`,
+  const [page, groups] = await Promise.all([ask("GET", "/tokens?limit=1000"), ask("GET", "/groups")]);
+  const rows = page.items.reverse().map((item) => [String(item.id), item.name || "any", item.group || "–", item.owner || "–", `/${item.prefix_length}`,
     make("span", { class: item.state }, item.state), `${item.uses} of ${item.maximum_uses}`, when(item.expires),
     may("write") && item.state === "open" ? [make("button", { type: "button", class: "danger", onclick: async () => {
       if (!(await confirmed(`Let nobody in with link ${item.id} any more?`, "Revoke"))) return;
@@ -271,7 +296,7 @@ async function links() {
   const result = make("div", { id: "result" });
   const form = make("form", { id: "create", onsubmit: submits(async (target) => {
     const wish = values(target);
-    const request = { lifetime: Number(wish.lifetime), uses: Number(wish.uses || 1), prefix_length: Number(wish.length || 64) };
+    const request = { lifetime: Number(wish.lifetime), uses: Number(wish.uses || 1), ...placement(wish) };
     if (wish.name) request.name = wish.name;
     const made = await attempt(() => ask("POST", "/links", request), "Send this link to the owner of the machine; it is shown only now.");
     if (!made) return;
@@ -280,13 +305,13 @@ async function links() {
       onclick: () => attempt(() => navigator.clipboard.writeText(made.link), "Copied.") }, "Copy"), qrCode(made.qr_code || []));
   }) },
   make("label", {}, "Name", make("input", { name: "name", maxlength: 63, placeholder: "the node chooses", autocapitalize: "none" })),
-  make("label", {}, "Prefix length", make("input", { name: "length", type: "number", min: 33, max: 120, value: 64 })),
+  ...placementFields(groups.items, "default").filter(Boolean),
   make("label", {}, "Nodes", make("input", { name: "uses", type: "number", min: 1, max: 10000, value: 1 })),
   make("label", {}, "Valid for", make("select", { name: "lifetime" },
     make("option", { value: 3600 }, "1 hour"), make("option", { value: 86400, selected: true }, "1 day"), make("option", { value: 604800 }, "1 week"))),
   make("button", { type: "submit" }, "Create link"));
   return [may("write") ? form : null, result,
-    rows.length ? table(["Link", "Name", "Prefix", "State", "Used", "Valid until", "Actions"], rows) : make("p", { class: "quiet" }, "No join link yet.")];
+    rows.length ? table(["Link", "Name", "Group", "Owner", "Prefix", "State", "Used", "Valid until", "Actions"], rows) : make("p", { class: "quiet" }, "No join link yet.")];
 }
 
 async function parameters() {
