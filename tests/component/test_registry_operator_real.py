@@ -396,6 +396,7 @@ def fuzz(document, url, token):
     return seen
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
 async def test_the_api_keeps_what_its_description_promises(registry, asker, monkeypatch):
     monkeypatch.setattr(RateLimiter, "delay", lambda *_: 0.0)
@@ -405,7 +406,7 @@ async def test_the_api_keeps_what_its_description_promises(registry, asker, monk
     ) as response:
         document = await response.json()
     assert document["paths"]["/v1/operator/links"]["post"]["security"] == [{"operator": []}]
-    async with asyncio.timeout(600):
+    async with asyncio.timeout(800):
         seen = await asyncio.to_thread(fuzz, document, registry.url, ask.token)
     # Right and wrong questions of all kinds were asked.
     assert set(seen) >= {200, 201, 204, 400, 401, 404}
