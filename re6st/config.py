@@ -23,8 +23,11 @@ from re6st.proxy import parse_url
 INTERFACE_NAME_LENGTH = 15
 """Longest name of an interface (IFNAMSIZ without the final NUL)."""
 
-SLOTS = 32
-"""Interfaces of the tunnel pool: outgoing, incoming, and room for those that cool down."""
+SLOTS = 96
+"""Interfaces of the tunnel pool: outgoing, incoming, and room for those that cool down.
+
+That takes a minute or so, and a host whose uplink comes and goes loses all tunnels each time.
+"""
 
 UPLINKS = 8
 """Most uplinks that can be named."""

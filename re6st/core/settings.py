@@ -31,7 +31,7 @@ class CoreSettings:
     """Tunnels that this node dials, as far as there are peers: 1 to 20."""
     tunnel_ports: tuple[int, ...] = tuple(range(4227, 4243))
     """Local ports of incoming tunnels, one each: their number bounds the incoming tunnels."""
-    slots: int = 32
+    slots: int = 96
     """Interfaces of the pool: outgoing, incoming, one for rotation, and a few that cool down."""
     mtu: int = 1280
     """Largest packet of a tunnel, octets; the smaller one of both ends is used."""

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from re6st import status
-from re6st.errors import ChildError
+from re6st.errors import ChildError, ConfigError
 from re6st.files import write_atomically
 from re6st.lab import worlds
 from re6st.lab.daemons import Node
@@ -37,11 +37,17 @@ GUESTS = 6
 HOME = "home"
 """The node behind a router with UPnP, which takes part in nothing but the reboot of that."""
 
+RETURN = "return to the direct path"
+"""What is measured after a cut has healed."""
+
 REBOOT = 3.0
 """Seconds for which a router that reboots forwards nothing."""
 
 RECOVERY = 60.0
-"""Seconds after which a pair that does not reach each other again counts as a failure."""
+"""Seconds after which nobody waits any longer for a pair to reach each other again: it counts as so long."""
+
+COOLING = 120.0
+"""Seconds within which a node that has lost all tunnels at once, time after time, has one that is settled."""
 
 STEADY = 1.0
 """Seconds for which all pings must be answered before and after a failure."""
@@ -59,22 +65,26 @@ Pair = tuple[str, str]
 
 
 def run(options: Options) -> list[Result]:
-    """Measure. Raises :class:`ChildError` when a pair does not reach each other again."""
+    """Measure. Raises :class:`ConfigError` for an unknown case, :class:`ChildError` if the mesh breaks."""
+    known = (*FAULTS, RETURN)
+    if unknown := [case for case in options.cases if case not in known]:
+        raise ConfigError(f"there is no case {unknown[0]!r}; there are: {', '.join(known)}")
+    chosen = options.cases or known
     series = Series("outage")
     drawn = random.Random(6)  # noqa: S311 - any pairs will do, but the same each time
     with Lab(world(GUESTS), name=options.lab) as lab:
         lab.start_mesh(options.step)
         converged(lab)
-        for case, fault in FAULTS.items():
+        for case in (case for case in FAULTS if case in chosen):
             for number in range(1, options.runs + 1):
-                with fault(lab, drawn) as (pair, strike):
+                with FAULTS[case](lab, drawn) as (pair, strike):
                     picture = options.plots / f"{_file_name(case)}-{number}.svg" if options.plots else None
                     series.add(case, _outage(lab, pair, strike, picture), "s")
                 text = f"  {case}, run {number} of {options.runs}: {' -> '.join(pair)} {series.last:.2f} s"
                 options.step(text)
                 converged(lab)
-        for number in range(1, options.runs + 1):
-            series.add("return to the direct path", _return(lab, drawn), "s")
+        for number in range(1, options.runs + 1) if RETURN in chosen else ():
+            series.add(RETURN, _return(lab, drawn), "s")
             options.step(f"  return, run {number} of {options.runs}: {series.last:.2f} s")
     return series.results()
 
@@ -93,13 +103,12 @@ def _outage(lab: Lab, pair: Pair, strike: Callable[[], None], picture: Path | No
         struck = time.monotonic()
         strike()
         # The effect of a failure may come late: a connection may have been refused only then.
-        if not train.wait_steady(2 * STEADY, RECOVERY, since=time.monotonic() + STEADY):
-            raise lab.nodes[source].failure(f"does not reach {target} again after {RECOVERY:g} s")
+        recovered = train.wait_steady(2 * STEADY, RECOVERY, since=time.monotonic() + STEADY)
         if picture is not None:
             picture.parent.mkdir(parents=True, exist_ok=True)
             title = f"{picture.stem}: {source} pings {target}"
             write_atomically(picture, plot(title, train.pings(struck)).encode(), 0o644)
-        return train.outage(since=struck)
+        return train.outage(since=struck) if recovered else RECOVERY
 
 
 def _file_name(case: str) -> str:
@@ -215,10 +224,10 @@ def _router_reboot(lab: Lab, drawn: random.Random) -> Fault:
     """What the router has known of connections and port mappings is gone when it is back."""
     peer = drawn.choice(_public(lab))
     router = lab.topology.hosts[HOME].network
-    deadline = time.monotonic() + RECOVERY
+    deadline = time.monotonic() + COOLING
     while next_hop(lab.nodes[HOME], lab.nodes[peer]) != peer or not _settled(lab.nodes[HOME], peer):
         if time.monotonic() > deadline:
-            raise lab.nodes[HOME].failure(f"has no tunnel to {peer} in use after {RECOVERY:g} s")
+            raise lab.nodes[HOME].failure(f"has no tunnel to {peer} in use after {COOLING:g} s")
         time.sleep(0.2)
 
     def reboot() -> None:

@@ -292,6 +292,7 @@ def _node(lab: str, host: str) -> Node:
 @click.option(
     "--nodes", multiple=True, type=click.IntRange(1000), help="Nodes in the database (registry); repeatable."
 )
+@click.option("--case", "cases", multiple=True, help="Only this case (outage); repeatable.")
 @click.option("--markdown", is_flag=True, help="Print the table as it stands in docs/benchmarks.md.")
 def bench(
     names: Sequence[str],
@@ -302,6 +303,7 @@ def bench(
     plots: Path | None,
     minutes: float,
     nodes: tuple[int, ...],
+    cases: tuple[str, ...],
     markdown: bool,
 ) -> None:
     """Measure: join, cold, node, control, outage, revocation, availability, registry; by default all."""
@@ -311,7 +313,7 @@ def bench(
 
     console = output.make_console()
     with output.Progress(console) as progress:
-        options = Options(lab, runs, window, progress.step, plots, minutes, nodes)
+        options = Options(lab, runs, window, progress.step, plots, minutes, nodes, cases)
         results = benchmark.run(names, options)
     if file is not None:
         write_atomically(file, msgspec.json.format(msgspec.json.encode(results), indent=2), 0o644)

@@ -86,6 +86,8 @@ class Options:
     """For how long the weather is bad."""
     nodes: tuple[int, ...] = ()
     """How many the registry's database holds, one case each; empty for the usual numbers."""
+    cases: tuple[str, ...] = ()
+    """What fails; all there is if none is given."""
 
 
 def converged(lab: Lab, names: Iterable[str] | None = None, timeout: float = PAIRS_TIMEOUT) -> Matrix:
