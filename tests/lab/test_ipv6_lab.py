@@ -10,7 +10,7 @@ from observing import until
 from re6st import status
 from re6st.lab import topology
 from re6st.lab.lab import Lab
-from re6st.status import Reachability, TunnelStatus
+from re6st.status import PeerStatus, Reachability, TunnelStatus
 
 FORMING = 90.0
 OLD = {"old-one", "old-two"}
@@ -92,6 +92,23 @@ def test_deprecated_addresses_are_not_published(lab):
     until(lambda: published(STABLE))
     host.run(["ip", "address", "change", f"{STABLE}/64", "dev", "eth0", "preferred_lft", "0"])
     until(lambda: not published(STABLE))
+
+
+def test_a_node_that_moves_is_found_at_its_new_address(lab):
+    """It has peers that dialled it, and peers that it dialled."""
+    lab.move("new-two", "modern-one")
+    here = f"tcp:[{lab.hosts['new-two'].address}]:4226"
+    until(lambda: lab.nodes["new-two"].status().endpoints == [here])
+    matrix = lab.wait_for_all_pairs(FORMING)
+    assert matrix.complete, f"these pairs do not ping: {matrix.missing}"
+    for name in ("dual", "new-one"):
+        until(lambda name=name: endpoints(lab, name, "new-two") == [here])
+
+
+def endpoints(lab: Lab, name: str, of: str) -> list[str]:
+    """Return where ``name`` believes ``of`` to be."""
+    known = status.fetch(lab.nodes[name].runtime, "peers", list[PeerStatus])
+    return next((peer.endpoints for peer in known if peer.name == of), [])
 
 
 def test_the_worlds_stay_together_while_one_node_knows_both(lab):
