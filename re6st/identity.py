@@ -276,15 +276,16 @@ def authority_network(der: bytes) -> IPv6Network:
 
 
 REMEMBERED = 2048
-"""Certificates whose chain was verified that a trust store remembers: two kilobytes each."""
+"""Certificates whose chain was verified that a trust store remembers by default: two kilobytes each."""
 
 
 class TrustStore:
     """The CA certificates of one network; verifies chains and signatures against them."""
 
-    def __init__(self, authorities: Sequence[bytes]) -> None:
+    def __init__(self, authorities: Sequence[bytes], remembered: int = REMEMBERED) -> None:
         """Trust the CA certificates ``authorities`` (DER). All must be of the same network.
 
+        Up to ``remembered`` certificates whose chain was verified are remembered.
         Raises :class:`UntrustedError`.
         """
         if not authorities:
@@ -294,6 +295,7 @@ class TrustStore:
         if len(networks) != 1:
             raise UntrustedError("the CA certificates are of different networks")
         self.network: IPv6Network = networks.pop()
+        self._remembered = remembered
         self._certificates = [_load_der(der) for der in authorities]
         self._verified: OrderedDict[bytes, NodeCertificate] = OrderedDict()
         """By the SHA-256 of the certificate, that seen last at the end."""
@@ -311,7 +313,7 @@ class TrustStore:
             return known
         certificate = self._verify_chain(der, wall)
         self._verified[digest] = certificate
-        if len(self._verified) > REMEMBERED:
+        if len(self._verified) > self._remembered:
             self._verified.popitem(last=False)
         return certificate
 

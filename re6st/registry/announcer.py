@@ -32,13 +32,14 @@ class Announcer:
         self._poll: asyncio.Task[None] | None = None
         self._stopping = False
 
-    async def wait(self, known: DocumentVersions, patience: float) -> DocumentVersions:
-        """Return the versions in force as soon as one is newer than in ``known``.
+    async def wait(
+        self, versions: DocumentVersions, known: DocumentVersions, patience: float
+    ) -> DocumentVersions:
+        """Return the versions in force, now ``versions``, as soon as one is newer than in ``known``.
 
         After ``patience`` seconds they are returned in any case; at once if too many wait already.
         Raises :class:`StorageError`.
         """
-        versions = await self._read()
         if patience <= 0 or is_news(versions, known) or len(self._waiting) >= MAXIMUM_WAITING:
             return versions
         if self._stopping:

@@ -50,6 +50,10 @@ CLOCK_TOLERANCE = 3600.0
 """Seconds by which certificates are antedated: the clocks of small machines are often slow after boot."""
 
 
+REMEMBERED = 16_384
+"""Nodes whose certificate is not verified anew each time that they ask, which takes longer than to answer."""
+
+
 def new_serial() -> int:
     """Return a random serial number (RFC 5280, 4.1.2.2): 64 unpredictable bits, 17 hexadecimal digits.
 
@@ -93,7 +97,8 @@ class Authority:
     @property
     def trust(self) -> TrustStore:
         """What verifies certificates and documents of this authority."""
-        return TrustStore([self.certificate, *([self.other.certificate] if self.other else [])])
+        certificates = [self.certificate, *([self.other.certificate] if self.other else [])]
+        return TrustStore(certificates, REMEMBERED)
 
     def led_by(self, certificate: bytes) -> Authority:
         """Return the same authorities, the one with ``certificate`` issuing, if it is one of them."""

@@ -310,23 +310,29 @@ class Api:
         """Take note of how the caller is, and tell which documents are in force, see ``/v1/versions``."""
         certificate, report = _certificate(request), await _message(request, NodeReport)
         service = self._service
-        await self._worker.change(lambda: service.report(service.authenticate(certificate).node, report))
-        return await self._tell_versions(request)
+        versions = await self._worker.change(
+            lambda: service.report(service.authenticate(certificate).node, report)
+        )
+        return await self._tell_versions(request, versions)
 
     async def versions(self, request: web.Request) -> web.Response:
         """Tell which documents are in force: with ``wait``, after so many seconds or once there is a newer
         version than the caller says to know.
         """
-        certificate = _certificate(request)
-        await self._worker.ask(lambda: self._service.authenticate(certificate))
-        return await self._tell_versions(request)
+        certificate, service = _certificate(request), self._service
 
-    async def _tell_versions(self, request: web.Request) -> web.Response:
+        def read() -> DocumentVersions:
+            service.authenticate(certificate)
+            return service.versions()
+
+        return await self._tell_versions(request, await self._worker.ask(read))
+
+    async def _tell_versions(self, request: web.Request, versions: DocumentVersions) -> web.Response:
         known = DocumentVersions(
             parameters_version=_number(request, "parameters", 2**53),
             revocations_version=_number(request, "revocations", 2**53),
         )
-        return _json(await self._announcer.wait(known, _number(request, "wait", MAXIMUM_WAIT)))
+        return _json(await self._announcer.wait(versions, known, _number(request, "wait", MAXIMUM_WAIT)))
 
     async def _stop_waiting(self, _application: web.Application) -> None:
         await self._announcer.stop()

@@ -45,9 +45,10 @@ class ReportUseCases(UseCases):
 
     def versions(self) -> DocumentVersions:
         """Return which documents are in force."""
+        versions = self._store.document_versions()
         return DocumentVersions(
-            parameters_version=self._store.document_version(CONTEXT_PARAMETERS),
-            revocations_version=self._store.document_version(CONTEXT_REVOCATIONS),
+            parameters_version=versions.get(CONTEXT_PARAMETERS, 0),
+            revocations_version=versions.get(CONTEXT_REVOCATIONS, 0),
         )
 
     def conditions(self, members: Sequence[Member]) -> list[Condition]:

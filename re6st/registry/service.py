@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 from re6st.errors import RegistryRefusedError, RevokedError, UntrustedError
 from re6st.identity import (
-    CONTEXT_PARAMETERS,
-    CONTEXT_REVOCATIONS,
     NodeCertificate,
     format_time,
     parse_node_certificate,
@@ -265,10 +263,11 @@ class Service(
         """Return up to ``count`` random peer records, mostly of peers that can be dialled."""
         if not 1 <= count <= SAMPLE_LIMIT:
             raise RegistryRefusedError(f"count must be between 1 and {SAMPLE_LIMIT}", code="malformed")
+        versions = self.versions()
         return PeerSample(
             peers=self._deck.draw(caller.node, count, self._clock()),
-            parameters_version=self._store.document_version(CONTEXT_PARAMETERS),
-            revocations_version=self._store.document_version(CONTEXT_REVOCATIONS),
+            parameters_version=versions.parameters_version,
+            revocations_version=versions.revocations_version,
         )
 
     def leave(self, caller: Caller) -> None:

@@ -166,6 +166,11 @@ class Store(Admissions, Reports):
         rows = self.execute("SELECT version FROM documents WHERE kind = ?", (kind,))
         return int(rows[0][0]) if rows else 0
 
+    def document_versions(self) -> dict[str, int]:
+        """Return the versions of the newest documents by their kinds."""
+        rows = self.execute("SELECT kind, version FROM documents")
+        return {str(kind): int(version) for kind, version in rows}
+
     def put_document(self, kind: str, version: int, document: SignedDocument) -> None:
         """Replace a document by a later version; a version that is not later is refused."""
         self.execute(

@@ -8,16 +8,17 @@ up to :data:`GROUP` of them, each inside a savepoint:
 
 Nobody gets an answer before the commit; when that fails all get its error. So they do when the CA's signing
 process hangs, since each further change might wait for it as long. Groups of changes take turns with
-other work, which is done piece by piece and has transactions of its own.
+groups of other work, which is done piece by piece and has transactions of its own. The answers of a group
+reach the event loop together: to wake it up costs as much as a small question.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -33,16 +34,14 @@ Result = TypeVar("Result")
 @dataclass(frozen=True, slots=True)
 class _Job:
     work: Callable[[], Any]
-    answer: Future[Any]
+    answer: asyncio.Future[Any]
 
-    def carry_out(self) -> None:
-        """Work, and answer."""
+    def carry_out(self) -> _Outcome:
+        """Work, and return what came of it."""
         try:
-            result = self.work()
+            return _Outcome(self, self.work(), None)
         except Exception as error:
-            self.answer.set_exception(error)
-        else:
-            self.answer.set_result(result)
+            return _Outcome(self, None, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,9 @@ class _Outcome:
     failure: Exception | None
 
     def tell(self) -> None:
-        """Answer."""
+        """Answer, in the event loop."""
+        if self.job.answer.done():
+            return  # nobody waits for it any more
         if self.failure is not None:
             self.job.answer.set_exception(self.failure)
         else:
@@ -60,7 +61,7 @@ class _Outcome:
 
 
 class Worker:
-    """One thread for one database."""
+    """One thread for one database, and for the callers in one event loop."""
 
     def __init__(self, database: Database) -> None:
         """Begin to work; nobody else may use ``database`` until :meth:`stop` has returned."""
@@ -84,11 +85,11 @@ class Worker:
         return await self._put(self._changes, work)
 
     async def _put(self, queue: deque[_Job], work: Callable[[], Result]) -> Result:
-        answer: Future[Result] = Future()
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         with self._waiting:
             queue.append(_Job(work, answer))
             self._waiting.notify()
-        return await asyncio.wrap_future(answer)
+        return await answer
 
     def stop(self) -> None:
         """Finish what was asked for, and end the thread."""
@@ -103,20 +104,19 @@ class Worker:
                 self._waiting.wait_for(lambda: self._jobs or self._changes or self._stopping)
             if not self._jobs and not self._changes:
                 return
-            for job in _take(self._jobs):
-                job.carry_out()
+            jobs = _take(self._jobs)
+            if jobs:
+                _tell([job.carry_out() for job in jobs])
             changes = _take(self._changes)
             if changes:
-                self._commit(changes)
+                _tell(self._commit(changes))
 
-    def _commit(self, changes: list[_Job]) -> None:
+    def _commit(self, changes: list[_Job]) -> list[_Outcome]:
         try:
             with self._database.transaction():
-                outcomes = [self._try(job) for job in changes]
+                return [self._try(job) for job in changes]
         except Exception as error:
-            outcomes = [_Outcome(job, None, error) for job in changes]
-        for outcome in outcomes:
-            outcome.tell()
+            return [_Outcome(job, None, error) for job in changes]
 
     def _try(self, job: _Job) -> _Outcome:
         """Carry out a change inside the transaction; raises only what must end all of it."""
@@ -136,4 +136,16 @@ class Worker:
 def _take(queue: deque[_Job]) -> list[_Job]:
     """Take the next jobs whose answers are still wanted."""
     jobs = [queue.popleft() for _ in range(min(len(queue), GROUP))]
-    return [job for job in jobs if job.answer.set_running_or_notify_cancel()]
+    return [job for job in jobs if not job.answer.cancelled()]
+
+
+def _tell(outcomes: Sequence[_Outcome]) -> None:
+    """Have the event loop give the answers of a group."""
+    loop = outcomes[0].job.answer.get_loop()
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(_give, outcomes)
+
+
+def _give(outcomes: Sequence[_Outcome]) -> None:
+    for outcome in outcomes:
+        outcome.tell()
