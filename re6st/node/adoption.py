@@ -31,7 +31,8 @@ from re6st.core.events import TunnelAdopted
 from re6st.errors import ChildError, Re6stError
 from re6st.files import write_atomically
 from re6st.messages import Endpoint, SignedPeerRecord, Transport
-from re6st.node.tunnels import Tunnel, TunnelOperator
+from re6st.node.tunnel import Tunnel
+from re6st.node.tunnel_operator import TunnelOperator
 from re6st.peers import Peer
 from re6st.tunnel.driver import Driver, Link, Survivor
 

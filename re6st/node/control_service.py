@@ -23,11 +23,12 @@ from re6st.messages import (
     TunnelRequest,
 )
 from re6st.node.documents import Documents
+from re6st.node.drainage import Drainage
 from re6st.node.gossiping import Gossiping
 from re6st.node.lan import LanKeyring
 from re6st.node.negotiation import Negotiation
 from re6st.node.outside import OutsideTester
-from re6st.node.tunnels import TunnelOperator
+from re6st.node.tunnel_operator import TunnelOperator
 from re6st.node.verifier import Verifier
 
 
@@ -40,6 +41,7 @@ class NodeControlService:
         verifier: Verifier,
         negotiation: Negotiation,
         operator: TunnelOperator,
+        drainage: Drainage,
         gossiping: Gossiping,
         documents: Documents,
         outside: OutsideTester,
@@ -50,6 +52,7 @@ class NodeControlService:
         self._verifier = verifier
         self._negotiation = negotiation
         self._operator = operator
+        self._drainage = drainage
         self._gossiping = gossiping
         self._documents = documents
         self._outside = outside
@@ -79,7 +82,7 @@ class NodeControlService:
         if tunnel is None:
             return None
         self._report(TunnelDraining(tunnel.number, draining.leaving))
-        return DrainProgress(drained=self._operator.is_drained(tunnel, leaving=draining.leaving))
+        return DrainProgress(drained=self._drainage.is_drained_here(tunnel, leaving=draining.leaving))
 
     def gossip_received(self, caller: NodeCertificate, gossip: Gossip) -> Gossip:
         """Take the caller's records and return some of ours."""

@@ -67,6 +67,7 @@ from re6st.node.credentials import load_credentials
 from re6st.node.discovery import Discovery
 from re6st.node.document_exchange import DocumentExchange
 from re6st.node.documents import Documents
+from re6st.node.drainage import Drainage
 from re6st.node.enrolment import CACHE_NAME
 from re6st.node.gossiping import Gossiping
 from re6st.node.host import Host
@@ -88,7 +89,8 @@ from re6st.node.route_repair import RouteRepair
 from re6st.node.status_server import StatusServer
 from re6st.node.stun_server import StunServer
 from re6st.node.tasks import Tasks
-from re6st.node.tunnels import Tunnel, TunnelOperator
+from re6st.node.tunnel import Tunnel
+from re6st.node.tunnel_operator import TunnelOperator
 from re6st.node.underlay import Listener
 from re6st.node.uplinks import Uplinks
 from re6st.node.verifier import Verifier
@@ -229,6 +231,7 @@ class Daemon:
         self._monitor = LivenessMonitor(self._on_silent)
         self._sizes = PathMtuMonitor(self._kernel, self._monitor, self._on_measured)
         notices = PeerNotices(self._client, self._reachability, self._tasks)
+        drainage = Drainage(self._babeld, notices)
         self._operator = TunnelOperator(
             self._config,
             self._driver,
@@ -240,6 +243,7 @@ class Daemon:
             self._report,
             self._on_tunnel_ended,
             notices,
+            drainage,
             note_of,
             uplinks=self._uplinks,
         )
@@ -299,6 +303,7 @@ class Daemon:
             verifier=self._verifier,
             negotiation=self._negotiation,
             operator=self._operator,
+            drainage=drainage,
             gossiping=self._gossiping,
             documents=self._documents,
             outside=outside,

@@ -56,7 +56,8 @@ from re6st.node.peer_notices import PeerNotices
 from re6st.node.port_share import PortShare
 from re6st.node.puncher import Puncher
 from re6st.node.tasks import Tasks
-from re6st.node.tunnels import Tunnel, TunnelOperator
+from re6st.node.tunnel import Tunnel
+from re6st.node.tunnel_operator import TunnelOperator
 from re6st.node.underlay import Listener
 from re6st.node.verifier import Verifier
 from re6st.node.whereabouts import Whereabouts

@@ -16,7 +16,8 @@ from re6st.node.liveness_monitor import LivenessMonitor
 from re6st.node.outside import OutsideTester
 from re6st.node.reachability import ReachabilityKeeper
 from re6st.node.registry_link import RegistryLink
-from re6st.node.tunnels import TunnelOperator
+from re6st.node.tunnel import Stage
+from re6st.node.tunnel_operator import TunnelOperator
 from re6st.routing.babeld import Babeld
 from re6st.status import (
     LanNeighbourStatus,
@@ -71,7 +72,7 @@ class Observation:
     def status(self) -> NodeStatus:
         """Return the node in short."""
         certificate = self._credentials().certificate
-        up = [tunnel for tunnel in self._operator.tunnels() if tunnel.state == "up"]
+        up = [tunnel for tunnel in self._operator.tunnels() if tunnel.stage is Stage.UP]
         incoming = sum(tunnel.incoming for tunnel in up)
         situation = self._reachability.situation
         return NodeStatus(
@@ -152,7 +153,7 @@ class Observation:
                     round_trip=self._monitor.round_trip(tunnel.interface),
                 )
                 for tunnel in self._operator.tunnels()
-                if tunnel.state == "up"
+                if tunnel.stage is Stage.UP
             )[:REPORTED_TUNNELS],
         )
 

@@ -14,7 +14,7 @@ from re6st.errors import ProtocolError
 from re6st.messages import Endpoint, Hole
 from re6st.node import holes
 from re6st.node.holes import Burrow
-from re6st.node.tunnels import Tunnel
+from re6st.node.tunnel import Tunnel
 from re6st.peers import Peer
 
 

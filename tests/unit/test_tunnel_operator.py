@@ -13,7 +13,9 @@ from test_node_core import peer
 from re6st.core.effects import AttachTunnel, DetachTunnel, Drain, DrainTunnel, OfferTunnel
 from re6st.core.events import TunnelDrained
 from re6st.errors import ChildError
-from re6st.node.tunnels import Tunnel, TunnelOperator
+from re6st.node.drainage import Drainage
+from re6st.node.tunnel import Tunnel
+from re6st.node.tunnel_operator import TunnelOperator
 from re6st.node.uplinks import Uplinks
 from re6st.tunnel.driver import Closed
 
@@ -45,7 +47,6 @@ class Rig:
                     attach=self.attach,
                     detach=lambda interface: None,
                     drain=lambda interface: None,
-                    is_drained=lambda interface, but=None: True,
                 ),
             ),
             watch=cast("Any", SimpleNamespace(watch=self.watch, forget=self.forget)),
@@ -53,10 +54,14 @@ class Rig:
             tasks=cast("Any", SimpleNamespace(spawn=self.spawn)),
             report=self.reported.append,
             ended=lambda tunnel: None,
-            notices=cast("Any", SimpleNamespace(end=lambda peer, name: None, drain=self.drain_at_peer)),
+            notices=cast("Any", SimpleNamespace(end=lambda peer, name: None)),
+            drainage=Drainage(cast("Any", self), cast("Any", SimpleNamespace(drain=self.drain_at_peer))),
             note=lambda tunnel, effect: f"note of {tunnel.number}",
             uplinks=Uplinks(),
         )
+
+    def is_drained(self, interface: str, but: IPv6Network | None = None) -> bool:
+        return True
 
     async def drain_at_peer(self, peer: Any, name: str, *, leaving: bool) -> bool | None:
         return True
@@ -130,7 +135,7 @@ async def test_a_tunnel_that_stays_is_up_and_watched() -> None:
 async def test_a_node_that_stops_hears_when_a_tunnel_is_drained_that_its_peer_drains(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("re6st.node.tunnels.DRAIN_INTERVAL", 0.0)
+    monkeypatch.setattr("re6st.node.drainage.INTERVAL", 0.0)
     rig = Rig("nothing")
     rig.operator.expect(OfferTunnel(1, 1, peer(7), 3, 4227, 1280))
     rig.operator.attach(AttachTunnel(1, 3, peer(7), 70))

@@ -1,4 +1,4 @@
-"""Carries out what the core wants done with tunnels: interface, driver, routing daemon, port mapping.
+"""Carries out what the core wants done with tunnels: interface, driver, routing daemon.
 
 Each tunnel has one lock, so that its effects are carried out one after the other and in the order in
 which the core asked; those of different tunnels run side by side. Each interface has another one, for its
@@ -34,24 +34,15 @@ from re6st.core.events import Event, TrafficCounted, TunnelCancelled, TunnelDown
 from re6st.errors import ChildError, LocalProtocolError, Re6stError, StorageError
 from re6st.messages import Endpoint, Transport
 from re6st.node.addresses import is_running, source_towards
+from re6st.node.drainage import Drainage
 from re6st.node.tasks import Tasks
+from re6st.node.tunnel import Stage, Tunnel
 from re6st.node.uplinks import Uplinks, is_bound
 from re6st.peers import Peer
-from re6st.status import TunnelStatus
 from re6st.tunnel.driver import Closed, Connected, Counters, Driver, DriverEvent, Link, PeerLeft
 from re6st.tunnel.path_mtu import SMALLEST
 
 logger = logging.getLogger(__name__)
-
-
-DRAIN_INTERVAL = 0.5
-"""Seconds between questions how far a peer is with a tunnel that is drained."""
-
-DRAIN_CONFIRMATIONS = 3
-"""How often in a row both ends must have no route: what is under way then arrives before the end."""
-
-DRAIN_UNTOLD = 8.0
-"""Seconds after which routes are taken for moved at a peer that cannot say: an older one, for example."""
 
 
 class Notices(Protocol):
@@ -59,9 +50,6 @@ class Notices(Protocol):
 
     def end(self, peer: Peer, name: str) -> None:
         """Tell ``peer`` that the tunnel ``name`` ends; do not wait for that."""
-
-    async def drain(self, peer: Peer, name: str, *, leaving: bool) -> bool | None:
-        """Have ``peer`` drain the tunnel; return whether it has no route there, None if it does not say."""
 
 
 class Interfaces(Protocol):
@@ -85,9 +73,6 @@ class RoutingDaemon(Protocol):
 
     def drain(self, interface: str) -> None:
         """Move routes away from ``interface``, which stays usable."""
-
-    def is_drained(self, interface: str, but: IPv6Network | None = None) -> bool:
-        """Return whether no route leads through ``interface``, except the one to ``but``."""
 
     def detach(self, interface: str) -> None:
         """Take note that the link of ``interface`` was set down."""
@@ -118,86 +103,6 @@ class Sizes(Protocol):
         """Do not measure it any more."""
 
 
-@dataclass(slots=True)
-class Tunnel:
-    """One tunnel, from the moment the core asked for it until its driver has ended."""
-
-    number: int
-    name: str
-    """Chosen by the listener; both ends use it in ``DELETE /v1/tunnels/<name>``."""
-    peer: Peer
-    slot: int
-    interface: str
-    incoming: bool
-    driver: str
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    port: int = 0
-    """Local port of a listener."""
-    mtu: int = 0
-    """The largest packets that both ends take, as it was negotiated; octets."""
-    path_mtu: int = SMALLEST
-    """The MTU of its interface: what its path carries, as far as is known; octets."""
-    transport: Transport = Transport.UDP
-    mapped: bool = False
-    """The listener is reached through a port mapping of its router."""
-    punched: bool = False
-    """Both ends have opened their routers for it."""
-    remote: Endpoint | None = None
-    proxied: bool = False
-    """It passes through an HTTP proxy of ours."""
-    uplink: str = ""
-    """Interface of the host to which it is bound; empty where the host's routes decide."""
-    closing: bool = False
-    """It ends because we want it to."""
-    up_since: float = 0.0
-    """Monotonic seconds, 0 before."""
-    received: int = 0
-    sent: int = 0
-    cost: int = 0
-    state: str = "opening"
-    drain: Drain | None = None
-    """Why it drains, if it does."""
-
-    @property
-    def established(self) -> str:
-        """How it came about, see :class:`re6st.status.TunnelStatus`."""
-        if self.proxied:
-            return "proxy"
-        if self.transport is Transport.TCP:
-            return "tcp"
-        if self.remote is not None and is_in_lan(self.remote):
-            return "lan"
-        if self.punched:
-            return "punched"
-        return "mapped" if self.mapped else "direct"
-
-    def status(self, now: float) -> TunnelStatus:
-        """Return what there is to tell."""
-        return TunnelStatus(
-            tunnel=self.number,
-            peer=self.peer.name,
-            prefix=str(self.peer.prefix),
-            direction="in" if self.incoming else "out",
-            state=self.state,
-            interface=self.interface,
-            driver=self.driver,
-            remote=str(self.remote) if self.remote else "",
-            established=self.established,
-            age=now - self.up_since if self.up_since else 0.0,
-            received=self.received,
-            sent=self.sent,
-            cost=self.cost,
-            mtu=self.path_mtu,
-            uplink=self.uplink,
-        )
-
-
-def is_in_lan(remote: Endpoint) -> bool:
-    """Whether ``remote`` is the private address of somebody in the same LAN."""
-    address = ipaddress.ip_address(remote.address)
-    return address.version == 4 and address.is_private and not address.is_loopback
-
-
 @dataclass(frozen=True, slots=True)
 class Listening:
     """A tunnel that waits for its dialer."""
@@ -223,6 +128,7 @@ class TunnelOperator:
         report: Callable[[Event], None],
         ended: Callable[[Tunnel], None],
         notices: Notices,
+        drainage: Drainage,
         note: Callable[[Tunnel, AttachTunnel], str],
         *,
         uplinks: Uplinks,
@@ -240,6 +146,7 @@ class TunnelOperator:
         self._report = report
         self._ended = ended
         self._notices = notices
+        self._drainage = drainage
         self._note = note
         self._uplinks = uplinks
         self._tunnels: dict[int, Tunnel] = {}
@@ -339,7 +246,7 @@ class TunnelOperator:
             if tunnel.number in self._tunnels:
                 self._watch.watch(tunnel.number, tunnel.interface)
                 self._measure(tunnel)
-                self._set_state(tunnel, "up")
+                tunnel.enter(Stage.UP)
                 self._keep(tunnel, effect)
 
     def _measure(self, tunnel: Tunnel) -> None:
@@ -370,7 +277,7 @@ class TunnelOperator:
             raise ChildError("its process has ended meanwhile")
         self._watch.watch(tunnel.number, tunnel.interface)
         self._measure(tunnel)
-        self._set_state(tunnel, "up")
+        tunnel.enter(Stage.UP)
 
     def drain(self, effect: DrainTunnel) -> None:
         """Have routes leave a tunnel that goes on to carry packets."""
@@ -380,34 +287,14 @@ class TunnelOperator:
 
     async def _drain(self, tunnel: Tunnel, drain: Drain) -> None:
         async with tunnel.lock, self._links[tunnel.interface]:
-            if tunnel.number not in self._tunnels or tunnel.state not in ("up", "draining"):
+            if tunnel.number not in self._tunnels or tunnel.stage not in (Stage.UP, Stage.DRAINING):
                 return
-            if tunnel.state == "up":
+            if tunnel.stage is Stage.UP:
                 self._routing.drain(tunnel.interface)
-                self._set_state(tunnel, "draining")
+                tunnel.enter(Stage.DRAINING)
             tunnel.drain = drain
-        begun, successes = time.monotonic(), 0
-        while drain is not Drain.PEER and successes < DRAIN_CONFIRMATIONS:
-            await asyncio.sleep(DRAIN_INTERVAL)
-            leaving = drain is Drain.NODE
-            there = await self._notices.drain(tunnel.peer, tunnel.name, leaving=leaving)
-            if tunnel.number not in self._tunnels or tunnel.state != "draining":
-                return
-            if there is None:
-                there = time.monotonic() - begun >= DRAIN_UNTOLD
-            # What a node that stops carries for others depends on their routes, not on its own.
-            here = leaving or self._routing.is_drained(tunnel.interface)
-            successes = successes + 1 if here and there else 0
-        if drain is not Drain.PEER:
+        if drain is not Drain.PEER and await self._drainage.complete(tunnel, leaving=drain is Drain.NODE):
             self._report(TunnelDrained(tunnel.number))
-
-    def is_drained(self, tunnel: Tunnel, *, leaving: bool) -> bool:
-        """Return whether no route of this node leads through ``tunnel``; if the peer is ``leaving``, except
-        the one to itself. If this node stops as well, neither has to wait for the other.
-        """
-        if tunnel.drain is Drain.NODE:
-            return True
-        return self._routing.is_drained(tunnel.interface, tunnel.peer.prefix if leaving else None)
 
     def detach(self, effect: DetachTunnel) -> None:
         """Take a tunnel away from routes."""
@@ -423,7 +310,7 @@ class TunnelOperator:
             await self._interfaces.set_link(interface, up=False)
             self._routing.detach(interface)
             if tunnel is not None:
-                self._set_state(tunnel, "detached")
+                tunnel.enter(Stage.DETACHED)
 
     def close(self, effect: CloseTunnel) -> None:
         """End a tunnel."""
@@ -487,7 +374,7 @@ class TunnelOperator:
                 if event.remote is not None:
                     tunnel.transport = event.remote.transport
                 tunnel.up_since = time.monotonic()
-                self._set_state(tunnel, "connected")
+                tunnel.enter(Stage.CONNECTED)
                 self._report(TunnelUp(event.tunnel))
             case Counters():
                 tunnel.received, tunnel.sent = event.received, event.sent
@@ -505,11 +392,7 @@ class TunnelOperator:
         if self._tunnels.pop(tunnel.number, None) is not None:
             self._watch.forget(tunnel.number, tunnel.interface)
             self._sizes.end(tunnel.number, tunnel.interface)
-            self._set_state(tunnel, "closed")
+            tunnel.enter(Stage.CLOSED)
             logger.info("The tunnel to %s has ended: %s", tunnel.peer.name, reason)
             self._report(TunnelDown(tunnel.number, reason))
             self._ended(tunnel)
-
-    def _set_state(self, tunnel: Tunnel, state: str) -> None:
-        logger.debug("= tunnel %d to %s: %s -> %s", tunnel.number, tunnel.peer.name, tunnel.state, state)
-        tunnel.state = state
