@@ -45,7 +45,7 @@ class RegistryLink:
         self,
         *,
         urls: tuple[str, ...],
-        credentials: Credentials,
+        credentials: Callable[[], Credentials],
         documents: Documents,
         document_exchange: DocumentExchange,
         own: OwnRecord,
@@ -56,8 +56,8 @@ class RegistryLink:
         describe: Callable[[], NodeReport | None],
         proxy: Proxy | None = None,
     ) -> None:
-        """Try ``urls`` first, then those of the network parameters. Give a new certificate (DER)
-        to ``renewed``; ``describe`` says what to tell about this node.
+        """Try ``urls`` first, then those of the network parameters. ``credentials`` are those in force.
+        Give a new certificate (DER) to ``renewed``; ``describe`` says what to tell about this node.
         """
         self._urls = urls
         self._credentials = credentials
@@ -77,10 +77,6 @@ class RegistryLink:
         """How the last contact went, for people."""
         self.reachable = False
 
-    def use(self, credentials: Credentials) -> None:
-        """Show this certificate from now on."""
-        self._credentials = credentials
-
     def ask(self, effect: AskRegistry) -> None:
         """Do what the core wants of the registry, instead of what is under way of the same kind."""
         former = self._asking.get(effect.operation)
@@ -99,7 +95,7 @@ class RegistryLink:
         network = self._documents.parameters.registry_urls
         urls = self._order.arrange(*(_normal(given) for given in (self._urls, network)))
         return registry_client(
-            self._credentials, urls, self._proxy, answered=lambda url: self._order.note(str(url))
+            self._credentials(), urls, self._proxy, answered=lambda url: self._order.note(str(url))
         )
 
     async def lan_keys(self) -> LanKeys:
@@ -161,9 +157,10 @@ class RegistryLink:
         self._document_exchange.seen(None, versions.parameters_version, versions.revocations_version)
 
     async def _renew(self) -> None:
-        certificate = self._credentials.certificate
-        enrolment = await self._client().renew(build_request(self._credentials.key, certificate.name))
-        renewed = self._credentials.trust.verify(enrolment.certificate, time.time())
+        credentials = self._credentials()
+        certificate = credentials.certificate
+        enrolment = await self._client().renew(build_request(credentials.key, certificate.name))
+        renewed = credentials.trust.verify(enrolment.certificate, time.time())
         if renewed.prefix != certificate.prefix:
             raise ProtocolError(f"the registry renewed the certificate for another prefix, {renewed.prefix}")
         self._renewed(enrolment.certificate)
