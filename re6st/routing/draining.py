@@ -31,14 +31,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import struct
 from collections.abc import Callable, Iterable
 from ipaddress import IPv6Network
 
 from re6st.errors import NetlinkError
-from re6st.routing.first_exchange import assemble, send_packet
 from re6st.routing.monitor import INFINITY, Route
+from re6st.routing.packets import assemble, inject_packet, send_packet
 from re6st.routing.table import RoutingTable
 
 logger = logging.getLogger(__name__)
@@ -60,7 +59,6 @@ HURRY = tuple(0.05 for _ in range(10)) + tuple(0.1 for _ in range(20))
 
 _ACKNOWLEDGMENT_REQUEST, _IHU, _ROUTE_REQUEST = 2, 5, 9
 _WILDCARD, _IPV6 = 0, 2
-_UDP = 17
 
 
 def dear_packet(hello_interval: float) -> bytes:
@@ -88,39 +86,6 @@ def route_requests(prefixes: Iterable[IPv6Network]) -> bytes:
 
 def _flush_request() -> tuple[int, bytes]:
     return _ACKNOWLEDGMENT_REQUEST, struct.pack("!HHH", 0, 0, 1)
-
-
-def inject_packet(interface: str, port: int, neighbour: str, payload: bytes) -> None:
-    """Hand ``payload`` to the babeld of this host as if ``neighbour`` (a link-local address) had sent it.
-
-    The packet does not leave the host: its destination is our own address on ``interface``. Raises
-    :class:`NetlinkError`, for example when the link is down.
-    """
-    try:
-        index = socket.if_nametoindex(interface)
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.connect((neighbour, port, 0, index))
-            own = probe.getsockname()[0].partition("%")[0]
-        packet = _ipv6_datagram(neighbour, own, port, payload)
-        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
-            sender.setblocking(False)
-            sender.sendto(packet, (own, 0, 0, index))
-    except OSError as error:
-        raise NetlinkError(f"cannot reach babeld on {interface}: {error}") from error
-
-
-def _ipv6_datagram(source: str, destination: str, port: int, payload: bytes) -> bytes:
-    """Return an IPv6 packet with a UDP datagram from and to ``port`` (RFC 8200, 3 and 8.1; RFC 768)."""
-    addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, destination)
-    length = 8 + len(payload)
-    datagram = struct.pack("!HHHH", port, port, length, 0) + payload
-    summed = addresses + struct.pack("!II", length, _UDP) + datagram + bytes(length % 2)
-    total = sum(struct.unpack(f"!{len(summed) // 2}H", summed))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    checksum = ~total & 0xFFFF or 0xFFFF
-    header = struct.pack("!IHBB", 6 << 28, length, _UDP, 1) + addresses
-    return header + datagram[:6] + struct.pack("!H", checksum) + payload
 
 
 class RouteMover:

@@ -1,4 +1,4 @@
-"""Makes babel's first exchange on a new tunnel take a moment instead of several hello intervals.
+"""What makes babel's first exchange on a new tunnel take a moment instead of several hello intervals (pure).
 
 By itself babeld uses a neighbour after two of its hellos and an IHU, gathers what it sends for up to a
 second, and asks for the neighbour's table only once, when its own link comes up - perhaps before that of
@@ -38,23 +38,16 @@ first: a gap would make the link unusable for a moment, which is enough for a re
 
 from __future__ import annotations
 
-import socket
 import struct
 from ipaddress import IPv6Network
 
-from re6st.errors import NetlinkError
+from re6st.routing.packets import assemble
 
-BABEL_GROUP = "ff02::1:6"
-"""Link-local multicast group of all Babel routers (RFC 8966, 4)."""
-
-_MAGIC, _VERSION = 42, 2
 _ACKNOWLEDGMENT_REQUEST, _HELLO, _IHU, _ROUTE_REQUEST, _SEQNO_REQUEST = 2, 4, 5, 9, 10
 _WILDCARD, _IPV6 = 0, 2
 _UNICAST = 0x8000
 _ANYONE = bytes(8)
 _WILDCARD_REQUEST = (_ROUTE_REQUEST, bytes((_WILDCARD, 0)))
-_CHECKSUM_OFFSET = 6
-"""Where the checksum is in a UDP header."""
 
 
 def first_packet(
@@ -102,29 +95,3 @@ def greeting(*, cost: int, hello_interval: float, number: int) -> bytes:
 def wildcard_request() -> bytes:
     """Return the packet that only asks for all routes."""
     return assemble([_WILDCARD_REQUEST])
-
-
-def assemble(records: list[tuple[int, bytes]]) -> bytes:
-    """Return the packet of these TLVs: type and value of each (RFC 8966, 4.2 and 4.3)."""
-    body = b"".join(struct.pack("!BB", kind, len(value)) + value for kind, value in records)
-    return struct.pack("!BBH", _MAGIC, _VERSION, len(body)) + body
-
-
-def send_packet(interface: str, port: int, payload: bytes) -> None:
-    """Send ``payload`` to all routers on ``interface``, from and to the UDP port ``port``.
-
-    Raises :class:`NetlinkError`, for example when the link is not yet up.
-    """
-    # A UDP socket on babeld's port could catch packets that are meant for babeld; a raw one only copies them.
-    datagram = struct.pack("!HHHH", port, port, 8 + len(payload), 0) + payload
-    try:
-        index = socket.if_nametoindex(interface)
-        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_UDP) as sender:
-            sender.setblocking(False)
-            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_CHECKSUM, _CHECKSUM_OFFSET)
-            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
-            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
-            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 1)
-            sender.sendto(datagram, (BABEL_GROUP, 0, 0, index))
-    except OSError as error:
-        raise NetlinkError(f"cannot speak to the neighbour on {interface}: {error.strerror}") from error

@@ -19,11 +19,11 @@ from re6st.errors import ChildError
 from re6st.node.netlink import Kernel
 from re6st.node.route_repair import RouteRepair
 from re6st.prefix import router_id
-from re6st.routing.babeld import CHILD_NAME, Babeld, Started
+from re6st.routing.babeld import Babeld, Started
+from re6st.routing.babeld_child import CHILD_NAME
 from re6st.routing.configuration import BabelConfiguration
-from re6st.routing.draining import inject_packet
-from re6st.routing.first_exchange import assemble
 from re6st.routing.monitor import INFINITY, Route
+from re6st.routing.packets import assemble, inject_packet
 from re6st.routing.table import Change, InterfaceQuiet, NeighbourDown, NeighbourUp
 from re6st.supervisor import Supervisor
 
@@ -66,7 +66,7 @@ class Node:
         def forget() -> None:
             for child in self.supervisor.children():
                 self.host.loop.remove_reader(child._pidfd)
-            for task in (self.babeld._task, *self.babeld._nudges.values()):
+            for task in (self.babeld._task, *self.babeld._introductions._tasks.values()):
                 if task is not None:
                     task.cancel()
 

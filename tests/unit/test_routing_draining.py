@@ -6,11 +6,11 @@ from ipaddress import IPv6Network
 from re6st.routing.draining import (
     ASKED_AT_ONCE,
     DEAR,
-    _ipv6_datagram,
     dear_packet,
     flush_packet,
     route_requests,
 )
+from re6st.routing.packets import _ipv6_datagram
 
 
 def records(packet: bytes) -> list[tuple[int, bytes]]:
