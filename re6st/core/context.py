@@ -11,7 +11,7 @@ from re6st.peers import Peer
 
 
 class Context:
-    """Handed to every part; only :class:`re6st.core.NodeCore` sets ``now``."""
+    """Handed to every part; only :class:`re6st.core.NodeCore` sets what it says of the whole node."""
 
     def __init__(self, settings: CoreSettings, random: random_module.Random) -> None:
         self.settings = settings
@@ -24,6 +24,8 @@ class Context:
         """End of the own certificate's validity (seconds since the epoch); None until it is known."""
         self.revoked: frozenset[str] = frozenset()
         """Serial numbers of withdrawn certificates."""
+        self.stopping = False
+        """The node leaves: nothing new is begun."""
         self.deadlines = Deadlines()
         self._effects: list[Effect] = []
 

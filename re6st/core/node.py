@@ -12,7 +12,7 @@ from re6st.core.context import Context
 from re6st.core.deadlines import Timer
 from re6st.core.dialling import Dialling
 from re6st.core.documents import Documents
-from re6st.core.effects import CloseTunnel, Drain, Effect, RefuseTunnel, StorePeers
+from re6st.core.effects import Drain, Effect, RefuseTunnel, StorePeers
 from re6st.core.events import (
     ClockRead,
     Document,
@@ -53,12 +53,12 @@ from re6st.core.reunion import Reunion
 from re6st.core.rotation import Rotation
 from re6st.core.settings import CoreSettings
 from re6st.core.snapshots import Counts, PeerSnapshot, TunnelSnapshot
-from re6st.core.transports import Transports, keeps
-from re6st.core.tunnels import Tunnel, TunnelTable
+from re6st.core.transports import Transports
+from re6st.core.tunnel_course import TunnelCourse, warn_of_force
+from re6st.core.tunnels import TunnelTable
 from re6st.core.validity import Validity
 from re6st.messages import Endpoint, RefusalReason
 from re6st.peers import Peer
-from re6st.tunnel.lifecycle import TunnelState
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +91,18 @@ class NodeCore:
         self._documents = Documents(context, self.peer)
         self._registration = Registration(context, known_peers=lambda: len(book))
         self._validity = Validity(context, book, tunnels)
+        self._course = TunnelCourse(
+            context,
+            tunnels,
+            dialling=self._dialling,
+            admission=self._admission,
+            transports=self._transports,
+            gossip=self._gossip,
+            registration=self._registration,
+            validity=self._validity,
+            learn=self._on_peers,
+        )
         self._own_endpoints: tuple[Endpoint, ...] = ()
-        self._stopping = False
 
     # -- what the adapter calls -------------------------------------------------------------------------
 
@@ -123,7 +133,7 @@ class NodeCore:
         Nothing new is begun. :attr:`drained` tells when it is done.
         """
         self._context.now = now
-        self._stopping = True
+        self._context.stopping = True
         self._admission.refuse_waiting("this node stops")
         patience = 2 * self._context.settings.leaving_timeout
         for tunnel in self._tunnels:
@@ -146,7 +156,7 @@ class NodeCore:
     @property
     def stopping(self) -> bool:
         """Whether it was told to drain or to stop."""
-        return self._stopping
+        return self._context.stopping
 
     def stop(self, now: float) -> list[Effect]:
         """Return how to leave in good order: all tunnels end, peers are told, the book is stored.
@@ -154,11 +164,11 @@ class NodeCore:
         Events may still be reported afterwards; nothing new is begun.
         """
         self._context.now = now
-        self._stopping = True
+        self._context.stopping = True
         self._admission.refuse_waiting("this node stops")
         for tunnel in self._tunnels:
             if tunnel.draining and not tunnel.drained:
-                self._warn_of_force(tunnel)
+                warn_of_force(tunnel)
             self._tunnels.end(tunnel, "this node stops", notify=True)
         self._store()
         return self._context.take_effects()
@@ -166,7 +176,7 @@ class NodeCore:
     def hand_over(self, now: float) -> list[Effect]:
         """Return what is to be saved before another daemon takes over all tunnels."""
         self._context.now = now
-        self._stopping = True
+        self._context.stopping = True
         self._store()
         return self._context.take_effects()
 
@@ -225,7 +235,7 @@ class NodeCore:
     # -- after every call -------------------------------------------------------------------------------
 
     def _conclude(self) -> list[Effect]:
-        if not self._stopping:
+        if not self._context.stopping:
             self._admission.resume()
             self._dialling.pursue(self._rotation.wanted)
             if self._dialling.exhausted and self._tunnels.isolated:
@@ -244,7 +254,7 @@ class NodeCore:
     def _on_deadline(self, timer: Timer, number: int) -> None:  # noqa: C901, PLR0912 (one case per timer)
         match timer:
             case Timer.TUNNEL:
-                self._on_tunnel_deadline(number)
+                self._course.due(number)
             case Timer.SLOT:
                 self._tunnels.quiet(number)
             case Timer.ADMISSION:
@@ -256,7 +266,7 @@ class NodeCore:
                 if retired is not None:
                     self._dialling.postpone(retired, RETIRED_DELAY)
             case Timer.REUNION:
-                if not self._stopping:
+                if not self._context.stopping:
                     self._reunion.due()
             case Timer.GOSSIP:
                 self._gossip.due()
@@ -272,38 +282,6 @@ class NodeCore:
                 self._registration.timed_out(number)
             case Timer.SWEEP:
                 self._sweep()
-
-    def _on_tunnel_deadline(self, handle: int) -> None:
-        tunnel = self._tunnels.get(handle)
-        if tunnel is None:
-            return
-        if tunnel.life.ended:
-            self._tunnels.press(tunnel)
-            return
-        if tunnel.draining:
-            self._warn_of_force(tunnel)
-            self._end_drained(tunnel)
-            return
-        has_answered = tunnel.state is not TunnelState.REQUESTED
-        what = "has not connected" if has_answered else "has not answered"
-        self._tunnels.end(tunnel, f"{tunnel.peer.name} {what} in time", notify=True)
-        if tunnel.outgoing and has_answered:
-            self._dialling.not_connected(tunnel)
-        elif tunnel.outgoing:
-            self._dialling.unanswered(tunnel)
-
-    def _end_drained(self, tunnel: Tunnel) -> None:
-        self._tunnels.end(tunnel, tunnel.ended_for, notify=True)
-        if tunnel.renews and not self._stopping:
-            self._validity.replace(tunnel)
-
-    @staticmethod
-    def _warn_of_force(tunnel: Tunnel) -> None:
-        logger.warning(
-            "Routes have not left the tunnel to %s in time; it ends by force, and packets may be lost for up"
-            " to a second",
-            tunnel.peer.name,
-        )
 
     def _sweep(self) -> None:
         self._validity.sweep()
@@ -322,18 +300,24 @@ class NodeCore:
             case PeersLearned():
                 self._on_peers(event)
             case PeerNearby():
-                if not self._stopping:
+                if not self._context.stopping:
                     self._reunion.met(event.prefix)
             case TunnelRequested():
                 self._on_requested(event)
             case TunnelOffered() | TunnelRefused() | TunnelRequestFailed():
-                self._on_answer(event)
-            case TunnelAdopted() | TunnelUp() | TunnelDown() | TunnelCancelled():
-                self._on_tunnel(event)
+                self._course.answered(event)
+            case TunnelAdopted():
+                self._course.adopted(event)
+            case TunnelUp():
+                self._course.up(event)
+            case TunnelDown() | TunnelCancelled():
+                self._course.ended(event)
             case TunnelSilent():
-                self._on_silent(event)
-            case TunnelDraining() | TunnelDrained():
-                self._on_draining(event)
+                self._course.silent(event)
+            case TunnelDraining():
+                self._course.draining(event)
+            case TunnelDrained():
+                self._course.drained(event)
             case TrafficCounted():
                 self._rotation.count(event.octets)
             case RoutesKnown():
@@ -371,108 +355,12 @@ class NodeCore:
             self._dialling.wake()
 
     def _on_requested(self, event: TunnelRequested) -> None:
-        if self._stopping:
+        if self._context.stopping:
             detail = "this node stops"
             self._context.emit(RefuseTunnel(event.request, RefusalReason.UNAVAILABLE, detail))
             return
         self._admission.decide(event)
         self._dialling.wake()
-
-    def _on_answer(self, event: TunnelOffered | TunnelRefused | TunnelRequestFailed) -> None:
-        tunnel = self._tunnels.get(event.tunnel)
-        if tunnel is None or tunnel.state is not TunnelState.REQUESTED:
-            return
-        match event:
-            case TunnelOffered():
-                self._on_offered(tunnel, event)
-            case TunnelRefused():
-                self._tunnels.refused(tunnel)
-                self._on_peers(PeersLearned(event.hints, Source.HINT))
-                self._dialling.refused(tunnel, event.reason, event.hints)
-            case TunnelRequestFailed():
-                self._tunnels.refused(tunnel)
-                self._dialling.unanswered(tunnel)
-
-    def _on_offered(self, tunnel: Tunnel, event: TunnelOffered) -> None:
-        self._on_peers(PeersLearned((event.peer,), Source.DIRECT))
-        acceptable = self._context.valid(event.peer) and event.peer.prefix == tunnel.peer.prefix
-        if not acceptable or event.offer.driver not in self._context.settings.drivers:
-            self._tunnels.refused(tunnel)
-            self._dialling.failed(tunnel.peer)
-            return
-        for other in self._tunnels.live(tunnel.peer.prefix):
-            if other is not tunnel and not keeps(other, tunnel.transport):
-                self._tunnels.end(other, "replaced by a new one", notify=False)
-        self._tunnels.accept(tunnel, event.offer, event.peer, event.local_port)
-
-    def _on_tunnel(self, event: TunnelAdopted | TunnelUp | TunnelDown | TunnelCancelled) -> None:
-        if isinstance(event, TunnelAdopted):
-            self._on_adopted(event)
-            return
-        tunnel = self._tunnels.get(event.tunnel)
-        if tunnel is None:
-            return
-        if isinstance(event, TunnelUp):
-            if self._tunnels.connected_up(tunnel):
-                self._on_up(tunnel)
-            return
-        state, since = tunnel.state, tunnel.life.since
-        if isinstance(event, TunnelDown):
-            self._tunnels.gone(tunnel)
-        else:
-            self._tunnels.end(tunnel, f"ended by {tunnel.peer.name}: {event.reason}", notify=False)
-        carried = state in {TunnelState.UP, TunnelState.DRAINING}
-        if carried:
-            logger.info("Tunnel %s to %s ended: %s", tunnel.direction.value, tunnel.peer.name, event.reason)
-        if tunnel.outgoing and carried:
-            self._dialling.lost(tunnel, since)
-        elif tunnel.outgoing and state is TunnelState.OPENING and isinstance(event, TunnelDown):
-            self._dialling.not_connected(tunnel)
-        elif tunnel.outgoing and state is TunnelState.OPENING:
-            self._dialling.failed(tunnel.peer)
-        self._dialling.wake()
-
-    def _on_adopted(self, event: TunnelAdopted) -> None:
-        if self._tunnels.adopt(event) is None:
-            logger.warning("The tunnel to %s cannot be adopted: its slot is taken", event.peer.name)
-            self._context.emit(CloseTunnel(event.tunnel, "its slot is taken", notify=True))
-            return
-        self._gossip.tunnel_up()
-        self._registration.befriended()
-        self._validity.sweep()
-
-    def _on_silent(self, event: TunnelSilent) -> None:
-        tunnel = self._tunnels.get(event.tunnel)
-        if tunnel is None or not (tunnel.up or tunnel.draining):
-            return
-        logger.info("Tunnel %s to %s fell silent", tunnel.direction.value, tunnel.peer.name)
-        self._tunnels.end(tunnel, "nothing comes through it any more", notify=True)
-        self._gossip.lost(tunnel.peer)
-        self._dialling.died(tunnel.peer)
-
-    def _on_draining(self, event: TunnelDraining | TunnelDrained) -> None:
-        tunnel = self._tunnels.get(event.tunnel)
-        if tunnel is None:
-            return
-        if isinstance(event, TunnelDraining):
-            if tunnel.up:
-                # The peer ends it, and much sooner.
-                patience = 1.5 * self._context.settings.drain_timeout
-                self._tunnels.drain(tunnel, f"{tunnel.peer.name} ends it", patience, Drain.PEER)
-                self._dialling.wake()
-            return
-        tunnel.drained = tunnel.draining
-        # A node that stops carries packets for others until they have left it altogether.
-        if tunnel.draining and not self._stopping:
-            self._end_drained(tunnel)
-
-    def _on_up(self, tunnel: Tunnel) -> None:
-        self._transports.came_up(tunnel)
-        self._admission.came_up(tunnel)
-        if tunnel.outgoing:
-            self._dialling.succeeded(tunnel)
-        self._gossip.tunnel_up()
-        self._registration.befriended()
 
     def _on_document(
         self, event: VersionSeen | DocumentFailed | ParametersAccepted | RevocationsAccepted

@@ -1,0 +1,201 @@
+"""What happens to a tunnel in its course, and which parts of the brain each step concerns.
+
+:mod:`re6st.core.tunnels` knows how a tunnel lives, and dialling, admission, transports, gossip, registration
+and validity know what they want. Here an event of one tunnel becomes a step of its life, and each of them is
+told that has a conclusion to draw: a peer that did not connect is dialled again only later, one that fell
+silent has to learn if this node has moved, and with a tunnel the registry is not needed in a hurry.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from re6st.core.admission import Admission
+from re6st.core.context import Context
+from re6st.core.dialling import Dialling
+from re6st.core.effects import CloseTunnel, Drain
+from re6st.core.events import (
+    PeersLearned,
+    Source,
+    TunnelAdopted,
+    TunnelCancelled,
+    TunnelDown,
+    TunnelDrained,
+    TunnelDraining,
+    TunnelOffered,
+    TunnelRefused,
+    TunnelRequestFailed,
+    TunnelSilent,
+    TunnelUp,
+)
+from re6st.core.gossip import Gossip
+from re6st.core.registration import Registration
+from re6st.core.transports import Transports, keeps
+from re6st.core.tunnels import Tunnel, TunnelTable
+from re6st.core.validity import Validity
+from re6st.tunnel.lifecycle import TunnelState
+
+logger = logging.getLogger(__name__)
+
+
+class TunnelCourse:
+    """Takes the events of tunnels. Unknown handles are ignored."""
+
+    def __init__(
+        self,
+        context: Context,
+        tunnels: TunnelTable,
+        *,
+        dialling: Dialling,
+        admission: Admission,
+        transports: Transports,
+        gossip: Gossip,
+        registration: Registration,
+        validity: Validity,
+        learn: Callable[[PeersLearned], None],
+    ) -> None:
+        """``learn`` takes records of peers that come with an answer."""
+        self._context = context
+        self._tunnels = tunnels
+        self._dialling = dialling
+        self._admission = admission
+        self._transports = transports
+        self._gossip = gossip
+        self._registration = registration
+        self._validity = validity
+        self._learn = learn
+
+    def answered(self, event: TunnelOffered | TunnelRefused | TunnelRequestFailed) -> None:
+        """Our request was answered, or not."""
+        tunnel = self._tunnels.get(event.tunnel)
+        if tunnel is None or tunnel.state is not TunnelState.REQUESTED:
+            return
+        match event:
+            case TunnelOffered():
+                self._on_offered(tunnel, event)
+            case TunnelRefused():
+                self._tunnels.refused(tunnel)
+                self._learn(PeersLearned(event.hints, Source.HINT))
+                self._dialling.refused(tunnel, event.reason, event.hints)
+            case TunnelRequestFailed():
+                self._tunnels.refused(tunnel)
+                self._dialling.unanswered(tunnel)
+
+    def _on_offered(self, tunnel: Tunnel, event: TunnelOffered) -> None:
+        self._learn(PeersLearned((event.peer,), Source.DIRECT))
+        acceptable = self._context.valid(event.peer) and event.peer.prefix == tunnel.peer.prefix
+        if not acceptable or event.offer.driver not in self._context.settings.drivers:
+            self._tunnels.refused(tunnel)
+            self._dialling.failed(tunnel.peer)
+            return
+        for other in self._tunnels.live(tunnel.peer.prefix):
+            if other is not tunnel and not keeps(other, tunnel.transport):
+                self._tunnels.end(other, "replaced by a new one", notify=False)
+        self._tunnels.accept(tunnel, event.offer, event.peer, event.local_port)
+
+    def up(self, event: TunnelUp) -> None:
+        """The two ends have found each other."""
+        tunnel = self._tunnels.get(event.tunnel)
+        if tunnel is None or not self._tunnels.connected_up(tunnel):
+            return
+        self._transports.came_up(tunnel)
+        self._admission.came_up(tunnel)
+        if tunnel.outgoing:
+            self._dialling.succeeded(tunnel)
+        self._gossip.tunnel_up()
+        self._registration.befriended()
+
+    def adopted(self, event: TunnelAdopted) -> None:
+        """A tunnel of the run before goes on."""
+        if self._tunnels.adopt(event) is None:
+            logger.warning("The tunnel to %s cannot be adopted: its slot is taken", event.peer.name)
+            self._context.emit(CloseTunnel(event.tunnel, "its slot is taken", notify=True))
+            return
+        self._gossip.tunnel_up()
+        self._registration.befriended()
+        self._validity.sweep()
+
+    def ended(self, event: TunnelDown | TunnelCancelled) -> None:
+        """A tunnel has ended, or its peer has ended it."""
+        tunnel = self._tunnels.get(event.tunnel)
+        if tunnel is None:
+            return
+        state, since = tunnel.state, tunnel.life.since
+        if isinstance(event, TunnelDown):
+            self._tunnels.gone(tunnel)
+        else:
+            self._tunnels.end(tunnel, f"ended by {tunnel.peer.name}: {event.reason}", notify=False)
+        carried = state in {TunnelState.UP, TunnelState.DRAINING}
+        if carried:
+            logger.info("Tunnel %s to %s ended: %s", tunnel.direction.value, tunnel.peer.name, event.reason)
+        if tunnel.outgoing and carried:
+            self._dialling.lost(tunnel, since)
+        elif tunnel.outgoing and state is TunnelState.OPENING and isinstance(event, TunnelDown):
+            self._dialling.not_connected(tunnel)
+        elif tunnel.outgoing and state is TunnelState.OPENING:
+            self._dialling.failed(tunnel.peer)
+        self._dialling.wake()
+
+    def silent(self, event: TunnelSilent) -> None:
+        """Nothing comes through a tunnel any more."""
+        tunnel = self._tunnels.get(event.tunnel)
+        if tunnel is None or not (tunnel.up or tunnel.draining):
+            return
+        logger.info("Tunnel %s to %s fell silent", tunnel.direction.value, tunnel.peer.name)
+        self._tunnels.end(tunnel, "nothing comes through it any more", notify=True)
+        self._gossip.lost(tunnel.peer)
+        self._dialling.died(tunnel.peer)
+
+    def draining(self, event: TunnelDraining) -> None:
+        """The peer moves its routes away from a tunnel; so do we, and it ends it."""
+        tunnel = self._tunnels.get(event.tunnel)
+        if tunnel is not None and tunnel.up:
+            # The peer ends it, and much sooner.
+            patience = 1.5 * self._context.settings.drain_timeout
+            self._tunnels.drain(tunnel, f"{tunnel.peer.name} ends it", patience, Drain.PEER)
+            self._dialling.wake()
+
+    def drained(self, event: TunnelDrained) -> None:
+        """Routes have left a tunnel at both ends."""
+        tunnel = self._tunnels.get(event.tunnel)
+        if tunnel is None:
+            return
+        tunnel.drained = tunnel.draining
+        # A node that stops carries packets for others until they have left it altogether.
+        if tunnel.draining and not self._context.stopping:
+            self._end_drained(tunnel)
+
+    def due(self, handle: int) -> None:
+        """Something has not happened to a tunnel in time."""
+        tunnel = self._tunnels.get(handle)
+        if tunnel is None:
+            return
+        if tunnel.life.ended:
+            self._tunnels.press(tunnel)
+            return
+        if tunnel.draining:
+            warn_of_force(tunnel)
+            self._end_drained(tunnel)
+            return
+        has_answered = tunnel.state is not TunnelState.REQUESTED
+        what = "has not connected" if has_answered else "has not answered"
+        self._tunnels.end(tunnel, f"{tunnel.peer.name} {what} in time", notify=True)
+        if tunnel.outgoing and has_answered:
+            self._dialling.not_connected(tunnel)
+        elif tunnel.outgoing:
+            self._dialling.unanswered(tunnel)
+
+    def _end_drained(self, tunnel: Tunnel) -> None:
+        self._tunnels.end(tunnel, tunnel.ended_for, notify=True)
+        if tunnel.renews and not self._context.stopping:
+            self._validity.replace(tunnel)
+
+
+def warn_of_force(tunnel: Tunnel) -> None:
+    """Log that ``tunnel``, which is not drained, ends all the same."""
+    logger.warning(
+        "Routes have not left the tunnel to %s in time; it ends by force, and packets may be lost for up"
+        " to a second",
+        tunnel.peer.name,
+    )
