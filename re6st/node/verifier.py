@@ -31,8 +31,6 @@ class Verifier:
         self._opened: dict[SignedPeerRecord, Peer] = {}
         self._newest: OrderedDict[IPv6Network, SignedPeerRecord] = OrderedDict()
         """Keys of ``_opened``, one for each prefix: whoever signs many records fills one place."""
-        self.rejected = 0
-        """Records dropped so far because they did not hold."""
 
     def open(self, signed: SignedPeerRecord) -> Peer:
         """Return the peer that ``signed`` describes.
@@ -70,13 +68,12 @@ class Verifier:
             del self._opened[oldest]
 
     def open_all(self, records: Iterable[SignedPeerRecord]) -> tuple[Peer, ...]:
-        """Return the peers of those ``records`` that hold; others are counted and dropped."""
+        """Return the peers of those ``records`` that hold; others are dropped."""
         peers = []
         for signed in records:
             try:
                 peers.append(self.open(signed))
             except (IdentityError, ProtocolError) as error:
-                self.rejected += 1
                 logger.debug("Dropped a peer record: %s", error)
         return tuple(peers)
 
