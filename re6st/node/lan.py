@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
 from re6st.errors import ChildError, ConfigError, ProtocolError, StorageError
@@ -63,12 +63,12 @@ class LanKeyring:
         self,
         path: Path,
         periods: Callable[[], tuple[LanKeyPeriod, ...]],
-        sources: Callable[[], AsyncIterator[LanKeys]],
+        sources: Callable[[], AsyncGenerator[LanKeys, None]],
         use: Callable[[LanKey], Awaitable[None]],
         draw: Callable[[], float],
     ) -> None:
         """Keep the keys in the file ``path``. ``periods`` are those of the parameters in force, ``sources``
-        asks the registry and other members one by one, ``use`` is told which key to use, and ``draw``
+        asks the registry and other members until it is closed, ``use`` is told which key to use, and ``draw``
         returns random numbers in [0, 1).
         """
         self._path = path
@@ -77,7 +77,10 @@ class LanKeyring:
         self._use = use
         self._known: dict[bytes, bytes] = {}
         self._used: bytes | None = None
+        self._named = asyncio.Event()
+        """The parameters may name other keys than before."""
         self._changed = asyncio.Event()
+        """Another key may be in force, or known, than before."""
         self._draw = draw
         self._backoff = Backoff(FETCHING)
         self._announced = periods()
@@ -90,6 +93,7 @@ class LanKeyring:
 
     def wake(self) -> None:
         """Look again: the parameters may name other keys."""
+        self._named.set()
         self._changed.set()
 
     async def apply(self) -> float:
@@ -109,19 +113,25 @@ class LanKeyring:
         return min(wait, LONGEST_WAIT)
 
     async def run(self) -> None:
-        """Get the keys and use them, for ever."""
+        """Get the keys and use them, for ever. Neither waits for the other: all change keys at one moment."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._keep_getting(), name="get keys of LANs")
+            both.create_task(self._keep_using(), name="use keys of LANs")
+
+    async def _keep_getting(self) -> None:
         while True:
-            self._changed.clear()
+            self._named.clear()
             pause = self._until_fetch()
             if pause is not None and pause <= 0:
                 await self._fetch()
                 self._fetch_at = time.monotonic() + self._backoff.next_delay(self._draw())
                 pause = self._until_fetch()
-            wait = await self.apply()
-            if pause is not None:
-                wait = min(wait, pause)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), max(wait, 0))
+            await _wait(self._named, LONGEST_WAIT if pause is None else min(pause, LONGEST_WAIT))
+
+    async def _keep_using(self) -> None:
+        while True:
+            self._changed.clear()
+            await _wait(self._changed, await self.apply())
 
     def _until_fetch(self) -> float | None:
         """Return after how many seconds to ask for a key, None while none is missing."""
@@ -136,13 +146,15 @@ class LanKeyring:
         return self._fetch_at - time.monotonic() if choice.missing else None
 
     async def _fetch(self) -> None:
-        async for found in self._sources():
-            fresh = recognised(self._periods(), (*self._known.values(), *found.keys))
-            if fresh.keys() - self._known.keys():
-                self._known = fresh
-                self._store()
-            if not choose(self._periods(), self._known, time.time()).missing:
-                return
+        async with contextlib.aclosing(self._sources()) as sources:
+            async for found in sources:
+                fresh = recognised(self._periods(), (*self._known.values(), *found.keys))
+                if fresh.keys() - self._known.keys():
+                    self._known = fresh
+                    self._store()
+                    self._changed.set()
+                if not choose(self._periods(), self._known, time.time()).missing:
+                    return
 
     def _load(self) -> None:
         try:
@@ -157,3 +169,9 @@ class LanKeyring:
             write_atomically(self._path, encode(LanKeys(keys=tuple(self._known.values()))), 0o600)
         except StorageError as error:
             logger.error("The keys of the LANs cannot be kept for the next start: %s", error)
+
+
+async def _wait(event: asyncio.Event, longest: float) -> None:
+    """Wait for ``event``, but no more than ``longest`` seconds."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), max(longest, 0))

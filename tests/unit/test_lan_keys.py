@@ -102,6 +102,7 @@ class Member:
     def __init__(self, path: Path, *answers: LanKeys) -> None:
         self.used: list[LanKey] = []
         self.asked = 0
+        self.rounds = 0
         self.answers = answers
         self.periods: tuple[LanKeyPeriod, ...] = PERIODS
         self.keyring = LanKeyring(path, lambda: self.periods, self.sources, self.use, lambda: 0.5)
@@ -110,6 +111,7 @@ class Member:
         for answer in self.answers:
             self.asked += 1
             yield answer
+        self.rounds += 1
 
     async def use(self, key: LanKey) -> None:
         self.used.append(key)
@@ -145,7 +147,10 @@ def test_while_a_key_is_missing_it_is_asked_for_ever_more_seldom(tmp_path, monke
     pauses = []
 
     async def attempt() -> None:
+        before = member.rounds
         task = asyncio.create_task(member.keyring.run())
+        while member.rounds == before:
+            await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
