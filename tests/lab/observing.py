@@ -12,11 +12,11 @@ PATIENCE = 90.0
 """Seconds that what must happen may take on a busy machine; normally it takes a small part of that."""
 
 
-def until(condition, timeout=PATIENCE):
+def until(condition, what="what the test waits for", timeout=PATIENCE):
     """Return what ``condition`` says as soon as that is true."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
-        assert time.monotonic() < deadline, "timed out"
+        assert time.monotonic() < deadline, f"not within {timeout:g} seconds: {what}"
         time.sleep(0.1)
     return value
 

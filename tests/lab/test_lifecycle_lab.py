@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 from conftest import FORMING
+from observing import PATIENCE, until
 
 from re6st.lab import worlds
 from re6st.lab.lab import Lab
@@ -23,9 +24,6 @@ from re6st.lab.leftovers import assert_clean, host_interfaces
 from re6st.lab.ping_train import PingTrain
 from re6st.registry.state import StateDirectory
 from re6st.status import TunnelStatus, fetch
-
-PATIENCE = 90.0
-"""Seconds until something that happens every ten must have happened, on a busy machine."""
 
 VALIDITY = 45.0
 """Seconds that a certificate lives."""
@@ -59,17 +57,10 @@ def outgoing(lab, name):
     return {(one.peer, one.tunnel) for one in tunnels if one.direction == "out" and one.state == "up"}
 
 
-def wait_until(condition, what):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} seconds: {what}"
-        time.sleep(0.3)
-
-
 def test_tunnels_rotate_while_packets_flow(lab):
     before = outgoing(lab, "node1")
     with PingTrain(lab.hosts["node2"].namespace, lab.nodes["node3"].address()) as train:
-        wait_until(
+        until(
             lambda: outgoing(lab, "node1") - before and before - outgoing(lab, "node1"),
             "a tunnel is replaced",
         )
@@ -80,8 +71,8 @@ def test_tunnels_rotate_while_packets_flow(lab):
 def test_certificates_are_renewed_and_tunnels_outlive_them(lab):
     node = lab.nodes["node4"]
     first = node.status().certificate_expires
-    wait_until(lambda: node.status().certificate_expires > first, "the certificate is renewed")
-    wait_until(lambda: time.time() > first + 2, "the first certificate has expired")
+    until(lambda: node.status().certificate_expires > first, "the certificate is renewed")
+    until(lambda: time.time() > first + 2, "the first certificate has expired")
     assert lab.wait_for_all_pairs(PATIENCE).complete
     assert node.status().certificate_expires > time.time()
 
@@ -93,7 +84,7 @@ def test_a_node_comes_back_from_its_book_while_the_registry_is_away(lab):
         node.stop(signal.SIGKILL)
         node.start()
         assert lab.wait_for_all_pairs(FORMING).complete
-        wait_until(lambda: not node.status().registry_reachable, "the node notices that the registry is away")
+        until(lambda: not node.status().registry_reachable, "the node notices that the registry is away")
     finally:
         lab.registry.start()
-    wait_until(lambda: node.status().registry_reachable, "the registry is found again")
+    until(lambda: node.status().registry_reachable, "the registry is found again")

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import FORMING
+from observing import PATIENCE, until
 
 from re6st.lab import worlds
 from re6st.lab.bench_outage import next_hop
@@ -24,8 +25,6 @@ from re6st.lab.ping_train import PingTrain
 from re6st.status import TunnelStatus, fetch
 from re6st.supervisor.process import executable
 from re6st.supervisor.record import read_all
-
-PATIENCE = 60.0
 
 RELAY = worlds.REGISTRY
 
@@ -42,7 +41,7 @@ def lab() -> Iterator[Lab]:
         assert built.wait_for_all_pairs(FORMING).complete
         with PingTrain(built.hosts["node1"].namespace, built.nodes["node2"].address()):
             built.cut("node1", "node2")
-            wait_until(lambda: next_hop(built.nodes["node1"], built.nodes["node2"]) == RELAY, "a detour")
+            until(lambda: next_hop(built.nodes["node1"], built.nodes["node2"]) == RELAY, "a detour")
         yield built
     assert_clean(name)
     assert host_interfaces() == before
@@ -56,13 +55,6 @@ def recovering_train(lab) -> Iterator[PingTrain]:
         yield running
         assert running.wait_steady(2, PATIENCE, since=time.monotonic())
         print(f"lost {len(running.lost())} pings")
-
-
-def wait_until(condition, what):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} seconds: {what}"
-        time.sleep(0.1)
 
 
 def children(node):
@@ -106,7 +98,7 @@ def test_a_restart_with_a_mistake_in_the_configuration_is_refused(lab, train):
         kept = "".join(f"{line}\n" for line in good.splitlines() if not line.startswith(key))
         node.config.write_text(kept + mistake)
         os.kill(node.pid, signal.SIGHUP)
-        wait_until(lambda wanted=reason: wanted in node.status().restart_refused, "the refusal")
+        until(lambda wanted=reason: wanted in node.status().restart_refused, "the refusal")
     node.config.write_text(good)
     assert node.status().uptime > uptime
 
@@ -123,8 +115,8 @@ def test_a_killed_babeld_is_replaced(lab, recovering_train):
     node = lab.nodes[RELAY]
     before = children(node)["babeld"]
     os.kill(before, signal.SIGKILL)
-    wait_until(lambda: children(node).get("babeld") not in (None, before), "another babeld")
-    wait_until(lambda: node.status().routes == 2, "it knows the routes")
+    until(lambda: children(node).get("babeld") not in (None, before), "another babeld")
+    until(lambda: node.status().routes == 2, "it knows the routes")
 
 
 def test_a_babeld_that_dies_without_its_daemon_is_replaced(lab, recovering_train):
@@ -133,7 +125,7 @@ def test_a_babeld_that_dies_without_its_daemon_is_replaced(lab, recovering_train
     node.stop(signal.SIGKILL)
     os.kill(processes.pop("babeld"), signal.SIGKILL)
     node.start()
-    wait_until(lambda: node.status().routes == 2, "it knows the routes")
+    until(lambda: node.status().routes == 2, "it knows the routes")
     assert tunnels(node) == before
     assert processes.items() < children(node).items()
 

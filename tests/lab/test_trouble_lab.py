@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from conftest import formed_lab
+from observing import PATIENCE, until
 
 from re6st import status
 from re6st.lab import worlds
@@ -26,9 +27,6 @@ from re6st.lab.lab import Lab
 from re6st.lab.namespace import processes
 from re6st.lab.ping_train import PingTrain
 from re6st.status import TunnelStatus
-
-PATIENCE = 90.0
-"""Seconds until what must happen has happened, on a busy machine."""
 
 CONTROL_PORT = 4226
 
@@ -58,13 +56,6 @@ def tunnels(lab, name="node1"):
 
 def handles(lab):
     return {peer: one.tunnel for peer, one in tunnels(lab).items()}
-
-
-def wait_until(condition, what):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} seconds: {what}"
-        time.sleep(0.3)
 
 
 def open_sockets(lab, count):
@@ -112,7 +103,7 @@ def test_a_disk_that_takes_nothing_costs_no_tunnel(lab, train):
         # A new document, and a new record of a peer: both would be written.
         wanted = node.status().parameters_version + 1
         lab.registry.run("parameters", "set", "gossip_interval=100")
-        wait_until(lambda: node.status().parameters_version == wanted, "the parameters are in force")
+        until(lambda: node.status().parameters_version == wanted, "the parameters are in force")
         assert train.wait_steady(2, PATIENCE, since=time.monotonic())
         assert handles(lab) == before
     finally:
@@ -135,7 +126,7 @@ def test_without_a_free_file_descriptor_healthy_tunnels_stay(lab, train):
     try:
         for _ in range(4):
             seen = answered_probes(lab)
-            wait_until(lambda seen=seen: answered_probes(lab) > seen, "a tunnel in use is probed")
+            until(lambda seen=seen: answered_probes(lab) > seen, "a tunnel in use is probed")
         assert train.wait_steady(2, PATIENCE, since=time.monotonic())
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
@@ -155,15 +146,15 @@ def test_a_hanging_process_of_a_tunnel_is_replaced(lab, train):
         found = tunnels(lab).get("node2")
         return found is not None and found.tunnel != before.tunnel
 
-    wait_until(replaced, "there is a new tunnel to node2")
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the process that hangs is ended")
+    until(replaced, "there is a new tunnel to node2")
+    until(lambda: not Path(f"/proc/{pid}").exists(), "the process that hangs is ended")
 
 
 def test_a_hanging_babeld_is_replaced(lab, train):
     (pid,) = babelds(lab.nodes["node1"])
     before = handles(lab)
     os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: pid not in babelds(lab.nodes["node1"]), "the babeld that hangs is killed")
-    wait_until(lambda: babelds(lab.nodes["node1"]), "another one takes its place")
+    until(lambda: pid not in babelds(lab.nodes["node1"]), "the babeld that hangs is killed")
+    until(lambda: babelds(lab.nodes["node1"]), "another one takes its place")
     assert train.wait_steady(2, PATIENCE, since=time.monotonic())
     assert handles(lab) == before
