@@ -29,7 +29,7 @@ def acquainted(seed: int, count: int, slowest: float, failing: float = 0.0) -> W
     return world
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32), slowest=st.floats(0.002, 4.0))
 def test_crossing_dials_make_one_tunnel(seed: int, slowest: float) -> None:
     world = acquainted(seed, 2, slowest)
@@ -43,7 +43,7 @@ def test_crossing_dials_make_one_tunnel(seed: int, slowest: float) -> None:
         assert [tunnel.state for tunnel in node.core.tunnels()] == [TunnelState.UP]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), slowest=st.floats(0.002, 2.0))
 def test_a_small_mesh_becomes_full_in_spite_of_losses(seed: int, slowest: float) -> None:
     world = acquainted(seed, 5, slowest, failing=0.2)
@@ -54,7 +54,7 @@ def test_a_small_mesh_becomes_full_in_spite_of_losses(seed: int, slowest: float)
     assert world.halves() == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), slowest=st.floats(0.002, 2.0), downtime=st.floats(0.0, 5.0))
 def test_a_restart_in_the_middle_leaves_no_half_tunnel(seed: int, slowest: float, downtime: float) -> None:
     world = acquainted(seed, 2, slowest)
@@ -70,7 +70,7 @@ def test_a_restart_in_the_middle_leaves_no_half_tunnel(seed: int, slowest: float
     assert world.halves() == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), slowest=st.floats(0.002, 2.0))
 def test_crossing_replacements_make_one_tunnel(seed: int, slowest: float) -> None:
     world = acquainted(seed, 2, slowest)

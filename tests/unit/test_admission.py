@@ -119,7 +119,7 @@ def test_a_peer_that_connects_is_made_room_for_again_after_a_while() -> None:
 STEPS = st.tuples(st.booleans(), st.booleans(), st.integers(0, 3), st.floats(0, 3), st.booleans())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(STEPS, max_size=40))
 def test_one_peer_never_holds_more_than_one_tunnel_that_opens_or_closes(
     steps: list[tuple[bool, bool, int, float, bool]],

@@ -46,7 +46,7 @@ def test_the_first_node_gets_the_first_prefix(store):
     assert get(store, NETWORK, 64).prefix == IPv6Network("2001:db8:42::/64")
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.integers(57, 120), max_size=40))
 def test_prefixes_never_overlap_and_pack_densely(lengths):
     with new_store() as store:
@@ -75,7 +75,7 @@ STEPS = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(STEPS, max_size=40))
 def test_the_free_space_is_what_nobody_has_whatever_comes_and_goes(steps):
     now, quarantine = 0.0, 40.0

@@ -182,7 +182,7 @@ def test_no_false_alarm(name: str, traffic: str) -> None:
         assert path.detector.state is not State.UNPROVEN
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
     delay=st.floats(0.0002, 0.7),
@@ -201,7 +201,7 @@ def test_no_false_alarm_on_any_normal_path(
     assert path.detector.state is not State.DEAD
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), share=st.floats(0, 0.5), longest=st.floats(0.05, 0.9))
 def test_a_busy_machine_is_no_dead_path(seed: int, share: float, longest: float) -> None:
     """Some of the looks come late; answers that arrived meanwhile are read then."""

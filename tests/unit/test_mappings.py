@@ -433,7 +433,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(STEPS)
 def test_after_any_history_a_good_router_ends_up_with_what_is_wanted(steps):
     world = World()

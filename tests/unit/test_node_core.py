@@ -583,7 +583,7 @@ events = st.one_of(
 steps = st.one_of(events, st.floats(0, 100), st.integers(1, 20))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.lists(steps, max_size=60))
 def test_no_sequence_of_events_breaks_a_promise(course: list[ev.Event | float | int]) -> None:
     """A float lets time pass; an integer offers a tunnel for that handle."""
