@@ -26,6 +26,7 @@ from re6st.registry.admissions import TokenRow, Way
 from re6st.registry.authority import DAY
 from re6st.registry.certification import CertificationRequest, open_request
 from re6st.registry.groups import GroupRow
+from re6st.registry.parameters import Difference, differences
 from re6st.registry.policy import AdmissionPolicy, change_policy
 from re6st.registry.requests import RequestRow
 from re6st.registry.tokens import TokenUseCases
@@ -53,13 +54,33 @@ class ApprovalUseCases(TokenUseCases):
         text = self._store.setting(SETTING_POLICY)
         return msgspec.json.decode(text, type=AdmissionPolicy) if text else AdmissionPolicy()
 
-    def change_policy(self, changes: Mapping[str, str]) -> AdmissionPolicy:
-        """Change whom the registry lets in.
+    def preview_policy(self, changes: Mapping[str, str]) -> tuple[Difference, ...]:
+        """Return what would change.
 
         Raises :class:`ConfigError` that names every mistake, :class:`RegistryRefusedError` for a group.
         """
+        before = self.policy()
+        changed = change_policy(before, changes, self.network)
+        for name in changed.groups:
+            self.group(name)
+        return differences(before, changed)
+
+    def change_policy(
+        self, changes: Mapping[str, str], *, expected: AdmissionPolicy | None = None
+    ) -> AdmissionPolicy:
+        """Change whom the registry lets in.
+
+        Raises :class:`ConfigError` that names every mistake, :class:`RegistryRefusedError` with the code
+        ``version-changed`` if another policy than the expected one is in force, or for an unknown group.
+        """
         with self._store.transaction():
-            changed = change_policy(self.policy(), changes, self.network)
+            before = self.policy()
+            if expected not in (None, before):
+                raise RegistryRefusedError(
+                    "somebody else has changed who may come in meanwhile: look at it first",
+                    code="version-changed",
+                )
+            changed = change_policy(before, changes, self.network)
             for name in changed.groups:
                 self.group(name)
             self._store.set_setting(SETTING_POLICY, msgspec.json.encode(changed).decode())

@@ -68,7 +68,6 @@ from re6st.registry.operator_messages import (
 )
 from re6st.registry.operators import Operator, Scope
 from re6st.registry.plans import Plan
-from re6st.registry.policy import AdmissionPolicy
 from re6st.registry.qr import qr_code
 from re6st.registry.reporting import Condition
 from re6st.registry.requests import RequestRow
@@ -428,17 +427,6 @@ def deny_request(service: Service, call: Call) -> WaitingRequest:
     """Keep out a machine that asked."""
     message: Denial = call.message
     return _waiting(service, service.deny(number(call, "id", 0), message.reason))
-
-
-def show_policy(service: Service, _call: Call) -> AdmissionPolicy:
-    """Show who is let in without a join link from an operator."""
-    return service.policy()
-
-
-def set_policy(service: Service, call: Call) -> AdmissionPolicy:
-    """Change who is let in without a join link from an operator."""
-    message: ParametersChange = call.message
-    return service.change_policy(message.changes)
 
 
 # -- network parameters ---------------------------------------------------------------------------------

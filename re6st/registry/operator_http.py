@@ -22,6 +22,7 @@ from re6st.errors import RegistryRefusedError, StorageError
 from re6st.messages import OWNER_LENGTH, decode, encode
 from re6st.registry import operations
 from re6st.registry import operator_messages as messages
+from re6st.registry import settings_operations as settings
 from re6st.registry.limits import RateLimiter
 from re6st.registry.openapi import Parameter, Route
 from re6st.registry.operations import PAGE_LIMIT, Call, Operation, entity_tag
@@ -53,7 +54,7 @@ _KEY = Parameter(
     "Idempotency-Key", {"type": "string", "pattern": "^[!-~]{1,128}$", "maxLength": 128}, "header"
 )
 _STATE = Parameter("state", {"type": "string", "enum": [state.value for state in messages.NodeState]})
-_TAGGED = (operations.set_parameters, operations.change_group)
+_TAGGED = (operations.set_parameters, operations.change_group, settings.set_policy)
 """What changes something that ``If-Match`` can name, and answers with it."""
 _SWITCH = {"type": "string", "enum": ["0", "1"]}
 _UNWELL = Parameter("unwell", _SWITCH)
@@ -128,6 +129,7 @@ class OperatorApi:
             ),
             *self._group_routes(),
             *self._admission_routes(),
+            *self._settings_routes(),
             self._get("/parameters", operations.show_parameters, messages.Parameters),
             self._route(
                 "PUT",
@@ -253,14 +255,33 @@ class OperatorApi:
                 messages.Denial,
                 request_id,
             ),
-            self._get("/admission", operations.show_policy, AdmissionPolicy),
+        )
+
+    def _settings_routes(self) -> tuple[Route, ...]:
+        """Return what concerns the ways in without a join link, and the keys of the LANs."""
+        change = messages.ParametersChange
+        return (
+            self._get("/admission", settings.show_policy, AdmissionPolicy),
             self._route(
-                "PUT",
-                "/admission",
+                "PUT", "/admission", Scope.ADMIN, settings.set_policy, AdmissionPolicy, change, (_IF_MATCH,)
+            ),
+            self._route(
+                "POST",
+                "/admission/preview",
+                Scope.READ,
+                settings.preview_policy,
+                messages.AdmissionPreview,
+                change,
+                status=200,
+            ),
+            self._get("/lan-keys", settings.list_lan_keys, messages.LanKeyList),
+            self._route(
+                "POST",
+                "/lan-keys",
                 Scope.ADMIN,
-                operations.set_policy,
-                AdmissionPolicy,
-                messages.ParametersChange,
+                settings.rotate_lan_key,
+                messages.LanKey,
+                messages.LanKeyRotation,
             ),
         )
 
@@ -285,12 +306,15 @@ class OperatorApi:
         *,
         status: int | None = None,
     ) -> Route:
-        """Return a route whose answer ``operation`` gives; POST requests may be repeated by key."""
+        """Return a route whose answer ``operation`` gives; POST requests may be repeated by key.
+
+        Who may only read may repeat anything, and leaves no answer in the database.
+        """
         if answer is None:
             status = HTTPStatus.NO_CONTENT
         elif status is None:
             status = HTTPStatus.CREATED if method == "POST" else HTTPStatus.OK
-        if method == "POST":
+        if method == "POST" and scope is not Scope.READ:
             parameters = (*parameters, _KEY)
         return Route(
             method,
@@ -322,8 +346,9 @@ class OperatorApi:
             request.headers.get("If-Match"),
         )
         actor = Actor(ActorKind.TOKEN, operator.name, request.remote or "")
+        repetition = _repetition(request) if scope is not Scope.READ else None
         status, answer = await self._run(
-            self._perform, self._service.by(actor), operation, call, status, body, _repetition(request)
+            self._perform, self._service.by(actor), operation, call, status, body, repetition
         )
         if status == HTTPStatus.NO_CONTENT:
             return web.Response(status=status)

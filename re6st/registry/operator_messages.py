@@ -313,6 +313,34 @@ class ParametersPreview(Message, frozen=True, kw_only=True):
     differences: tuple[ParameterDifference, ...]
 
 
+class AdmissionPreview(Message, frozen=True, kw_only=True):
+    """What a change of who may come in would do."""
+
+    differences: tuple[ParameterDifference, ...]
+
+
+class LanKey(Message, frozen=True, kw_only=True):
+    """A key of the LANs, without itself."""
+
+    digest: str
+    """SHA-256, hexadecimal."""
+    since: float
+    """From when on it is in force, until that of the next one."""
+
+
+class LanKeyList(Message, frozen=True, kw_only=True):
+    """The key in force and the one that follows, by time."""
+
+    items: tuple[LanKey, ...]
+
+
+class LanKeyRotation(Message, frozen=True, kw_only=True):
+    """When a new key takes over."""
+
+    delay: Annotated[float, Meta(ge=0, le=90 * DAY)] = 3600.0
+    """Seconds that all nodes have to get it."""
+
+
 class ParametersUndo(Message, frozen=True, kw_only=True):
     """Which version's values to put in force again; the previous one's by default."""
 

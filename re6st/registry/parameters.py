@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 import msgspec
+from msgspec import Struct
 
 from re6st.errors import ConfigError, RemoteProtocolError
 from re6st.identity import TrustStore, fingerprint, format_time
@@ -53,12 +54,14 @@ def format_value(value: object) -> str:
         return ",".join(f"{part.digest.hex()[:16]} from {format_time(part.since)}" for part in value)
     if isinstance(value, tuple) and any(isinstance(part, bytes) for part in value):
         return ",".join(fingerprint(part) for part in value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return ",".join(str(part) for part in value) if isinstance(value, tuple) else str(value)
 
 
-def differences(before: NetworkParameters, after: NetworkParameters) -> tuple[Difference, ...]:
-    """Return in which parameters, the version aside, ``after`` differs from ``before``."""
-    names = [field.name for field in msgspec.structs.fields(NetworkParameters) if field.name != "version"]
+def differences(before: Struct, after: Struct) -> tuple[Difference, ...]:
+    """Return in which parameters, the version aside, ``after`` differs from ``before`` (of the same type)."""
+    names = [field.name for field in msgspec.structs.fields(type(before)) if field.name != "version"]
     return tuple(
         Difference(name, format_value(getattr(before, name)), format_value(getattr(after, name)))
         for name in names

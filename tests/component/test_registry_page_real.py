@@ -342,7 +342,7 @@ async def test_it_fits_the_person(registry, browser, tmp_path):
         assert shown == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 23, 28)"}
         screen = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
         browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        for tab in ("Map", "Requests", "Join links", "Parameters", "Audit log", "Nodes"):
+        for tab in ("Map", "Requests", "Join links", "Admission", "Parameters", "Audit log", "Nodes"):
             browser.click(tab)
             browser.find("button[data-view][aria-current]")
             browser.wait(
@@ -362,6 +362,81 @@ async def test_it_fits_the_person(registry, browser, tmp_path):
 
     async with asyncio.timeout(120):
         await asyncio.to_thread(look)
+
+
+async def test_settings_are_previewed_planned_and_rotated(registry, browser):
+    admin = registry.service.create_operator_token("alice", Scope.ADMIN)
+    due = time.time() + 86400
+
+    def choose(selector, text):
+        browser.read(selector, lambda select: Select(select).select_by_visible_text(text))
+
+    def let_people_in():
+        browser.driver.get(browser.url)
+        browser.login(admin)
+        browser.sees("No node.")
+        browser.click("Admission")
+        choose("select[name=requests]", "on")
+        browser.fill("input[name=requests_pending]", "50")
+        browser.click("Preview and change")
+        browser.sees("requests: off → on\nrequests_pending: 200 → 50", "#confirmation")
+        # Somebody else is faster, with something else.
+        registry.service.change_policy({"open_nodes": "7"})
+        browser.click("Change", "#confirmation")
+        browser.sees("somebody else has changed who may come in", "#message")
+        assert not registry.service.policy().requests
+        browser.click("Admission")
+        browser.wait(lambda: browser.find("input[name=open_nodes]").get_attribute("value") == "7")
+        choose("select[name=requests]", "on")
+        browser.click("Preview and change")
+        browser.click("Change", "#confirmation")
+        browser.sees("This is in force now.", "#message")
+        assert registry.service.policy().requests
+        browser.errors()  # Chromium reports the conflict
+
+    def plan():
+        browser.click("Parameters")
+        browser.fill("input[name=hello_interval]", "2")
+        local = time.strftime("%Y-%m-%dT%H:%M", time.localtime(due))
+        browser.find("input[name=due]")
+        browser.driver.execute_script("document.querySelector('input[name=due]').value = arguments[0]", local)
+        browser.click("Preview and change")
+        browser.sees("hello_interval: 4.0 → 2.0", "#confirmation")
+        browser.click("Plan", "#confirmation")
+        browser.sees("hello_interval: 4 → 2", "#plans")
+        [waiting] = registry.service.plans()
+        assert abs(waiting.due - due) < 61
+        assert registry.service.current_parameters().hello_interval == 4.0
+        browser.click("Cancel", "#plans")
+        browser.click("Cancel the change", "#confirmation")
+        browser.wait(lambda: not browser.all("#plans"))
+        assert registry.service.plans() == []
+
+    def rotate():
+        old = registry.service.current_parameters().lan_keys[0].digest.hex()
+        browser.sees(old[:16], "#lan-keys")
+        choose("#rotate select", "10 minutes")
+        browser.click("Rotate the key")
+        browser.sees("All nodes change to it on", "#confirmation")
+        browser.click("Cancel", "#confirmation")
+        assert len(registry.service.current_parameters().lan_keys) == 1
+        browser.click("Rotate the key")
+        browser.click("Rotate", "#confirmation")
+        browser.sees("comes into force on", "#lan-keys")
+        browser.wait(lambda: not browser.all("#rotate"))
+        assert len(registry.service.current_parameters().lan_keys) == 2
+        assert browser.errors() == []
+
+    def use():
+        let_people_in()
+        plan()
+        rotate()
+
+    async with asyncio.timeout(180):
+        await asyncio.to_thread(use)
+    actions = {row.action: (row.actor_kind, row.actor) for row in registry.service.audit()}
+    for action in ("admission.set", "parameters.planned", "parameters.plan-cancelled", "lan-key.rotated"):
+        assert actions[action] == ("token", "alice")
 
 
 async def test_a_person_asks_for_a_link_by_mail(registry, browser):

@@ -17,8 +17,10 @@ class Problem extends Error {
   constructor(status, detail) { super(detail); this.status = status; }
 }
 
-async function ask(method, path, body) {
-  const headers = { Authorization: `Bearer ${token}` };
+const tags = new Map();  // entity tags of what was read last, by path
+
+async function ask(method, path, body, extra = {}) {
+  const headers = { ...extra, Authorization: `Bearer ${token}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (method === "POST") headers["Idempotency-Key"] = crypto.randomUUID();
   let response;
@@ -30,6 +32,7 @@ async function ask(method, path, body) {
   const text = await response.text();
   const value = text ? JSON.parse(text) : null;
   if (!response.ok) throw new Problem(response.status, (value && value.detail) || response.statusText);
+  if (method === "GET") tags.set(path, response.headers.get("ETag"));
   return value;
 }
 
@@ -64,7 +67,9 @@ function busy() {
   const view = byId("view");
   if (byId("link")) return true;
   if (view.contains(document.activeElement) && document.activeElement.tagName !== "BUTTON") return true;
-  return [...view.querySelectorAll("input:not([type=search])")].some((field) => field.value !== field.defaultValue);
+  return [...view.querySelectorAll("input:not([type=search])")].some((field) => field.value !== field.defaultValue)
+    || [...view.querySelectorAll("select[name]")].some((field) =>
+      !field.selectedOptions[0]?.defaultSelected && [...field.options].some((option) => option.defaultSelected));
 }
 
 // -- building the page
@@ -103,9 +108,10 @@ function tell(text, bad = false) {
   byId("message").classList.toggle("bad", bad);
 }
 
-function confirmed(question, label) {
+function confirmed(question, label, lines = []) {
   const dialog = byId("confirmation");
   byId("question").textContent = question;
+  byId("lines").replaceChildren(...lines.map((line) => make("li", {}, line)));
   byId("yes").textContent = label;
   dialog.showModal();
   byId("no").focus();
@@ -314,31 +320,6 @@ async function links() {
     rows.length ? table(["Link", "Name", "Group", "Owner", "Prefix", "State", "Used", "Valid until", "Actions"], rows) : make("p", { class: "quiet" }, "No join link yet.")];
 }
 
-async function parameters() {
-  const [now, history] = await Promise.all([ask("GET", "/parameters"), ask("GET", "/parameters/history?limit=20")]);
-  const fixed = ["version", "network", "babel_port", "authorities", "lan_keys"];
-  const text = (value) => (Array.isArray(value) ? value.join(",") : String(value));
-  const inputs = Object.keys(now).filter((key) => !fixed.includes(key)).map((key) =>
-    make("label", {}, key, make("input", { name: key, value: text(now[key]), readonly: !may("admin") })));
-  const form = make("form", { id: "parameters", onsubmit: submits(async (target) => {
-    const changes = Object.fromEntries([...new FormData(target)].filter(([key, value]) => value !== text(now[key])));
-    if (!Object.keys(changes).length) return tell("Nothing is changed.");
-    const preview = await attempt(() => ask("POST", "/parameters/preview", { changes }));
-    if (!preview) return;
-    const list = preview.differences.map((item) => `${item.key}: ${item.before || "(empty)"} → ${item.after || "(empty)"}`).join("; ");
-    if (!list) return tell("Nothing is changed.");
-    if (!(await confirmed(`Change for all nodes: ${list}?`, "Change"))) return;
-    if (await attempt(() => ask("PUT", "/parameters", { changes }), "The new parameters spread through the network.")) show(current);
-  }) }, ...inputs, may("admin") ? make("button", { type: "submit" }, "Preview and change") : null);
-  const rows = history.items.map((item) => [String(item.parameters.version), when(item.created),
-    may("admin") && item.parameters.version !== now.version ? [make("button", { type: "button", onclick: async () => {
-      if (!(await confirmed(`Put the values of version ${item.parameters.version} in force again?`, "Restore"))) return;
-      await attempt(() => ask("POST", "/parameters/undo", { version: item.parameters.version }), "The earlier values are in force again.");
-      show(current);
-    } }, "Restore")] : []]);
-  return [make("p", {}, `Version ${now.version}`), form, table(["Version", "Since", "Actions"], rows)];
-}
-
 async function audit() {
   const columns = ["Time", "Who", "From", "Action", "Subject", "Details"];
   const place = make("div");
@@ -355,7 +336,7 @@ async function audit() {
   return [place];
 }
 
-const views = { nodes, map, requests, links, parameters, audit };
+const views = { nodes, map, requests, links, admission: Settings.admission, parameters: Settings.parameters, audit };
 
 async function show(view, unasked = false) {
   current = view;
