@@ -73,7 +73,7 @@ async def ask_admission(
 async def ask_mail(link: JoinLink, email: str, proxy: Proxy | None = None) -> None:
     """Ask the registry for a join link by mail. Raises what the registry client raises."""
     authorities = await fetch_authorities(link, proxy=proxy)
-    await RegistryClient([link.url], authorities, proxy=proxy).ask_invitation(email)
+    await RegistryClient(link.urls, authorities, proxy=proxy).ask_invitation(email)
 
 
 async def _wait(

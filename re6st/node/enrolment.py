@@ -95,7 +95,7 @@ async def join(
     key = _pending_key(files)
     authorities = await fetch_authorities(link, proxy=proxy)
     trust = TrustStore(authorities)
-    client = RegistryClient([link.url], authorities, proxy=proxy)
+    client = RegistryClient(link.urls, authorities, proxy=proxy)
     if link.token:
         enrolment = await client.enrol(link.token, build_request(key, name))
     else:

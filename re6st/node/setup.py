@@ -39,7 +39,7 @@ def plan(
     values = _existing(path)
     values.setdefault("state-directory", str(locations.state))
     values.setdefault("runtime-directory", str(locations.runtime))
-    values["registry"] = [str(link.url)]
+    values["registry"] = [str(url) for url in link.urls]
     for option, value in options.items():
         if value is not None:
             values[option.replace("_", "-")] = str(value) if isinstance(value, Path) else value

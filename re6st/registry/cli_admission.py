@@ -35,7 +35,7 @@ def token() -> None:
     metavar="NAME|PREFIX",
     help="For a machine that was installed again: gives it its name and prefix back.",
 )
-@click.option("--url", help="Where this node reaches the registry, if not at the network's first URL.")
+@click.option("--url", help="Where this node reaches the registry, if not at the network's URLs.")
 @click.pass_obj
 def token_create(
     state: StateDirectory,
@@ -55,12 +55,12 @@ def token_create(
             " --group and --owner too"
         )
     with opened(state) as service:
-        place = service.choose_url(url)
+        urls = service.choose_urls(url)
         if back is not None:
             secret = service.create_return_token(back, expires)
         else:
             secret = service.create_token(name, prefix_length, expires, uses, group=group, owner=owner)
-        click.echo(str(JoinLink(place, service.fingerprint, secret)))
+        click.echo(str(JoinLink(urls[0], service.fingerprint, secret, urls[1:])))
 
 
 @token.command("list")

@@ -105,12 +105,13 @@ def admission_set(state: StateDirectory, changes: Sequence[str]) -> None:
 
 
 @admission.command("link")
-@click.option("--url", help="Where nodes reach the registry, if not at the network's first URL.")
+@click.option("--url", help="Where nodes reach the registry, if not at the network's URLs.")
 @click.pass_obj
 def admission_link(state: StateDirectory, url: str | None) -> None:
     """Print the link, without a token, with which anybody can ask to be let in."""
     with opened(state) as service:
-        click.echo(str(JoinLink(service.choose_url(url), service.fingerprint)))
+        urls = service.choose_urls(url)
+        click.echo(str(JoinLink(urls[0], service.fingerprint, alternatives=urls[1:])))
 
 
 @click.group()

@@ -67,6 +67,7 @@ __all__ = [
     "RegistryUrl",
     "fetch_authorities",
     "parse_registry_url",
+    "worst_failure",
 ]
 
 REQUEST_TIMEOUT = 15.0
@@ -83,33 +84,54 @@ async def fetch_authorities(
 
     They are fetched over an unauthenticated connection on which nothing but questions is sent. One must have
     the fingerprint that the link names; another one counts only if network parameters that the first one
-    signed say so. ``time_limit`` is in seconds, for each question. With a ``proxy`` it is tried through
-    that first.
+    signed say so. The link's URLs are tried in turn. ``time_limit`` is in seconds, for each question. With a
+    ``proxy`` it is tried through that first.
 
     Raises :class:`UntrustedError` on another fingerprint, :class:`RegistryUnavailableError`.
     """
+    failures: list[Exception] = []
+    for url in link.urls:
+        try:
+            return await _offered_authorities(url, link.fingerprint, time_limit, proxy)
+        except (RegistryUnavailableError, UntrustedError) as error:
+            failures.append(error)
+    raise worst_failure(failures)
+
+
+def worst_failure(failures: Sequence[Exception]) -> Exception:
+    """Return what to tell when no URL was of use: that one is untrusted rather than that one is away."""
+    for failure in failures:
+        if not isinstance(failure, RegistryUnavailableError):
+            return failure
+    return RegistryUnavailableError("; ".join(str(failure) for failure in failures))
+
+
+async def _offered_authorities(
+    url: RegistryUrl, pin: str, time_limit: float, proxy: Proxy | None
+) -> tuple[bytes, ...]:
+    """Return the CA certificates that the registry at ``url`` offers, if one has the fingerprint ``pin``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    if link.url.public:
+    if url.public:
         context.load_default_certs()
     else:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # the fingerprint below is what counts
-    body = await _fetch(link.url, context, "/v1/ca", time_limit, proxy)
+    body = await _fetch(url, context, "/v1/ca", time_limit, proxy)
     try:
         offered = pem_to_ders(body) or (pem_to_der(body),)
     except UntrustedError as error:
-        raise UntrustedError(f"{link.url.base} does not answer like a registry: {error}") from error
-    pinned = [der for der in offered if hmac.compare_digest(fingerprint(der), link.fingerprint)]
+        raise UntrustedError(f"{url.base} does not answer like a registry: {error}") from error
+    pinned = [der for der in offered if hmac.compare_digest(fingerprint(der), pin)]
     if not pinned:
         raise UntrustedError(
-            f"the registry at {link.url.base} has the CA fingerprint {fingerprint(offered[0])}, but the join"
-            f" link says {link.fingerprint}: the link is not for this registry, or somebody stands in"
+            f"the registry at {url.base} has the CA fingerprint {fingerprint(offered[0])}, but the join"
+            f" link says {pin}: the link is not for this registry, or somebody stands in"
             " between. Nothing was sent; ask the operator for a new link."
         )
     if len(offered) == 1:
         return (pinned[0],)
-    answer = await _fetch(link.url, context, "/v1/parameters", time_limit, proxy)
+    answer = await _fetch(url, context, "/v1/parameters", time_limit, proxy)
     return signed_authorities(TrustStore(pinned), answer) or (pinned[0],)
 
 
@@ -297,10 +319,7 @@ class RegistryClient:
             else:
                 self._answered(url)
                 return answer
-        for failure in failures:
-            if not isinstance(failure, RegistryUnavailableError):
-                raise failure
-        raise RegistryUnavailableError("; ".join(str(failure) for failure in failures))
+        raise worst_failure(failures)
 
     def _context(self, public: bool) -> ssl.SSLContext:
         if public not in self._contexts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from re6st.registry.parameters import (
 )
 from re6st.registry.store import Store
 from re6st.registry.usecases import UseCases
+
+URLS_LENGTH = 600
+"""Characters that a join link may take for URLs: it is a line of a mail (RFC 5322, 2.1.1), and a QR code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,8 @@ class ParameterUseCases(UseCases):
         """Return the network parameters in force."""
         return decode(self.parameters().payload, NetworkParameters)
 
-    def choose_url(self, wanted: str | None) -> RegistryUrl:
-        """Return the URL for a join link: the wanted one, or the network's first.
+    def choose_urls(self, wanted: str | None) -> tuple[RegistryUrl, ...]:
+        """Return the URLs for a join link: only the wanted one, or the network's, as many as it can hold.
 
         Raises :class:`ConfigError`.
         """
@@ -68,7 +72,14 @@ class ParameterUseCases(UseCases):
                 "the network has no registry URL yet: give --url https://HOST:PORT, or set it for all nodes"
                 " with re6st-registry parameters set registry_urls=https://HOST:PORT"
             )
-        return parse_registry_url(wanted if wanted is not None else known[0])
+        if wanted is not None:
+            return (parse_registry_url(wanted),)
+        lengths = itertools.accumulate(len(url) for url in known)
+        return tuple(
+            parse_registry_url(url)
+            for number, (url, length) in enumerate(zip(known, lengths, strict=True))
+            if number == 0 or length <= URLS_LENGTH
+        )
 
     def preview_parameters(self, changes: Mapping[str, str]) -> tuple[Difference, ...]:
         """Return what would change. Raises :class:`ConfigError` that names every mistake."""

@@ -116,7 +116,8 @@ class InvitationUseCases(ApprovalUseCases, ParameterUseCases):
 
     def _prepare(self, row: MailRow, policy: AdmissionPolicy, now: float) -> Invitation:
         secret, expires = secrets.token_urlsafe(TOKEN_OCTETS), now + TOKEN_VALIDITY
-        link = JoinLink(self.choose_url(None), self.fingerprint, secret)
+        urls = self.choose_urls(None)
+        link = JoinLink(urls[0], self.fingerprint, secret, urls[1:])
         number = row.token
         if number is None:
             number = self._store.add_token(

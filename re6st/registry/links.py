@@ -4,15 +4,24 @@ A join link is ``https://HOST:PORT/#ca=<fingerprint>&token=<token>``. What follo
 One without a token is for all who want to ask the registry to be let in.
 A registry behind a public host name may show a public certificate instead of one of the network's CA; its
 URL is then marked ``#tls=public``, in join links, in configuration and in network parameters.
+
+Where a network has several registries, a link names the others behind the token: ``&also=HOST:PORT``, or
+``&also-public=HOST:PORT`` for one with a public certificate. Who does not know these keys passes over them.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from re6st.errors import ConfigError
+
+MOST_ALTERNATIVES = 7
+"""Further URLs that a join link may name."""
+
+_ALTERNATIVES = {"also": False, "also-public": True}
+"""What a further URL is called in a join link, and whether its certificate is public."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,7 @@ def _split(text: str, what: str) -> tuple[str, str]:
 class JoinLink:
     """Everything that a machine needs to join a network.
 
-    ``https://HOST:PORT/#ca=<64 hexadecimal digits>[&token=<token>][&tls=public]``
+    ``https://HOST:PORT/#ca=<64 hexadecimal digits>[&token=<token>][&tls=public][&also=HOST:PORT]...``
     """
 
     url: RegistryUrl
@@ -65,11 +74,22 @@ class JoinLink:
     """SHA-256 of the CA certificate, 64 lower-case hexadecimal digits."""
     token: str = field(default="", repr=False)
     """Empty for who has to ask."""
+    alternatives: tuple[RegistryUrl, ...] = ()
+    """Where else this registry can be reached, or another one of the network."""
+
+    @property
+    def urls(self) -> tuple[RegistryUrl, ...]:
+        """All URLs, in the order in which to try them."""
+        return (self.url, *self.alternatives)
 
     def __str__(self) -> str:
         token = f"&token={self.token}" if self.token else ""
         public = "&tls=public" if self.url.public else ""
-        return f"{self.url.base}/#ca={self.fingerprint}{token}{public}"
+        others = "".join(
+            f"&{'also-public' if url.public else 'also'}={quote(url.base.removeprefix('https://'), safe=':')}"
+            for url in self.alternatives
+        )
+        return f"{self.url.base}/#ca={self.fingerprint}{token}{public}{others}"
 
     @classmethod
     def parse(cls, text: str) -> JoinLink:
@@ -80,7 +100,8 @@ class JoinLink:
                 "not a valid join link: the part from '#' on is missing; put the link in quotes on the"
                 " command line ('https://...#ca=...&token=...')"
             )
-        values = dict(parse_qsl(fragment, keep_blank_values=True))
+        pairs = parse_qsl(fragment, keep_blank_values=True)
+        values = dict(pairs)
         authority = values.get("ca", "").lower()
         if re.fullmatch(r"[0-9a-f]{64}", authority) is None:
             raise ConfigError(
@@ -94,4 +115,18 @@ class JoinLink:
             )
         if values.get("tls", "public") != "public":
             raise ConfigError(f"not a valid join link: tls={values['tls']!r}, only tls=public is known")
-        return cls(RegistryUrl(base, public="tls" in values), authority, token or "")
+        url = RegistryUrl(base, public="tls" in values)
+        others = [_alternative(value, _ALTERNATIVES[key]) for key, value in pairs if key in _ALTERNATIVES]
+        if len(others) > MOST_ALTERNATIVES:
+            raise ConfigError(
+                f"not a valid join link: it names more than {MOST_ALTERNATIVES} further registries"
+            )
+        known = tuple(dict.fromkeys(other for other in others if other != url))
+        return cls(url, authority, token or "", known)
+
+
+def _alternative(place: str, public: bool) -> RegistryUrl:
+    base, fragment = _split(f"https://{place}", "join link")
+    if fragment:
+        raise ConfigError("not a valid join link: 'also=' must be followed by HOST:PORT only")
+    return RegistryUrl(base, public)

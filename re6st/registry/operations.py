@@ -321,7 +321,7 @@ def create_link(service: Service, call: Call) -> Link:
             "return_node is for one node, which keeps its name, group and owner: leave these and uses away",
             code="malformed",
         )
-    place = service.choose_url(message.url)
+    urls = service.choose_urls(message.url)
     if message.return_node is not None:
         token = service.create_return_token(message.return_node, message.lifetime)
     else:
@@ -334,7 +334,7 @@ def create_link(service: Service, call: Call) -> Link:
             owner=message.owner,
         )
     row = service.find_token(token)
-    link = str(JoinLink(place, service.fingerprint, token))
+    link = str(JoinLink(urls[0], service.fingerprint, token, urls[1:]))
     return Link(id=row.identifier, link=link, expires=row.expires, qr_code=qr_code(link))
 
 

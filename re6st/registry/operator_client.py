@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Self
 from urllib.parse import quote, urlencode
 
@@ -24,14 +24,17 @@ import aiohttp
 from msgspec import Struct
 
 from re6st.errors import (
+    ConfigError,
+    ExpiredError,
     RegistryRefusedError,
     RegistryUnavailableError,
     RemoteProtocolError,
+    UntrustedError,
     connection_failure,
 )
 from re6st.identity import REGISTRY_NAME
 from re6st.messages import MessageType, decode, encode
-from re6st.registry.client import REQUEST_TIMEOUT, fetch_authorities
+from re6st.registry.client import REQUEST_TIMEOUT, fetch_authorities, worst_failure
 from re6st.registry.links import JoinLink, RegistryUrl, parse_registry_url
 from re6st.registry.operator_messages import (
     Approval,
@@ -43,6 +46,9 @@ from re6st.registry.operator_messages import (
     GroupList,
     GroupRequest,
     KeptPrefix,
+    LanKey,
+    LanKeyList,
+    LanKeyRotation,
     Link,
     LinkRequest,
     Mesh,
@@ -54,6 +60,9 @@ from re6st.registry.operator_messages import (
     Overview,
     Parameters,
     ParametersChange,
+    ParametersPlan,
+    ParametersPlanList,
+    ParametersPlanRequest,
     ParametersPreview,
     ParametersUndo,
     Renaming,
@@ -61,6 +70,7 @@ from re6st.registry.operator_messages import (
     ReservationRequest,
     WaitingRequest,
 )
+from re6st.registry.policy import AdmissionPolicy
 from re6st.registry.transport import request as send
 
 PREFIX = "/v1/operator"
@@ -80,39 +90,48 @@ EVENT_PATIENCE = 60.0
 LONGEST_EVENT = 256 * 1024
 """Octets of one event."""
 
+Place = RegistryUrl | str
+
 
 class OperatorClient:
-    """The operator API of one registry. Holds no connection between two calls."""
+    """The operator API of one registry, or of several on one database. Holds no connection between two calls.
+
+    With several URLs it asks where it was answered last, and the others in turn when that one is away.
+    """
 
     def __init__(
         self,
-        url: RegistryUrl | str,
+        urls: Place | Sequence[Place],
         token: str,
         *authorities: bytes,
         time_limit: float = REQUEST_TIMEOUT,
     ) -> None:
-        """Ask at ``url`` with an operator's ``token``; ``authorities`` are CA certificates (DER).
+        """Ask at ``urls`` with an operator's ``token``; ``authorities`` are CA certificates (DER).
 
-        ``time_limit`` is in seconds, for each attempt. Raises :class:`ConfigError` for a malformed URL.
+        ``time_limit`` is in seconds, for each attempt. Raises :class:`ConfigError` for no or malformed URLs.
         """
-        self.url = parse_registry_url(url) if isinstance(url, str) else url
+        self._urls = _places(urls)
         self._headers = {"Authorization": f"Bearer {token}"}
         self._time_limit = time_limit
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
-        if self.url.public:
-            self._context.load_default_certs()
-        else:
-            self._context.load_verify_locations(cadata=b"".join(authorities))
+        self._contexts = {
+            public: _trusting(None if public else authorities)
+            for public in {url.public for url in self._urls}
+        }
 
     @classmethod
-    async def find(cls, url: RegistryUrl | str, token: str, fingerprint: str) -> Self:
-        """Return a client of the registry at ``url`` whose CA certificate has this SHA-256 fingerprint.
+    async def find(cls, urls: Place | Sequence[Place], token: str, fingerprint: str) -> Self:
+        """Return a client of the registry at ``urls`` whose CA certificate has this SHA-256 fingerprint.
 
         The token is not sent before the fingerprint was compared.
         """
-        place = parse_registry_url(url) if isinstance(url, str) else url
-        return cls(place, token, *await fetch_authorities(JoinLink(place, fingerprint.lower(), "")))
+        places = _places(urls)
+        link = JoinLink(places[0], fingerprint.lower(), alternatives=tuple(places[1:]))
+        return cls(places, token, *await fetch_authorities(link))
+
+    @property
+    def url(self) -> RegistryUrl:
+        """Where the next request goes first."""
+        return self._urls[0]
 
     async def overview(self) -> Overview:
         """Return who we are, and how the network is."""
@@ -254,6 +273,37 @@ class OperatorClient:
         """Put the values of an earlier version in force again, by default those of the previous one."""
         return await self._ask("POST", "/parameters/undo", Parameters, ParametersUndo(version=version))
 
+    async def plan_parameters(self, changes: Mapping[str, str], due: float) -> ParametersPlan:
+        """Change network parameters for all nodes at ``due`` (seconds since the epoch)."""
+        message = ParametersPlanRequest(changes=dict(changes), due=due)
+        return await self._ask("POST", "/parameters/plans", ParametersPlan, message)
+
+    async def plans(self) -> tuple[ParametersPlan, ...]:
+        """Return the changes that wait for their time, the next one first."""
+        return (await self._get("/parameters/plans", ParametersPlanList)).items
+
+    async def cancel_plan(self, identifier: int) -> None:
+        """Drop a change (:attr:`ParametersPlan.id`) that waits for its time."""
+        await self._send("DELETE", f"/parameters/plans/{identifier}")
+
+    # -- who may come in without a join link, keys of the LANs
+
+    async def admission(self) -> AdmissionPolicy:
+        """Return who may come in without a join link."""
+        return await self._get("/admission", AdmissionPolicy)
+
+    async def change_admission(self, changes: Mapping[str, str]) -> AdmissionPolicy:
+        """Change who may come in without a join link."""
+        return await self._ask("PUT", "/admission", AdmissionPolicy, ParametersChange(changes=dict(changes)))
+
+    async def lan_keys(self) -> tuple[LanKey, ...]:
+        """Return from when on which key of the LANs is in force, by digest."""
+        return (await self._get("/lan-keys", LanKeyList)).items
+
+    async def rotate_lan_key(self, delay: float) -> LanKey:
+        """Make a new key of the LANs, in force ``delay`` seconds from now on."""
+        return await self._ask("POST", "/lan-keys", LanKey, LanKeyRotation(delay=delay))
+
     # -- what happens
 
     async def audit(self, after: int = 0) -> AsyncIterator[AuditEntry]:
@@ -288,27 +338,29 @@ class OperatorClient:
         return page.items[0].id if page.items else 0
 
     async def _stream(self, after: int) -> AsyncIterator[AuditEntry]:
+        url = self.url
         timeout = aiohttp.ClientTimeout(connect=self._time_limit, sock_read=EVENT_PATIENCE)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, read_bufsize=LONGEST_EVENT) as session,
                 session.get(
-                    f"{self.url.base}{PREFIX}/events?after={after}",
+                    f"{url.base}{PREFIX}/events?after={after}",
                     headers=self._headers,
-                    ssl=self._context,
-                    server_hostname=None if self.url.public else REGISTRY_NAME,
+                    ssl=self._contexts[url.public],
+                    server_hostname=None if url.public else REGISTRY_NAME,
                     allow_redirects=False,
                 ) as response,
             ):
                 if response.status != 200:
                     await self._get("/overview", Overview)  # raises what is wrong, told in full
-                    raise RegistryUnavailableError(f"{self.url.base} gives no events ({response.status})")
+                    raise RegistryUnavailableError(f"{url.base} gives no events ({response.status})")
                 async for line in response.content:
                     if line.startswith(b"data: "):
                         yield _decode(line.removeprefix(b"data: "), AuditEntry)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            self._urls.sort(key=lambda other: other == url)  # the others first
             raise RegistryUnavailableError(
-                f"the stream of changes from {self.url.base} broke: {connection_failure(error)}"
+                f"the stream of changes from {url.base} broke: {connection_failure(error)}"
             ) from error
 
     # -- requests
@@ -327,21 +379,55 @@ class OperatorClient:
         if method == "POST":
             headers["Idempotency-Key"] = secrets.token_urlsafe(24)
         body = encode(message) if message is not None else b""
+        lost = False
         for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return await send(
-                    self.url, self._context, method, PREFIX + path, body, self._time_limit, headers
-                )
-            except RegistryUnavailableError:
-                if attempt == ATTEMPTS:
+            failures: list[Exception] = []
+            for url in tuple(self._urls):
+                try:
+                    answer = await send(
+                        url,
+                        self._contexts[url.public],
+                        method,
+                        PREFIX + path,
+                        body,
+                        self._time_limit,
+                        headers,
+                    )
+                except (RegistryUnavailableError, UntrustedError, ExpiredError) as error:
+                    failures.append(error)
+                    lost = lost or isinstance(error, RegistryUnavailableError)
+                except RegistryRefusedError as error:
+                    # Deleting twice is deleting: the first answer was lost.
+                    if method == "DELETE" and lost and error.code.startswith("unknown-"):
+                        return b""
                     raise
-                await asyncio.sleep(RETRY_DELAY * 2 ** (attempt - 1))
-            except RegistryRefusedError as error:
-                # Deleting twice is deleting: the first answer was lost.
-                if method == "DELETE" and attempt > 1 and error.code.startswith("unknown-"):
-                    return b""
-                raise
+                else:
+                    self._urls.sort(key=lambda other: other != url)
+                    return answer
+            failure = worst_failure(failures)
+            if attempt == ATTEMPTS or not isinstance(failure, RegistryUnavailableError):
+                raise failure
+            await asyncio.sleep(RETRY_DELAY * 2 ** (attempt - 1))
         raise AssertionError("not reached")
+
+
+def _places(urls: Place | Sequence[Place]) -> list[RegistryUrl]:
+    given = [urls] if isinstance(urls, RegistryUrl | str) else urls
+    places = [parse_registry_url(url) if isinstance(url, str) else url for url in given]
+    if not places:
+        raise ConfigError("no registry URL is given, such as https://registry.example.org:8443")
+    return list(dict.fromkeys(places))
+
+
+def _trusting(authorities: Sequence[bytes] | None) -> ssl.SSLContext:
+    """Return a context that trusts ``authorities`` (DER), or those of the system."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if authorities is None:
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(cadata=b"".join(authorities))
+    return context
 
 
 def _group(name: str) -> str:

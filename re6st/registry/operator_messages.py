@@ -190,7 +190,7 @@ class LinkRequest(Message, frozen=True, kw_only=True):
     """Seconds."""
     uses: Annotated[int, Meta(ge=1, le=MAXIMUM_USES)] = 1
     url: Text | None = None
-    """Where the node reaches the registry, if not at the network's first URL."""
+    """Where the node reaches the registry, if not at the network's URLs."""
 
 
 class Link(Message, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """The Python client of the operator API, against a running registry."""
 
 import asyncio
+import time
 
 import pytest
 from test_registry_real import join, running
@@ -8,7 +9,7 @@ from test_registry_real import join, running
 from re6st.errors import RegistryRefusedError, RegistryUnavailableError, UntrustedError
 from re6st.identity import build_request, generate_key
 from re6st.registry import operator_client
-from re6st.registry.client import JoinLink, RegistryClient
+from re6st.registry.client import JoinLink, RegistryClient, fetch_authorities
 from re6st.registry.operator_client import OperatorClient
 from re6st.registry.operator_messages import (
     GroupChange,
@@ -18,6 +19,7 @@ from re6st.registry.operator_messages import (
     ReservationRequest,
 )
 from re6st.registry.operators import Scope
+from re6st.registry.policy import AdmissionPolicy
 
 
 @pytest.fixture
@@ -82,6 +84,32 @@ async def test_parameters(client):
         assert (await client.change_parameters({"hello_interval": "2"})).hello_interval == 2.0
         assert (await client.undo_parameters()).hello_interval == 4.0
         assert (await client.parameters()).hello_interval == 4.0
+        plan = await client.plan_parameters({"hello_interval": "3"}, time.time() + 3600)
+        assert [waiting.changes for waiting in await client.plans()] == [{"hello_interval": "3"}]
+        await client.cancel_plan(plan.id)
+        assert await client.plans() == ()
+        assert (await client.change_admission({"requests": "on"})).requests
+        assert await client.admission() == AdmissionPolicy(requests=True)
+        key = await client.rotate_lan_key(600)
+        assert (await client.lan_keys())[1] == key
+
+
+async def test_another_registry_is_asked_when_one_is_away(registry):
+    token = registry.service.create_operator_token("cloud", Scope.ADMIN)
+    urls = ["https://127.0.0.1:1", registry.url]
+    async with asyncio.timeout(120):
+        client = await OperatorClient.find(urls, token, registry.service.fingerprint)
+        assert client.url.base == "https://127.0.0.1:1"
+        registry.service.change_parameters({"registry_urls": ",".join(urls)})
+        link = JoinLink.parse((await client.create_link(LinkRequest())).link)
+        assert client.url.base == registry.url
+        assert [url.base for url in link.urls] == urls
+        # The same for a machine that joins: the CA is found, and the token good, at the registry that lives.
+        nodes = RegistryClient(link.urls, await fetch_authorities(link))
+        await nodes.enrol(link.token, build_request(generate_key(), "attic"))
+        stranger = JoinLink(link.url, "0" * 64, alternatives=link.alternatives)
+        with pytest.raises(UntrustedError, match="fingerprint"):
+            await fetch_authorities(stranger)
 
 
 async def test_changes_are_heard_over_a_restart_of_the_registry(tmp_path):

@@ -31,6 +31,21 @@ def test_a_link_for_those_who_ask():
     assert JoinLink.parse(str(link) + "&tls=public").url.public
 
 
+def test_a_link_names_all_registries():
+    others = (
+        RegistryUrl("https://two.example:8443"),
+        RegistryUrl("https://three.example", public=True),
+        RegistryUrl("https://[2001:db8::1]:8443"),
+    )
+    link = JoinLink(RegistryUrl("https://192.0.2.1:8443"), CA, TOKEN, others)
+    text = f"{LINK}&also=two.example:8443&also-public=three.example&also=%5B2001:db8::1%5D:8443"
+    assert str(link) == text
+    assert JoinLink.parse(text) == link
+    assert JoinLink.parse(text + "&also=192.0.2.1:8443&also=two.example:8443") == link
+    assert JoinLink.parse(text + "&new=x") == link
+    assert link.urls == (link.url, *others)
+
+
 def test_the_token_is_not_shown():
     assert TOKEN not in repr(JoinLink.parse(LINK))
 
@@ -45,6 +60,10 @@ def test_the_token_is_not_shown():
         (LINK.replace(CA, CA + "0"), "64 hexadecimal digits"),
         (LINK.replace(TOKEN, "short"), "its token is malformed"),
         (LINK.replace(TOKEN, "x y" * 10), "its token is malformed"),
+        (LINK + "&also=", "names no host"),
+        (LINK + "&also=two.example%23tls=public", "HOST:PORT only"),
+        (LINK + "&also=two.example/x", "only https://HOST:PORT/"),
+        (LINK + "&also=two.example" * 8, "more than 7"),
         (LINK + "&tls=none", "only tls=public is known"),
         (LINK.replace("192.0.2.1", ""), "names no host"),
         (LINK.replace(":8443", ":84433"), "not a valid join link"),
