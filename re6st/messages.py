@@ -188,6 +188,8 @@ class TunnelRequest(Message, frozen=True, kw_only=True):
     """Drop an existing tunnel to the dialer instead of refusing."""
     isolated: bool = False
     """The dialer has no tunnel at all: a full listener may end another one for its sake."""
+    fragments: bool = False
+    """Its path does not carry the smallest packets in one piece: both ends shall cut them."""
     hole: Hole | None = None
     """Given when the request travels over the overlay, because neither end can be reached from outside."""
     parameters_version: Version = 0
@@ -206,6 +208,8 @@ class TunnelOffer(Message, frozen=True, kw_only=True):
     key: Annotated[str, Meta(max_length=4096)]
     """Pre-shared key of this tunnel only (OpenVPN: a ``tls-crypt`` static key file)."""
     mtu: Annotated[int, Meta(ge=1280, le=65535)]
+    fragments: bool = False
+    """The listener cuts packets, as the dialer has asked, and the dialer must as well."""
     parameters_version: Version = 0
     revocations_version: Version = 0
 

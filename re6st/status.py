@@ -65,6 +65,8 @@ class TunnelStatus(Struct, frozen=True, kw_only=True):
     cost: int
     mtu: int = 1280
     """Of the interface, octets: what the path carries as far as is known."""
+    mtu_origin: str = ""
+    """Where that comes from: a value of :class:`re6st.tunnel.path_mtu.Origin`."""
     uplink: str = ""
     """Interface of the host to which it is bound; empty where the host's routes decide."""
 
@@ -98,6 +100,19 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
     certificate_expires: float
     """Seconds since the epoch."""
     software: str
+
+
+class PacketSizeStatus(Struct, frozen=True, kw_only=True):
+    """Tunnels that carry packets of the same size for the same reason."""
+
+    mtu: int
+    """Octets."""
+    origin: str
+    """Where that comes from: a value of :class:`re6st.tunnel.path_mtu.Origin`."""
+    explanation: str
+    """The same for people."""
+    peers: tuple[str, ...]
+    """Names of the peers."""
 
 
 class LanNeighbourStatus(Struct, frozen=True, kw_only=True):
@@ -181,6 +196,8 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     """Seconds since the epoch."""
     routing: str
     """State of babeld, for people."""
+    packet_sizes: tuple[PacketSizeStatus, ...] = ()
+    """What the tunnels that are up carry, smallest first."""
     lan: LanStatus = LanStatus()
     ready: bool = True
     """The daemon has finished its start."""

@@ -114,10 +114,11 @@ class Admission:
             self._refuse(event, RefusalReason.ALREADY_CONNECTED, "there is a tunnel already, or soon will be")
             return
         transport = Transport.UDP if Transport.UDP in event.transports else Transport.TCP
+        fragments = event.fragments and transport is Transport.UDP
         replaced = [
             tunnel
             for tunnel in standing
-            if not (keeps(tunnel, transport) and tunnel.boot_id == event.boot_id)
+            if not (keeps(tunnel, transport, fragments) and tunnel.boot_id == event.boot_id)
         ]
         if not self._room(event, replaced, waited=waited):
             self._make_room(event, replaced)
@@ -136,7 +137,7 @@ class Admission:
             return
         self._claims.offered(event.peer.prefix, self._context.now)
         mtu = min(event.mtu, self._context.settings.mtu)
-        self._tunnels.offer(event.request, event.peer, event.boot_id, mtu, transport)
+        self._tunnels.offer(event.request, event.peer, event.boot_id, mtu, transport, fragments=fragments)
 
     def _wait(self, event: TunnelRequested) -> None:
         """Answer ``event`` when all tunnels that the peer dialled and that were ended are gone."""

@@ -150,6 +150,11 @@ class Dialling:
             return self._context.settings.attempts
         return 1
 
+    def newest(self, peer: Peer) -> Peer:
+        """Return the newest record of ``peer``."""
+        entry = self._book.get(peer.prefix)
+        return entry.peer if entry is not None else peer
+
     def candidates(self) -> bool:
         """Whether there is somebody to dial right now."""
         return self._book.pick(self._context.now, self._usable) is not None

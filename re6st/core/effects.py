@@ -29,6 +29,8 @@ class RequestTunnel:
     transport: Transport = Transport.UDP
     punched: bool = False
     """Nobody can dial the peer: ask it over the overlay, and have both ends open their routers."""
+    fragments: bool = False
+    """The path is narrow: both ends shall cut packets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class OfferTunnel:
     """Local port: the owner can forward the range of these by hand."""
     mtu: int
     transport: Transport = Transport.UDP
+    fragments: bool = False
+    """Both ends cut packets."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,8 @@ class TunnelRequested:
     """The peer has no tunnel and finds none."""
     transports: tuple[Transport, ...] = (Transport.UDP,)
     """Over which it can connect."""
+    fragments: bool = False
+    """Both ends shall cut packets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,8 @@ class TunnelAdopted:
     """When it came up (monotonic seconds)."""
     expires: float
     """When the first of its two certificates expires (seconds since the epoch)."""
+    fragments: bool = False
+    """Both ends cut packets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +190,13 @@ class TunnelDown:
 @dataclass(frozen=True, slots=True)
 class TunnelSilent:
     """``tunnel`` was used or probed, and nothing came back: it is dead, whatever its driver thinks."""
+
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelNarrow:
+    """The path of ``tunnel`` drops packets of the size that each must carry, and passes small ones."""
 
     tunnel: int
 
@@ -317,6 +328,7 @@ Event = (
     | TunnelDrained
     | TunnelCancelled
     | TunnelSilent
+    | TunnelNarrow
     | TrafficCounted
     | SlotQuiet
     | RoutesKnown

@@ -38,6 +38,7 @@ from re6st.core.events import (
     TunnelDown,
     TunnelDrained,
     TunnelDraining,
+    TunnelNarrow,
     TunnelOffered,
     TunnelRefused,
     TunnelRequested,
@@ -314,6 +315,8 @@ class NodeCore:
                 self._course.ended(event)
             case TunnelSilent():
                 self._course.silent(event)
+            case TunnelNarrow():
+                self._course.narrow(event)
             case TunnelDraining():
                 self._course.draining(event)
             case TunnelDrained():
@@ -340,6 +343,7 @@ class NodeCore:
                 self._dialling.network_changed()
                 self._transports.network_changed()
                 self._punching.network_changed()
+                self._tunnels.narrow_paths.network_changed()
                 self._registration.network_changed()
                 self._dialling.wake()
 

@@ -48,9 +48,14 @@ class Memory:
     """When UDP is worth another try (monotonic seconds)."""
 
 
-def keeps(standing: Tunnel, transport: Transport) -> bool:
-    """Whether the tunnel ``standing`` stays until a new one over ``transport`` to the same peer is up."""
-    return standing.up and standing.transport is Transport.TCP and transport is Transport.UDP
+def keeps(standing: Tunnel, transport: Transport, fragments: bool) -> bool:
+    """Whether the tunnel ``standing`` stays until a new one to the same peer is up, which takes its place.
+
+    That is better if it is over UDP instead of TCP, or cuts packets on a path where that has to be.
+    """
+    if not standing.up or transport is Transport.TCP:
+        return False
+    return standing.transport is Transport.TCP or (fragments and not standing.fragments)
 
 
 class Transports:
@@ -103,7 +108,7 @@ class Transports:
         self._suspects.clear()
         self._memories.pop(tunnel.peer.prefix, None)
         for other in self._tunnels.live(tunnel.peer.prefix):
-            if other is not tunnel and keeps(other, tunnel.transport):
+            if other is not tunnel and keeps(other, tunnel.transport, tunnel.fragments):
                 self._drain(other)
         if tunnel.replacing:
             self.sweep()
@@ -117,11 +122,13 @@ class Transports:
     def sweep(self) -> None:
         """Try UDP again with one peer for which it is time."""
         for tunnel in self._tunnels:
-            if not (tunnel.outgoing and tunnel.up and tunnel.transport is Transport.TCP):
+            if not (tunnel.outgoing and tunnel.up):
                 continue
             siblings = self._tunnels.live(tunnel.peer.prefix)
-            if any(other.up and other.transport is Transport.UDP for other in siblings):
+            if any(other.up and keeps(tunnel, other.transport, other.fragments) for other in siblings):
                 self._drain(tunnel)  # the daemon before had begun with that
+                continue
+            if tunnel.transport is Transport.UDP:
                 continue
             entry, memory = self._book.get(tunnel.peer.prefix), self._remember(tunnel.peer)
             is_due = memory.until <= self._context.now and len(siblings) == 1
@@ -135,7 +142,7 @@ class Transports:
         patience, drain = self._context.settings.drain_timeout, Drain.TUNNEL
         if not tunnel.outgoing:
             patience, drain = 1.5 * patience, Drain.PEER
-        self._tunnels.drain(tunnel, "a tunnel over UDP takes its place", patience, drain)
+        self._tunnels.drain(tunnel, "a better one takes its place", patience, drain)
 
     def _suspect(self, peer: Peer) -> None:
         is_known = peer.prefix in self._memories

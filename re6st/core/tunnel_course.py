@@ -23,6 +23,7 @@ from re6st.core.events import (
     TunnelDown,
     TunnelDrained,
     TunnelDraining,
+    TunnelNarrow,
     TunnelOffered,
     TunnelRefused,
     TunnelRequestFailed,
@@ -34,6 +35,7 @@ from re6st.core.registration import Registration
 from re6st.core.transports import Transports, keeps
 from re6st.core.tunnels import Tunnel, TunnelTable
 from re6st.core.validity import Validity
+from re6st.messages import Transport
 from re6st.tunnel.lifecycle import TunnelState
 
 logger = logging.getLogger(__name__)
@@ -90,7 +92,7 @@ class TunnelCourse:
             self._dialling.failed(tunnel.peer)
             return
         for other in self._tunnels.live(tunnel.peer.prefix):
-            if other is not tunnel and not keeps(other, tunnel.transport):
+            if other is not tunnel and not keeps(other, tunnel.transport, event.offer.fragments):
                 self._tunnels.end(other, "replaced by a new one", notify=False)
         self._tunnels.accept(tunnel, event.offer, event.peer, event.local_port)
 
@@ -146,6 +148,21 @@ class TunnelCourse:
         self._tunnels.end(tunnel, "nothing comes through it any more", notify=True)
         self._gossip.lost(tunnel.peer)
         self._dialling.died(tunnel.peer)
+
+    def narrow(self, event: TunnelNarrow) -> None:
+        """The packets of a tunnel are too large for its path: its dialer asks for one that cuts them."""
+        tunnel = self._tunnels.get(event.tunnel)
+        if tunnel is None or not tunnel.up or tunnel.transport is not Transport.UDP or tunnel.fragments:
+            return
+        paths, peer = self._tunnels.narrow_paths, tunnel.peer
+        paths.found(peer.prefix)
+        if self._context.stopping or not tunnel.outgoing or len(self._tunnels.live(peer.prefix)) > 1:
+            return
+        if paths.may_ask(peer.prefix):
+            logger.info("The path to %s is narrow: asking for a tunnel that cuts packets", peer.name)
+            self._tunnels.request(
+                self._dialling.newest(peer), replace=True, replacing=True, punched=tunnel.punched
+            )
 
     def draining(self, event: TunnelDraining) -> None:
         """The peer moves its routes away from a tunnel; so do we, and it ends it."""

@@ -27,6 +27,7 @@ from re6st.core.effects import (
     RequestTunnel,
 )
 from re6st.core.events import TunnelAdopted
+from re6st.core.narrow_paths import NarrowPaths
 from re6st.messages import Transport, TunnelOffer
 from re6st.peers import Peer
 from re6st.tunnel.lifecycle import Action, Direction, Input, Lifecycle, TunnelState
@@ -74,6 +75,8 @@ class Tunnel:
     """Port from which a dialer must dial; 0: any."""
     boot_id: str = ""
     """Which run of the peer's daemon it belongs to; empty while unknown."""
+    fragments: bool = False
+    """Both ends cut packets, since its path is narrow."""
     replacing: bool = False
     """It shall take the place of another tunnel to the same peer."""
     expires: float = float("inf")
@@ -126,6 +129,8 @@ class TunnelTable:
         self._last_handle = 0
         self.hello_interval = context.settings.hello_interval
         """Seconds between babel hellos of tunnels that come up from now on."""
+        self.narrow_paths = NarrowPaths(context)
+        """Over these, tunnels cut packets from the start."""
 
     # -- questions --------------------------------------------------------------------------------------
 
@@ -210,12 +215,22 @@ class TunnelTable:
         tunnel.replacing = replacing
         tunnel.transport = transport
         tunnel.punched = punched
+        tunnel.fragments = transport is Transport.UDP and self.narrow_paths.leads_to(peer.prefix)
         self._context.schedule(self._context.settings.request_timeout, Timer.TUNNEL, tunnel.handle)
-        self._context.emit(RequestTunnel(tunnel.handle, peer, replace, isolated, transport, punched))
+        self._context.emit(
+            RequestTunnel(tunnel.handle, peer, replace, isolated, transport, punched, tunnel.fragments)
+        )
         return tunnel
 
     def offer(
-        self, request: int, peer: Peer, boot_id: str, mtu: int, transport: Transport = Transport.UDP
+        self,
+        request: int,
+        peer: Peer,
+        boot_id: str,
+        mtu: int,
+        transport: Transport = Transport.UDP,
+        *,
+        fragments: bool = False,
     ) -> Tunnel | None:
         """Listen for ``peer``, which asked with ``request``. Return None when no slot or port is free."""
         slot = self._slots.take() if self._ports.available else None
@@ -225,10 +240,11 @@ class TunnelTable:
         tunnel = self._add(peer, Direction.INCOMING, slot)
         tunnel.port = port
         tunnel.transport = transport
+        tunnel.fragments = fragments
         tunnel.boot_id = boot_id
         self._bind_certificates(tunnel)
         self._context.schedule(self._context.settings.opening_timeout, Timer.TUNNEL, tunnel.handle)
-        self._context.emit(OfferTunnel(tunnel.handle, request, peer, slot, port, mtu, transport))
+        self._context.emit(OfferTunnel(tunnel.handle, request, peer, slot, port, mtu, transport, fragments))
         return tunnel
 
     def adopt(self, event: TunnelAdopted) -> Tunnel | None:
@@ -244,6 +260,9 @@ class TunnelTable:
         if not event.outgoing and self._ports.claim(event.port):
             tunnel.port = event.port
         tunnel.transport = event.transport
+        tunnel.fragments = event.fragments
+        if event.fragments:
+            self.narrow_paths.found(event.peer.prefix)
         tunnel.boot_id = event.boot_id
         self._bind_certificates(tunnel, event.expires)
         return tunnel
@@ -274,6 +293,7 @@ class TunnelTable:
         tunnel.peer = peer
         tunnel.local_port = local_port
         tunnel.boot_id = offer.boot_id
+        tunnel.fragments = offer.fragments
         self._bind_certificates(tunnel)
         self._feed(tunnel, Input.OFFERED, offer=offer)
         self._context.schedule(self._context.settings.opening_timeout, Timer.TUNNEL, tunnel.handle)

@@ -162,6 +162,9 @@ class Lab:
         cables = (*wiring.attachments.items(), *wiring.second_attachments.items())
         for name, attachment in cables:
             link.plug(self.namespace(name), self.namespace(attachment.segment.owner), attachment)
+        for name, network in self.topology.networks.items():
+            if network.black_hole is not None:
+                self.swallow(name, network.black_hole)
 
     def close(self) -> None:
         """Take the lab down, whatever state it is in; keep its logs if somebody will want them."""
@@ -280,6 +283,16 @@ class Lab:
     def allow_udp(self, router: str) -> None:
         """Undo :meth:`block_udp`, or ``blocks-udp`` of the topology."""
         nftables.load(self._router(router), nat.udp_ruleset(blocked=False))
+
+    def swallow(self, network: str, largest: int) -> None:
+        """Have packets larger than ``largest`` octets vanish on all cables of ``network``, without a word."""
+        if network not in self.topology.networks:
+            known = ", ".join(self.topology.networks)
+            raise ConfigError(f"there is no network {network!r} in the lab; there are: {known}")
+        cables = (*self.wiring.attachments.items(), *self.wiring.second_attachments.items())
+        for name, attachment in cables:
+            if attachment.segment.name == network:
+                link.swallow(self.namespace(name), self.namespace(INTERNET), attachment, largest)
 
     def cut_off(self, router: str) -> None:
         """Have ``router`` lose all that it should forward, silently, from now on, as if its provider did."""

@@ -14,6 +14,13 @@ from re6st.lab.namespace import Namespace
 from re6st.lab.wiring import Attachment, Interface, Segment
 
 IFA_F_NODAD = 2  # linux/if_addr.h
+ETHERNET_HEADER = 14
+
+BLACK_HOLE_RATE = "8mbit"
+"""A token bucket drops what is larger than itself. At this rate its size is exact to an octet (tc-tbf(8))."""
+
+BLACK_HOLE_QUEUE = 200_000
+"""Octets."""
 
 
 @contextmanager
@@ -81,6 +88,24 @@ def plug(machine: Namespace, owner: Namespace, attachment: Attachment) -> None:
             _add_address(socket, index, address)
         socket.link("set", index=index, state="up")
         _add_default_routes(socket, attachment)
+
+
+def swallow(machine: Namespace, owner: Namespace, attachment: Attachment, largest: int) -> None:
+    """Have packets larger than ``largest`` octets vanish on the cable of ``attachment``, in both directions.
+
+    What the kernel would cut into segments later (GSO) is judged by its segments.
+    """
+    for namespace, interface in ((machine, attachment.interface), (owner, attachment.port)):
+        with netlink(namespace) as socket:
+            socket.tc(
+                "replace",
+                "tbf",
+                socket.link_lookup(ifname=interface)[0],
+                handle="1:",
+                rate=BLACK_HOLE_RATE,
+                burst=largest + ETHERNET_HEADER + 1,
+                limit=BLACK_HOLE_QUEUE,
+            )
 
 
 def renumber(machine: Namespace, owner: Namespace, before: Attachment, after: Attachment) -> None:

@@ -4,8 +4,8 @@ A topology has three kinds of tables, and everything in them has a name of its o
 
 ``[networks.NAME]``
     A routed network of the internet: ``prefix`` (IPv4), ``ipv6`` or both (globally routable, because real
-    software treats private and documentation addresses differently; they never leave the namespaces)
-    and ``mtu``.
+    software treats private and documentation addresses differently; they never leave the namespaces),
+    ``mtu`` and ``black-hole``.
 ``[routers.NAME]``
     A home router or a carrier's NAT box: ``network`` outside, ``kind`` and the prefix of its ``lan``. Its
     name is also the name of the LAN, so a router behind a router (CGNAT) only names the other one. Routers
@@ -78,6 +78,8 @@ class NetworkSpec(Struct, frozen=True, kw_only=True, rename="kebab"):
     ipv6: IPv6Network | None = None
     mtu: Mtu = 1500
     """Of all links of this network, octets."""
+    black_hole: Mtu | None = None
+    """Larger packets vanish on its cables, octets (see :meth:`re6st.lab.lab.Lab.swallow`)."""
 
 
 class RouterSpec(Struct, frozen=True, kw_only=True, rename="kebab"):

@@ -83,6 +83,7 @@ class TunnelNote(Struct, frozen=True, kw_only=True):
     transport: Transport
     mapped: bool
     punched: bool = False
+    fragments: bool = False
     uplink: str = ""
     proxied: bool = False
     remote: Endpoint | None = None
@@ -106,6 +107,7 @@ class TunnelNote(Struct, frozen=True, kw_only=True):
             transport=tunnel.transport,
             mapped=tunnel.mapped,
             punched=tunnel.punched,
+            fragments=tunnel.fragments,
             uplink=tunnel.uplink,
             proxied=tunnel.proxied,
             remote=tunnel.remote,
@@ -179,6 +181,7 @@ class Adopter:
             transport=note.transport,
             mapped=note.mapped,
             punched=note.punched,
+            fragments=note.fragments,
             uplink=note.uplink,
             proxied=note.proxied,
             remote=note.remote if note.proxied else remote,
@@ -226,4 +229,5 @@ def _event(note: TunnelNote, peer: Peer) -> TunnelAdopted:
         boot_id=note.boot_id,
         since=note.since,
         expires=note.expires,
+        fragments=note.fragments,
     )

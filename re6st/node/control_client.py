@@ -19,6 +19,7 @@ from typing import TypeVar
 import aiohttp
 from msgspec import Struct
 
+from re6st import segments
 from re6st.core.events import Document
 from re6st.errors import IdentityError, ProtocolError, RemoteProtocolError, connection_failure
 from re6st.messages import (
@@ -299,9 +300,8 @@ def _make_session(uplink: str) -> aiohttp.ClientSession:
     """Return a session whose connections use only routes through ``uplink``, or all if that is empty."""
 
     def make_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-        made = socket.socket(*address[:3])
+        made = segments.make_socket(address)
         try:
-            made.setblocking(False)
             bind_to_interface(made, uplink)
         except OSError:
             made.close()

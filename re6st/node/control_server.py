@@ -47,6 +47,7 @@ from re6st.messages import (
     decode,
     encode,
 )
+from re6st.segments import limit_segments
 
 logger = logging.getLogger(__name__)
 
@@ -253,6 +254,7 @@ def _bind(family: socket.AddressFamily, address: str, port: int) -> socket.socke
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family is socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        limit_segments(listening)
         listening.bind((address, port))
         listening.listen(BACKLOG)
     except OSError:

@@ -23,7 +23,7 @@ from re6st.status import (
     RouteStatus,
     TunnelStatus,
 )
-from re6st.tunnel.path_mtu import SMALLEST
+from re6st.tunnel.path_mtu import SMALLEST, Origin
 
 CLOCK_WARNING = 30.0
 """Seconds by which the clock may differ from the registry's."""
@@ -34,8 +34,7 @@ CLOCK_FAILURE = 3600.0
 EXPIRES_SOON = 7 * 86_400.0
 """Seconds before its expiry at which a certificate ought to have been renewed long ago."""
 
-MTU_MEASURED = 60.0
-"""Seconds after which a tunnel that is up has been measured, whatever its path is like."""
+_CUT = (Origin.FRAGMENTS.value, Origin.PIECES.value)
 
 UNREACHABLE = 65535
 """Cost of a neighbour with which packets do not pass in both directions (RFC 8966, 2.3)."""
@@ -198,15 +197,33 @@ def tunnels(found: Sequence[TunnelStatus]) -> Finding:
 
 def packet_size(found: Sequence[TunnelStatus]) -> Finding:
     """Judge how large packets are that the tunnels carry."""
-    measured = [tunnel for tunnel in found if tunnel.state == "up" and tunnel.age >= MTU_MEASURED]
+    up = [tunnel for tunnel in found if tunnel.state == "up"]
+    measured = [tunnel for tunnel in up if tunnel.mtu_origin != Origin.START.value]
     if not measured:
         return ok("packet size", "not measured yet")
+    if lost := [tunnel.peer for tunnel in measured if tunnel.mtu_origin == Origin.NARROW.value]:
+        return warning(
+            "packet size",
+            f"packets of {SMALLEST} octets do not pass to {', '.join(lost)}: routers drop them silently",
+            "the node asks for tunnels that cut packets; if this stays, those peers need a newer re6st; let"
+            " ICMP and ICMPv6 through the firewalls on the way",
+        )
     sizes = sorted(tunnel.mtu for tunnel in measured)
     detail = (
         f"tunnels carry {sizes[0]} octets"
         if sizes[0] == sizes[-1]
         else (f"tunnels carry {sizes[0]} to {sizes[-1]} octets")
     )
+    cut = [tunnel.peer for tunnel in measured if tunnel.mtu_origin in _CUT]
+    if cut:
+        detail += f"; paths too narrow for that, where packets are cut, lead to {', '.join(cut)}"
+    if len(cut) == len(measured):
+        return warning(
+            "packet size",
+            detail,
+            "everything works, at more cost: this host's own line is narrow; if it should not be, see the MTU"
+            " of its router, and let ICMP and ICMPv6 through",
+        )
     if sizes[-1] == SMALLEST:
         return warning(
             "packet size",

@@ -156,6 +156,7 @@ class Negotiation:
                     mtu=min(request.mtu, self._config.tunnel_mtu),
                     replace=request.replace,
                     isolated=request.isolated,
+                    fragments=request.fragments,
                 )
             )
             return await pending.answer
@@ -174,7 +175,9 @@ class Negotiation:
         try:
             if hole is not None:
                 endpoints = await self._puncher.open_for(tunnel, hole)
-            listening = await self._operator.listen(tunnel, effect.mtu, effect.transport)
+            listening = await self._operator.listen(
+                tunnel, effect.mtu, effect.transport, fragments=effect.fragments
+            )
             if effect.transport is Transport.TCP:
                 self._port_share.expect(effect.port, listening.key)
             if pending is not None and hole is None:
@@ -198,6 +201,7 @@ class Negotiation:
                 endpoints=endpoints,
                 key=listening.key,
                 mtu=listening.mtu,
+                fragments=effect.fragments,
                 parameters_version=self._documents.parameters.version,
                 revocations_version=self._documents.revocations.version,
             ),
@@ -255,6 +259,7 @@ class Negotiation:
             mtu=self._config.tunnel_mtu,
             replace=effect.replace,
             isolated=effect.isolated,
+            fragments=effect.fragments,
             hole=own.hole if own is not None else None,
             parameters_version=self._documents.parameters.version,
             revocations_version=self._documents.revocations.version,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from ipaddress import IPv6Network
 
 import re6st
@@ -16,7 +17,7 @@ from re6st.node.liveness_monitor import LivenessMonitor
 from re6st.node.outside import OutsideTester
 from re6st.node.reachability import ReachabilityKeeper
 from re6st.node.registry_link import RegistryLink
-from re6st.node.tunnel import Stage
+from re6st.node.tunnel import Stage, Tunnel
 from re6st.node.tunnel_operator import TunnelOperator
 from re6st.routing.babeld import Babeld
 from re6st.status import (
@@ -24,10 +25,12 @@ from re6st.status import (
     LanStatus,
     NodeStatus,
     OutsideStatus,
+    PacketSizeStatus,
     PeerStatus,
     RouteStatus,
     TunnelStatus,
 )
+from re6st.tunnel.path_mtu import Measured
 
 REPORTED_TUNNELS = 64
 """As many as a report may hold; a node has at most half of that."""
@@ -97,6 +100,7 @@ class Observation:
             revocations_version=self._documents.revocations.version,
             certificate_expires=certificate.not_after,
             routing=self._babeld.state,
+            packet_sizes=packet_sizes(up),
             lan=self._lan(),
             ready=self.ready,
             restarts_refused=self._restarts_refused,
@@ -203,3 +207,19 @@ class Observation:
                 key=lambda route: (route.prefix, not route.installed, route.metric),
             )
         ]
+
+
+def packet_sizes(tunnels: Iterable[Tunnel]) -> tuple[PacketSizeStatus, ...]:
+    """Return what ``tunnels`` carry, smallest first."""
+    peers: defaultdict[Measured, list[str]] = defaultdict(list)
+    for tunnel in tunnels:
+        peers[tunnel.measured].append(tunnel.peer.name)
+    return tuple(
+        PacketSizeStatus(
+            mtu=measured.mtu,
+            origin=measured.origin.value,
+            explanation=measured.origin.explanation,
+            peers=tuple(sorted(names)),
+        )
+        for measured, names in sorted(peers.items(), key=lambda item: (item[0].mtu, item[0].origin.value))
+    )

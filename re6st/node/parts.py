@@ -38,7 +38,14 @@ from re6st.core.effects import (
     RequestTunnel,
     StorePeers,
 )
-from re6st.core.events import Event, NetworkChanged, OwnEndpointsChanged, ParametersAccepted, TunnelSilent
+from re6st.core.events import (
+    Event,
+    NetworkChanged,
+    OwnEndpointsChanged,
+    ParametersAccepted,
+    TunnelNarrow,
+    TunnelSilent,
+)
 from re6st.errors import StorageError
 from re6st.node.adoption import Adopter, RunRecord, note_of
 from re6st.node.brain import Brain
@@ -88,6 +95,7 @@ from re6st.routing.monitor import Route
 from re6st.supervisor import Supervisor
 from re6st.tunnel.openvpn import Credentials as TunnelCredentials
 from re6st.tunnel.openvpn_driver import OpenVpnDriver
+from re6st.tunnel.path_mtu import Measured
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +189,7 @@ class Parts:
             proxy=self._proxy,
         )
         self.monitor = LivenessMonitor(self._on_silent)
-        self.sizes = PathMtuMonitor(self._kernel, self.monitor, self._on_measured)
+        self.sizes = PathMtuMonitor(self._kernel, self.monitor, self._on_measured, self._on_narrow)
         self._port_share = PortShare()
         self._notices = PeerNotices(self.client, self.reachability, self.tasks)
         self._drainage = Drainage(self.babeld, self._notices)
@@ -396,8 +404,11 @@ class Parts:
             self.reachability.suspect_router()
         self.report(TunnelSilent(tunnel))
 
-    def _on_measured(self, tunnel: int, mtu: int) -> None:
-        self.operator.measured(tunnel, mtu)
+    def _on_measured(self, tunnel: int, measured: Measured) -> None:
+        self.operator.measured(tunnel, measured)
+
+    def _on_narrow(self, tunnel: int) -> None:
+        self.report(TunnelNarrow(tunnel))
 
     def _on_moved(self) -> None:
         """Find out which tunnels have survived, and dial anew: the host is elsewhere, or was asleep."""

@@ -17,9 +17,20 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from re6st.errors import Re6stError
-from re6st.messages import Endpoint, Transport
+from re6st.messages import Transport
+from re6st.node.addresses import bind_to_interface
 from re6st.node.prober import Prober
-from re6st.tunnel.path_mtu import SMALLEST, TRIES, Comparison, Search, overhead
+from re6st.tunnel.path_mtu import (
+    SMALLEST,
+    TRIES,
+    UNMEASURED,
+    Comparison,
+    Measured,
+    Origin,
+    Search,
+    TunnelPath,
+    overhead,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -69,31 +80,41 @@ class Use(Protocol):
 class _Path:
     """One tunnel that is up."""
 
-    tunnel: int
-    interface: str
+    given: TunnelPath
     remote: str
     """Address at the other end, empty while unknown."""
-    ceiling: int
     task: asyncio.Task[None] | None = None
     underlay: int = LARGEST_UNKNOWN
     """MTU towards ``remote`` when it was last known, octets."""
-    mtu: int = SMALLEST
+    measured: Measured = UNMEASURED
     waiting: dict[int, asyncio.Event] = field(default_factory=dict)
     """Probes under way by number, and whether they are answered."""
     probe: int = 0
     """Number of the last one."""
 
+    @property
+    def interface(self) -> str:
+        """Name of the tunnel's interface."""
+        return self.given.interface
 
-def path_mtu(address: str) -> int | None:
+    @property
+    def mtu(self) -> int:
+        """What its interface is set to, octets."""
+        return self.measured.mtu
+
+
+def path_mtu(address: str, uplink: str = "") -> int | None:
     """Return the MTU of the underlay's path to ``address`` as far as the kernel knows it, octets.
 
-    That is the interface's until a router has complained. None if the kernel does not tell: there is no way
+    That is the interface's until a router has complained. Only routes through the interface ``uplink`` are
+    considered, unless that is empty. None if the kernel does not tell: there is no way
     to the address now, or file descriptors have run short.
     """
     version = ipaddress.ip_address(address).version
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            bind_to_interface(probe, uplink)
             probe.connect((address, 9))  # nothing is sent
             if version == 4:
                 return probe.getsockopt(socket.IPPROTO_IP, _IP_MTU)
@@ -106,11 +127,20 @@ def path_mtu(address: str) -> int | None:
 class PathMtuMonitor:
     """All tunnels that are in use by routes."""
 
-    def __init__(self, interfaces: Interfaces, use: Use, settled: Callable[[int, int], None]) -> None:
-        """Call ``settled`` with the number of a tunnel and its MTU whenever that has changed."""
+    def __init__(
+        self,
+        interfaces: Interfaces,
+        use: Use,
+        settled: Callable[[int, Measured], None],
+        narrow: Callable[[int], None],
+    ) -> None:
+        """Call ``settled`` with the number of a tunnel and its MTU whenever that has changed, and ``narrow``
+        whenever packets of 1280 octets were found not to pass.
+        """
         self._interfaces = interfaces
         self._use = use
         self._settled = settled
+        self._narrow = narrow
         self._paths: dict[str, _Path] = {}
         self._prober = Prober(self._on_answer)
 
@@ -122,26 +152,25 @@ class PathMtuMonitor:
         """Measure nothing any more; MTUs stay as they are."""
         paths = list(self._paths.values())
         for path in paths:
-            self.end(path.tunnel, path.interface)
+            self.end(path.given.tunnel, path.interface)
         await asyncio.gather(*(path.task for path in paths if path.task), return_exceptions=True)
         self._prober.close()
 
-    def begin(
-        self, tunnel: int, interface: str, remote: Endpoint | None, transport: Transport, ceiling: int
-    ) -> None:
-        """Measure ``tunnel`` on ``interface``, which is up; both ends take packets up to ``ceiling``."""
-        previous = self._paths.pop(interface, None)
+    def begin(self, given: TunnelPath) -> None:
+        """Measure a tunnel whose interface is up."""
+        previous = self._paths.pop(given.interface, None)
         if previous is not None and previous.task is not None:
             previous.task.cancel()
-        address = remote.address.lower().removeprefix("::ffff:") if remote is not None else ""
-        path = self._paths[interface] = _Path(tunnel, interface, address, ceiling)
-        work = self._take_tcp(path) if transport is Transport.TCP else self._follow(path)
-        path.task = asyncio.create_task(self._guarded(work, path), name=f"measure the MTU of {interface}")
+        remote = given.remote.address.lower().removeprefix("::ffff:") if given.remote is not None else ""
+        path = self._paths[given.interface] = _Path(given, remote)
+        work = self._take_tcp(path) if given.transport is Transport.TCP else self._follow(path)
+        name = f"measure the MTU of {given.interface}"
+        path.task = asyncio.create_task(self._guarded(work, path), name=name)
 
     def end(self, tunnel: int, interface: str) -> None:
         """Do not measure ``tunnel`` any more."""
         path = self._paths.get(interface)
-        if path is not None and path.tunnel == tunnel:
+        if path is not None and path.given.tunnel == tunnel:
             del self._paths[interface]
             self._prober.forget(interface)
             if path.task is not None:
@@ -158,22 +187,44 @@ class PathMtuMonitor:
             logger.exception("While measuring the MTU of %s", path.interface)
 
     async def _take_tcp(self, path: _Path) -> None:
-        await self._settle(path, min(path.ceiling, TCP_MTU))
+        await self._settle(path, Measured(min(path.given.ceiling, TCP_MTU), Origin.STREAM))
 
     async def _follow(self, path: _Path) -> None:
         # A tunnel that was taken over from an earlier daemon has been measured.
-        path.mtu = await self._interfaces.mtu(path.interface) or SMALLEST
-        self._settled(path.tunnel, path.mtu)
+        path.measured = Measured(await self._interfaces.mtu(path.interface) or SMALLEST)
+        self._settled(path.given.tunnel, path.measured)
         await asyncio.sleep(SETTLING)
         interval = RAISE_INTERVAL
         while True:
-            await self._search(path)
+            if await self._drops(path, SMALLEST):
+                if path.measured.origin is not Origin.NARROW:
+                    self._warn(path)
+                await self._settle(path, Measured(SMALLEST, Origin.NARROW))
+                self._narrow(path.given.tunnel)
+                interval = FIRST_RAISE_INTERVAL
+            elif path.given.fragments:
+                await self._settle(path, Measured(SMALLEST, Origin.PIECES))
+            else:
+                await self._search(path)
             lost = await self._guard(path, interval)
+            lost = lost or path.measured.origin is Origin.NARROW
             interval = FIRST_RAISE_INTERVAL if lost else min(RAISE_INTERVAL, 4 * interval)
+
+    @staticmethod
+    def _warn(path: _Path) -> None:
+        logger.warning(
+            "The tunnel on %s does not carry packets of %d octets%s: some router on its path drops them and"
+            " does not say so; let ICMP through",
+            path.interface,
+            SMALLEST,
+            " although its ends cut them" if path.given.fragments else " in one piece",
+        )
 
     async def _search(self, path: _Path) -> None:
         """Find the MTU and set it."""
-        search = Search(min(path.ceiling, _largest(path)), overhead(":" in path.remote))
+        ceiling = path.given.ceiling
+        search = Search(min(ceiling, _largest(path)), overhead(":" in path.remote))
+        silent = False
         while (size := search.next) is not None:
             largest = _largest(path)
             if size > largest:
@@ -182,15 +233,14 @@ class PathMtuMonitor:
                 search.passed(size)
             elif _largest(path) >= size:
                 search.failed(size)
-        await self._settle(path, search.proven)
-        answers = self._use.patience(path.interface) is not None  # small probes are answered
-        if search.proven == SMALLEST < path.ceiling and answers and not await self._passes(path, SMALLEST):
-            logger.warning(
-                "The tunnel on %s does not carry packets of %d octets: some router on its path drops them and"
-                " does not say so; let ICMP through",
-                path.interface,
-                SMALLEST,
-            )
+                silent = True
+        if search.proven >= ceiling:
+            origin = Origin.AGREED
+        elif _largest(path) < SMALLEST:
+            origin = Origin.FRAGMENTS
+        else:
+            origin = Origin.PROBES if silent else Origin.UNDERLAY
+        await self._settle(path, Measured(search.proven, origin))
 
     async def _guard(self, path: _Path, interval: float) -> bool:
         """Return when the MTU has to be searched again: after ``interval``, or because it does not pass.
@@ -199,11 +249,11 @@ class PathMtuMonitor:
         """
         until = asyncio.get_running_loop().time() + interval
         while asyncio.get_running_loop().time() < until:
-            if not await self._was_used(path) or path.mtu == SMALLEST:
+            if not await self._was_used(path) or path.measured.origin is Origin.NARROW:
                 continue
-            if _largest(path) < path.mtu or await self._drops_large_ones(path):
+            if max(SMALLEST, _largest(path)) < path.mtu or await self._drops(path, path.mtu):
                 logger.info("Packets of %d octets do not pass %s any more", path.mtu, path.interface)
-                await self._settle(path, SMALLEST)
+                await self._settle(path, UNMEASURED)
                 return True
         return False
 
@@ -239,17 +289,17 @@ class PathMtuMonitor:
             if not passed:
                 await self._set(path, path.mtu)
 
-    async def _drops_large_ones(self, path: _Path) -> bool:
-        """Return whether packets of full size are lost while small ones, sent along with them, pass."""
+    async def _drops(self, path: _Path, size: int) -> bool:
+        """Return whether packets of ``size`` octets are lost while small ones, sent along with them, pass."""
         patience = self._use.patience(path.interface) or FIRST_PATIENCE
         comparison = Comparison()
         while comparison.open:
-            large, small = self._ask(path, path.mtu), self._ask(path)
+            large, small = self._ask(path, size), self._ask(path)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(large.wait(), patience * 2**comparison.lost)
             comparison.take(large=large.is_set(), small=small.is_set())
             path.waiting.clear()
-            if _largest(path) < path.mtu:
+            if max(SMALLEST, _largest(path)) < size:
                 return True
         return comparison.drops_large_ones
 
@@ -265,13 +315,15 @@ class PathMtuMonitor:
         if path is not None and (answered := path.waiting.get(number)) is not None:
             answered.set()
 
-    async def _settle(self, path: _Path, mtu: int) -> None:
-        changed = mtu != path.mtu
-        path.mtu = mtu
-        await self._set(path, mtu)
-        if changed:
-            logger.info("The tunnel on %s carries packets of %d octets", path.interface, mtu)
-            self._settled(path.tunnel, mtu)
+    async def _settle(self, path: _Path, measured: Measured) -> None:
+        before, path.measured = path.measured, measured
+        await self._set(path, measured.mtu)
+        if measured != before:
+            logger.info(
+                "The tunnel on %s carries packets of %d octets: %s",
+                *(path.interface, measured.mtu, measured.origin.explanation),
+            )
+            self._settled(path.given.tunnel, measured)
 
     async def _set(self, path: _Path, mtu: int) -> None:
         await self._interfaces.set_mtu(path.interface, mtu)
@@ -280,5 +332,5 @@ class PathMtuMonitor:
 def _largest(path: _Path) -> int:
     """Return the largest packet that the underlay takes whole, as far as the kernel knows."""
     if path.remote:
-        path.underlay = path_mtu(path.remote) or path.underlay
+        path.underlay = path_mtu(path.remote, path.given.uplink) or path.underlay
     return path.underlay - overhead(":" in path.remote)

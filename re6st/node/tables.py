@@ -8,9 +8,19 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from re6st.status import LanStatus, NodeStatus, PeerStatus, RouteStatus, TunnelStatus
+from re6st.status import (
+    LanStatus,
+    NodeStatus,
+    PacketSizeStatus,
+    PeerStatus,
+    RouteStatus,
+    TunnelStatus,
+)
 
 _DAY = 86_400
+
+MOST_NAMES = 4
+"""Peers that are named in one line."""
 
 UNREACHABLE = 65535
 """Metric and cost of what cannot be reached (RFC 8966, 2.3)."""
@@ -64,6 +74,7 @@ def print_status(status: NodeStatus) -> None:
         ("reachable", f"{status.reachability.value}: {status.reachability_reason}"),
         ("endpoints", ", ".join(status.endpoints) or "none"),
         ("tunnels", f"{status.tunnels_out} out, {status.tunnels_in} in"),
+        *(("packet size", _packet_size(size)) for size in status.packet_sizes),
         ("routes", f"{status.routes} to {status.peers} known nodes"),
         ("routing", status.routing),
         ("registry", status.registry),
@@ -84,6 +95,11 @@ def print_status(status: NodeStatus) -> None:
     for name, value in lines:
         console.print(f"[bold]{name:<12}[/bold]", end="")
         console.print(value, markup=False)
+
+
+def _packet_size(size: PacketSizeStatus) -> str:
+    peers = ", ".join(size.peers[:MOST_NAMES]) + (", ..." if len(size.peers) > MOST_NAMES else "")
+    return f"{size.mtu} octets to {peers}: {size.explanation}"
 
 
 def _lan_lines(lan: LanStatus) -> list[str]:
@@ -112,7 +128,7 @@ def print_tunnels(tunnels: Sequence[TunnelStatus]) -> None:
         (
             *("PEER", "DIR", "STATE", "HOW", "INTERFACE"),
             *(("UPLINK",) if is_bound else ()),
-            *("REMOTE", "MTU", "AGE", "IN", "OUT"),
+            *("REMOTE", "MTU", "FROM", "AGE", "IN", "OUT"),
         ),
         [
             (
@@ -124,6 +140,7 @@ def print_tunnels(tunnels: Sequence[TunnelStatus]) -> None:
                 *((tunnel.uplink or "-",) if is_bound else ()),
                 tunnel.remote or "-",
                 str(tunnel.mtu),
+                tunnel.mtu_origin or "-",
                 _duration(tunnel.age),
                 _octets(tunnel.received),
                 _octets(tunnel.sent),

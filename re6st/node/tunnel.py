@@ -15,7 +15,7 @@ from re6st.core.effects import Drain
 from re6st.messages import Endpoint, Transport
 from re6st.peers import Peer
 from re6st.status import TunnelStatus
-from re6st.tunnel.path_mtu import SMALLEST
+from re6st.tunnel.path_mtu import UNMEASURED, Measured
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,10 @@ class Tunnel:
     """Local port of a listener."""
     mtu: int = 0
     """The largest packets that both ends take, as it was negotiated; octets."""
-    path_mtu: int = SMALLEST
-    """The MTU of its interface: what its path carries, as far as is known; octets."""
+    fragments: bool = False
+    """Both ends cut packets, since its path is narrow."""
+    measured: Measured = UNMEASURED
+    """The MTU of its interface: what its path carries, as far as is known."""
     transport: Transport = Transport.UDP
     mapped: bool = False
     """The listener is reached through a port mapping of its router."""
@@ -110,7 +112,8 @@ class Tunnel:
             received=self.received,
             sent=self.sent,
             cost=self.cost,
-            mtu=self.path_mtu,
+            mtu=self.measured.mtu,
+            mtu_origin=self.measured.origin.value,
             uplink=self.uplink,
         )
 

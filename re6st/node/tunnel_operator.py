@@ -40,7 +40,7 @@ from re6st.node.tunnel import Stage, Tunnel
 from re6st.node.uplinks import Uplinks, is_bound
 from re6st.peers import Peer
 from re6st.tunnel.driver import Closed, Connected, Counters, Driver, DriverEvent, Link, PeerLeft
-from re6st.tunnel.path_mtu import SMALLEST
+from re6st.tunnel.path_mtu import SMALLEST, Measured, TunnelPath
 
 logger = logging.getLogger(__name__)
 
@@ -94,10 +94,8 @@ class Watch(Protocol):
 class Sizes(Protocol):
     """Who finds the MTU of tunnels; see :mod:`re6st.node.path_mtu_monitor`."""
 
-    def begin(
-        self, tunnel: int, interface: str, remote: Endpoint | None, transport: Transport, ceiling: int
-    ) -> None:
-        """Measure ``tunnel``, whose ``interface`` is up; both ends take packets up to ``ceiling``."""
+    def begin(self, given: TunnelPath) -> None:
+        """Measure a tunnel whose interface is up."""
 
     def end(self, tunnel: int, interface: str) -> None:
         """Do not measure it any more."""
@@ -169,8 +167,11 @@ class TunnelOperator:
         tunnel.port = effect.port
         return tunnel
 
-    async def listen(self, tunnel: Tunnel, mtu: int, transport: Transport = Transport.UDP) -> Listening:
+    async def listen(
+        self, tunnel: Tunnel, mtu: int, transport: Transport = Transport.UDP, *, fragments: bool = False
+    ) -> Listening:
         """Make our end of a tunnel that a peer asked for. Raises :class:`Re6stError`."""
+        tunnel.fragments = fragments
         tunnel.transport = transport
         async with tunnel.lock:
             try:
@@ -189,6 +190,7 @@ class TunnelOperator:
         tunnel = self._add(effect.tunnel, effect.offer.tunnel, effect.peer, effect.slot, incoming=False)
         tunnel.mapped = "upnp" in effect.peer.capabilities
         tunnel.punched = effect.local_port != 0
+        tunnel.fragments = effect.offer.fragments
         # Holes are made, and observed, on the way that the host's routes lead.
         tunnel.uplink = "" if tunnel.punched else self._choose_uplink(effect.offer.endpoints)
         self._tasks.spawn(self._dial(tunnel, effect), f"dial {effect.peer.name}")
@@ -250,13 +252,23 @@ class TunnelOperator:
                 self._keep(tunnel, effect)
 
     def _measure(self, tunnel: Tunnel) -> None:
-        self._sizes.begin(tunnel.number, tunnel.interface, tunnel.remote, tunnel.transport, tunnel.mtu)
+        self._sizes.begin(
+            TunnelPath(
+                tunnel=tunnel.number,
+                interface=tunnel.interface,
+                remote=tunnel.remote,
+                transport=tunnel.transport,
+                ceiling=tunnel.mtu,
+                uplink=tunnel.uplink,
+                fragments=tunnel.fragments,
+            )
+        )
 
-    def measured(self, number: int, mtu: int) -> None:
+    def measured(self, number: int, measured: Measured) -> None:
         """Take note of what the path of a tunnel carries."""
         tunnel = self._tunnels.get(number)
         if tunnel is not None:
-            tunnel.path_mtu = mtu
+            tunnel.measured = measured
 
     def _keep(self, tunnel: Tunnel, effect: AttachTunnel) -> None:
         """Let the next daemon know what it needs to adopt ``tunnel``."""
@@ -359,6 +371,7 @@ class TunnelOperator:
             peer_fingerprint=tunnel.peer.fingerprint,
             key=key,
             mtu=mtu,
+            fragments=tunnel.fragments,
         )
 
     def _on_driver_event(self, event: DriverEvent) -> None:

@@ -24,6 +24,7 @@ from re6st.registry.mailer import Mailer
 from re6st.registry.service import Service
 from re6st.registry.state import StateDirectory
 from re6st.registry.worker import Worker
+from re6st.segments import limit_segments
 
 logger = logging.getLogger(__name__)
 
@@ -220,6 +221,7 @@ def _listen(address: ListenAddress) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address.host != "::"))
+        limit_segments(listener)
         listener.bind((address.host, address.port))
         listener.listen(128)
     except OSError as error:

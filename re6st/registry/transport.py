@@ -20,6 +20,7 @@ from re6st.identity import REGISTRY_NAME
 from re6st.messages import MAXIMUM_BODY, Problem, decode
 from re6st.proxy import Proxy
 from re6st.registry.links import RegistryUrl
+from re6st.segments import make_socket
 
 if TYPE_CHECKING:
     import aiohttp
@@ -64,7 +65,7 @@ async def request(
         async with (
             aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=time_limit, sock_connect=CONNECT_TIMEOUT),
-                connector=aiohttp.TCPConnector(force_close=True),
+                connector=aiohttp.TCPConnector(force_close=True, socket_factory=make_socket),
             ) as session,
             session.request(
                 method,

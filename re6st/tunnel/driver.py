@@ -32,6 +32,8 @@ class Link:
     """Pre-shared key of this tunnel only, made by :meth:`Driver.prepare` of the listener."""
     mtu: int
     """The largest packets that both ends take, octets; the interface's MTU may be less."""
+    fragments: bool = False
+    """Both ends cut packets into pieces that pass the narrowest paths."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from re6st.proxy import Proxy
 from re6st.tunnel.driver import Link
 
 _BUFFER = 2 * 1024 * 1024
+_LARGEST_FRAGMENT = 1232  # of UDP's payload: with UDP (8) and IPv6 (40) 1280, which every IPv6 path carries
 _PING = 10
 _PING_EXIT = 40
 _HANDSHAKE = {Transport.UDP: 6, Transport.TCP: 10}  # TCP is what is tried when nothing comes through over UDP
@@ -157,11 +158,12 @@ def through_proxy(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
 
 
 def _common(link: Link, credentials: Credentials, files: TunnelFiles) -> list[str]:
+    fragment = ("--fragment", str(_LARGEST_FRAGMENT)) if link.fragments else ()
     return [
         "openvpn",
         *("--dev", link.interface, "--dev-type", "tun", "--persist-tun"),
         "--disable-dco",  # the kernel's offload cannot take over a device that exists
-        *("--tun-mtu", str(link.mtu), "--mssfix", "0"),
+        *("--tun-mtu", str(link.mtu), "--mssfix", "0", *fragment),
         *("--mtu-disc", "maybe"),  # routers must not cut packets whose size is measured
         *("--management", str(files.management), "unix", "--management-hold"),
         *("--ca", str(credentials.authority)),

@@ -10,6 +10,11 @@ there are two cases. A router that tells (ICMP "too big") makes the kernel know 
 to it. Routers that drop silently (a black hole) leave only bisection, over sizes that occur on the Internet:
 a value between two of them would win little and cost probes.
 
+Before all that, packets of 1280 octets must pass. Where they do not and small ones do, the path is *narrow*:
+nothing else is tried, and the tunnel has to be replaced by one whose ends cut packets. The answers to probes
+of that size have it, too, so that both ends come to the same verdict even if the path is narrow in one
+direction only. Where a router tells, the kernel cuts the tunnel's packets, and the next probes come through.
+
 Afterwards the size is *guarded* while the tunnel is in use: now and then a packet of full size must come
 through, or it is as if nothing was known. Congestion loses packets, too, but of all sizes: so a small one
 goes with each of full size, and only if that is answered the loss of the other one counts
@@ -18,7 +23,11 @@ goes with each of full size, and only if that is answered the loss of the other 
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from re6st.messages import Endpoint, Transport
 
 SMALLEST = 1280
 """MTU with which a tunnel begins, octets: the least that IPv6 allows (RFC 8200, 5)."""
@@ -36,6 +45,66 @@ MOST_COMPARISONS = 6
 
 USUAL_MTUS = (9000, 8900, 4352, 1500, 1492, 1480, 1472, 1460, 1450, 1440, 1430, 1420, 1400, 1380, 1360)
 """MTUs of paths that occur: Ethernet, PPPoE, tunnels of all kinds, mobile networks."""
+
+
+class Origin(enum.Enum):
+    """Where the MTU of a tunnel comes from."""
+
+    START = "start"
+    AGREED = "agreed"
+    UNDERLAY = "underlay"
+    PROBES = "probes"
+    STREAM = "tcp"
+    FRAGMENTS = "fragments"
+    PIECES = "pieces"
+    NARROW = "narrow"
+
+    @property
+    def explanation(self) -> str:
+        """The same for people."""
+        return _EXPLANATIONS[self]
+
+
+_EXPLANATIONS = {
+    Origin.START: "not measured yet",
+    Origin.AGREED: "no more is wanted (tunnel-mtu), here or there",
+    Origin.UNDERLAY: "as much as the host's interface carries, and routers on the way",
+    Origin.PROBES: "larger packets vanish on the way without a word",
+    Origin.STREAM: "over TCP, which makes of any packet what the path carries",
+    Origin.FRAGMENTS: "a router says that even these are too large for the path: IP cuts them",
+    Origin.PIECES: "even these vanish on the way if they are whole: both ends of the tunnel cut them",
+    Origin.NARROW: "even these vanish on the way: another tunnel, whose ends cut them, is asked for",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The MTU of a tunnel's interface."""
+
+    mtu: int = SMALLEST
+    """Octets."""
+    origin: Origin = Origin.START
+
+
+UNMEASURED = Measured()
+"""What holds when a tunnel begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelPath:
+    """A tunnel that is to be measured."""
+
+    tunnel: int
+    interface: str
+    remote: Endpoint | None
+    """The peer's end, None while unknown."""
+    transport: Transport
+    ceiling: int
+    """What both ends take, octets."""
+    uplink: str = ""
+    """Interface of the host to which it is bound; empty where the host's routes decide."""
+    fragments: bool = False
+    """Its ends cut packets."""
 
 
 def overhead(ipv6: bool) -> int:

@@ -180,10 +180,11 @@ def both_connected(*nodes: Node) -> bool:
     return all(node.seen(Connected) for node in nodes)
 
 
-def ping(node: Node) -> str:
-    """Ping all on the link of the tunnel; return what came back."""
+def ping(node: Node, size: int = 56) -> str:
+    """Ping all on the link of the tunnel with ``size`` octets of data; return what came back."""
+    command = ["ping", "-c2", "-i0.1", "-W1", "-s", str(size), "ff02::1%re6st0"]
     with contextlib.suppress(subprocess.CalledProcessError):
-        return run("ip", "netns", "exec", node.namespace, "ping", "-c2", "-i0.1", "-W1", "ff02::1%re6st0")
+        return run("ip", "netns", "exec", node.namespace, *command)
     return ""
 
 
@@ -251,6 +252,37 @@ async def test_the_next_endpoint_is_tried(nodes: tuple[Node, Node]) -> None:
     await until(lambda: both_connected(*nodes))
     assert nodes[1].seen(Connected) == [Connected(1, UDP4)]
     assert nodes[1].closed() == []
+
+
+@pytest.fixture
+def black_hole(namespaces: tuple[str, str]) -> Iterator[None]:
+    """Have packets of more than 1280 octets vanish between the namespaces."""
+    rules = (
+        "table inet hole {\n chain receive {\n type filter hook prerouting priority -450\n"
+        " meta length > 1280 drop\n }\n}\n"
+    )
+    for name in namespaces:
+        subprocess.run(["ip", "netns", "exec", name, "nft", "-f", "-"], input=rules.encode(), check=True)
+    yield
+    for name in namespaces:
+        run("ip", "netns", "exec", name, "nft", "delete", "table", "inet", "hole")
+
+
+@pytest.mark.usefixtures("black_hole")
+@pytest.mark.parametrize("address", ["10.9.0.1", "2001:db8:9::1"])
+async def test_packets_that_are_cut_pass_a_black_hole(nodes: tuple[Node, Node], address: str) -> None:
+    alpha, beta = nodes
+    key = await alpha.driver.prepare()
+    await alpha.driver.listen(replace(alpha.link_to(beta, key), fragments=True), PORT)
+    link = replace(beta.link_to(alpha, key), fragments=True)
+    await beta.driver.dial(link, (Endpoint(Transport.UDP, address, PORT),))
+    await until(lambda: both_connected(*nodes))
+    for node in nodes:
+        run("ip", "-n", node.namespace, "link", "set", "re6st0", "up")
+    largest = 1280 - 48
+    await until(lambda: "duplicates" in ping(alpha, largest) and "duplicates" in ping(beta, largest))
+    for node in nodes:
+        run("ip", "-n", node.namespace, "link", "set", "re6st0", "down")
 
 
 async def refused(listener: Node, dialer: Node) -> str:

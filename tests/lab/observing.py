@@ -23,7 +23,7 @@ def until(condition, what="what the test waits for", timeout=PATIENCE):
 
 def tunnels(lab: Lab, name: str) -> dict[str, TunnelStatus]:
     """Return the tunnels of a node that are up, by their peer."""
-    found = status.fetch(lab.nodes[name].runtime, "tunnels", list[TunnelStatus])
+    found = status.fetch(lab.nodes[name].runtime, "tunnels", list[TunnelStatus], timeout=PATIENCE)
     return {tunnel.peer: tunnel for tunnel in found if tunnel.state == "up"}
 
 

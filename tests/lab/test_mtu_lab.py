@@ -1,19 +1,47 @@
-"""The MTU of tunnels follows their real paths: jumbo frames, PPPoE, mobile lines, IPv6, and a black hole."""
+"""The MTU of tunnels follows their real paths: jumbo frames, PPPoE, mobile lines, IPv6, black holes, and
+paths that are too narrow for the smallest packets of IPv6.
+"""
 
 import os
+import socket
+import threading
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from observing import tunnels, until
 
-from re6st.lab import process, topology
+from re6st.lab import nftables, process, topology
 from re6st.lab.lab import Lab
-from re6st.tunnel.path_mtu import SMALLEST, overhead
+from re6st.node.doctor import Finding, Verdict
+from re6st.tunnel.path_mtu import SMALLEST, Origin, overhead
 
-FORMING = 90.0
-LINES = {"registry": 1500, "deep": 9000, "wide": 9000, "plain": 1500, "dsl": 1492, "phone": 1400, "six": 1400}
-ECHO = 48
-"""Octets of the headers of an ICMPv6 echo request."""
+FORMING = 120.0
+LINES = {
+    "registry": 1500,
+    "deep": 9000,
+    "wide": 9000,
+    "plain": 1500,
+    "dsl": 1492,
+    "phone": 1400,
+    "six": 1400,
+    "slim": 1330,
+    "least": 1280,
+    "mute": 1280,
+    "six-least": 1280,
+    "six-mute": 1280,
+}
+HOLES = {"mute", "six-mute"}
+"""Hosts on whose lines packets vanish."""
+NARROW = {"slim", "least", "six-least", *HOLES}
+"""Hosts on whose lines full packets cannot pass whole."""
+HEADERS = 48
+"""Octets of the headers of an ICMPv6 echo request, and of a datagram of UDP."""
+TRANSFER = 100_000
+"""Octets of a transfer over TCP."""
+
+IPV6_DONTFRAG = 62
+"""RFC 3542, 11.2; Python has no name for it."""
 
 SILENT_ROUTER = """
 table inet silence {
@@ -25,16 +53,31 @@ table inet silence {
 }
 """
 
-pytestmark = pytest.mark.timeout(300)
+CUT_PACKETS = """
+table inet watch {
+    counter cut { }
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+        ip saddr { 20.6.1.0/24, 20.7.1.0/24 } return
+        ip daddr { 20.6.1.0/24, 20.7.1.0/24 } return
+        ip frag-off & 0x3fff != 0 counter name cut
+    }
+}
+"""
+"""Counts fragments of IPv4 that do not come from the hosts slim and least, or go there."""
+
+pytestmark = pytest.mark.timeout(400)
 
 
 def expected(one: str, other: str) -> int:
-    return min(LINES[one], LINES[other]) - overhead("six" in (one, other))
+    whole = min(LINES[one], LINES[other]) - overhead(one.startswith("six") or other.startswith("six"))
+    return max(whole, SMALLEST)
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     with Lab(topology.load(topology.find("mtu")), name=f"t{os.getpid()}mtu") as built:
+        nftables.load(built.namespace("internet"), CUT_PACKETS)
         built.start_registry()
         built.enrol()
         built.start_nodes()
@@ -43,27 +86,78 @@ def lab() -> Iterator[Lab]:
         yield built
 
 
+def settled(lab: Lab, name: str) -> bool:
+    """Return whether the MTUs of all tunnels of ``name`` are those of their paths, and why is known."""
+    found = tunnels(lab, name)
+    for peer, tunnel in found.items():
+        if HOLES & {name, peer}:
+            origin = Origin.PIECES.value
+        else:
+            origin = (Origin.FRAGMENTS if NARROW & {name, peer} else Origin.UNDERLAY).value
+        if (tunnel.mtu, tunnel.mtu_origin) != (expected(name, peer), origin):
+            return False
+    return bool(found)
+
+
+def carries_full_packets(lab: Lab, source: str, target: str, mtu: int) -> None:
+    """Wait until a datagram of ``mtu`` octets arrives whole, and a transfer over TCP ends."""
+    address = str(lab.nodes[target].address())
+    namespaces = lab.hosts[source].namespace, lab.hosts[target].namespace
+    with namespaces[0].entered():
+        sender, client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM), socket.socket(socket.AF_INET6)
+    with namespaces[1].entered():
+        receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        listener = socket.create_server((address, 0), family=socket.AF_INET6)
+    with sender, client, receiver, listener:
+        sender.setsockopt(socket.IPPROTO_IPV6, IPV6_DONTFRAG, 1)
+        receiver.bind((address, 0))
+        receiver.settimeout(1.0)
+        datagram = os.urandom(mtu - HEADERS)
+
+        def arrives() -> bool:
+            try:
+                sender.sendto(datagram, receiver.getsockname())
+                return receiver.recv(65536) == datagram
+            except OSError:
+                return False
+
+        until(arrives)
+        for one in (client, listener):
+            one.settimeout(60.0)
+        client.connect(listener.getsockname())
+        connection, _ = listener.accept()
+        with connection:
+            sending = threading.Thread(target=client.sendall, args=(bytes(TRANSFER),), daemon=True)
+            sending.start()
+            connection.settimeout(60.0)
+            received = 0
+            while received < TRANSFER:
+                received += len(connection.recv(65536))
+            sending.join()
+
+
 def test_each_tunnel_has_the_mtu_of_its_path(lab):
     for name in lab.nodes:
-        until(
-            lambda name=name: all(
-                tunnel.mtu == expected(name, tunnel.peer) for tunnel in tunnels(lab, name).values()
-            )
-        )
+        until(lambda name=name: settled(lab, name))
     assert any(tunnel.mtu == 9000 - overhead(ipv6=False) for tunnel in tunnels(lab, "deep").values())
+    seen = {peer for name in NARROW for peer in tunnels(lab, name)}
+    assert {"registry", "plain"} <= seen
 
 
-def test_packets_of_full_size_pass_and_nothing_is_cut_on_the_way(lab):
+def test_packets_of_full_size_pass_every_tunnel_and_only_those_that_must_are_cut(lab):
     for name in lab.nodes:
-        for tunnel in tunnels(lab, name).values():
-            size = str(tunnel.mtu - ECHO)
-            lab.hosts[name].run(
-                ["ping", "-c1", "-W5", "-M", "do", "-s", size, str(lab.nodes[tunnel.peer].address())]
-            )
-    for name in lab.nodes:
-        counters = lab.hosts[name].run(["cat", "/proc/net/snmp"]).stdout.splitlines()
-        names, values = (line.split()[1:] for line in counters if line.startswith("Ip:"))
-        assert dict(zip(names, values, strict=True))["FragCreates"] == "0", name
+        for peer, tunnel in tunnels(lab, name).items():
+            carries_full_packets(lab, name, peer, tunnel.mtu)
+    assert nftables.counters(lab.namespace("internet"))["cut"] == (0, 0)
+
+
+def test_status_and_doctor_name_the_narrow_paths(lab):
+    text = " ".join(lab.nodes["plain"].run("status").stdout.split())
+    assert f"{SMALLEST} octets to mute: {Origin.PIECES.explanation}" in text
+    found = lab.nodes["plain"].run("doctor", "--json", check=False).stdout
+    (finding,) = (one for one in msgspec.json.decode(found, type=list[Finding]) if one.check == "packet size")
+    assert finding.verdict is Verdict.OK
+    assert "mute" in finding.detail
 
 
 def test_a_relay_tells_whoever_sends_too_much(lab):
@@ -95,5 +189,30 @@ def test_a_black_hole_is_noticed_while_the_tunnel_is_in_use(lab, tmp_path):
         )
     finally:
         ping.stop()
-    size = str(1360 - overhead(ipv6=False) - ECHO)
+    size = str(1360 - overhead(ipv6=False) - HEADERS)
     lab.hosts["plain"].run(["ping", "-c1", "-W5", "-M", "do", "-s", size, target])
+
+
+def test_a_line_that_becomes_too_narrow_is_noticed_while_it_is_in_use(lab):
+    lab.swallow("ethernet", 1330)
+    lab.swallow("modern", 1330)
+    target = str(lab.nodes["registry"].address())
+    pings = [lab.hosts[name].start(["ping", "-q", "-i", "0.2", target]) for name in ("plain", "six")]
+    try:
+        for name in ("plain", "six"):
+            until(
+                lambda name=name: (
+                    (found := tunnels(lab, name).get("registry")) is not None
+                    and (found.mtu, found.mtu_origin) == (SMALLEST, Origin.PIECES.value)
+                )
+            )
+    finally:
+        for ping in pings:
+            ping.stop()
+    for one, other in (
+        ("plain", "registry"),
+        ("registry", "plain"),
+        ("six", "registry"),
+        ("registry", "six"),
+    ):
+        carries_full_packets(lab, one, other, SMALLEST)

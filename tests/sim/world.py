@@ -388,6 +388,7 @@ class World:
             mtu=1280,
             replace=effect.replace,
             isolated=effect.isolated,
+            fragments=effect.fragments,
         )
 
         def answered() -> None:
@@ -437,6 +438,7 @@ class World:
             endpoints=(Endpoint(Transport.UDP, "192.0.2.1", effect.port),),
             key="",
             mtu=effect.mtu,
+            fragments=effect.fragments,
         )
         event = ev.TunnelOffered(request.handle, offer, node.record)
         self.later(self.delay(), lambda: self._answer(request, event))

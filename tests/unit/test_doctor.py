@@ -61,7 +61,9 @@ ROUTE = RouteStatus(
 )
 
 
-def tunnel(established: str = "direct", state: str = "up", age: float = 1, mtu: int = 1280) -> TunnelStatus:
+def tunnel(
+    established: str = "direct", state: str = "up", age: float = 1, mtu: int = 1280, origin: str = "underlay"
+) -> TunnelStatus:
     return TunnelStatus(
         tunnel=1,
         peer="hub",
@@ -77,6 +79,7 @@ def tunnel(established: str = "direct", state: str = "up", age: float = 1, mtu: 
         sent=0,
         cost=96,
         mtu=mtu,
+        mtu_origin=origin,
     )
 
 
@@ -105,12 +108,23 @@ def changed(**values):
         (doctor.tunnels([tunnel("tcp"), tunnel("tcp")]), Verdict.WARNING, "UDP does not get through"),
         (doctor.tunnels([tunnel("tcp"), tunnel()]), Verdict.OK, "2 up, 1 of them over TCP"),
         (doctor.packet_size([]), Verdict.OK, "not measured yet"),
-        (doctor.packet_size([tunnel(age=5.0)]), Verdict.OK, "not measured yet"),
-        (doctor.packet_size([tunnel(age=90.0)]), Verdict.WARNING, "1280 octets, the least"),
+        (doctor.packet_size([tunnel(origin="start")]), Verdict.OK, "not measured yet"),
+        (doctor.packet_size([tunnel()]), Verdict.WARNING, "1280 octets, the least"),
         (
-            doctor.packet_size([tunnel(age=90.0), tunnel(age=90.0, mtu=1448)]),
+            doctor.packet_size([tunnel(), tunnel(mtu=1448)]),
             Verdict.OK,
             "1280 to 1448 octets",
+        ),
+        (
+            doctor.packet_size([tunnel(origin="pieces"), tunnel(mtu=1448)]),
+            Verdict.OK,
+            "cut, lead to hub",
+        ),
+        (doctor.packet_size([tunnel(origin="fragments")]), Verdict.WARNING, "cut, lead to hub"),
+        (
+            doctor.packet_size([tunnel(origin="narrow"), tunnel(mtu=1448)]),
+            Verdict.WARNING,
+            "1280 octets do not pass to hub",
         ),
         (doctor.routing(STATUS, [ROUTE]), Verdict.OK, "1 neighbours, 1 routes"),
         (doctor.routing(changed(routing="babeld died"), [ROUTE]), Verdict.FAILED, "babeld died"),

@@ -54,6 +54,19 @@ def test_both_ends_demand_ca_fingerprint_and_name() -> None:
         assert LINK.key not in argv
 
 
+def test_packets_are_cut_at_both_ends_or_none() -> None:
+    endpoint = Endpoint(Transport.UDP, "192.0.2.1", 4227)
+    for fragments in (False, True):
+        link = replace(LINK, fragments=fragments)
+        for argv in (
+            openvpn.listener_argv(link, 4227, CREDENTIALS, FILES),
+            openvpn.dialer_argv(link, endpoint, CREDENTIALS, FILES),
+        ):
+            assert ("--fragment" in argv) is fragments
+            if fragments:
+                assert option(argv, "--fragment") == ["1232"]
+
+
 def test_a_listener_serves_both_address_families_and_checks_for_a_client() -> None:
     argv = openvpn.listener_argv(LINK, 4230, CREDENTIALS, FILES)
     assert option(argv, "--proto") == ["udp6"]

@@ -21,9 +21,10 @@ def test_nothing_is_cut_off(capsys, monkeypatch):
         sent=18_000,
         cost=96,
         mtu=1448,
+        mtu_origin="underlay",
     )
     tables.print_tunnels([tunnel])
     header, row = capsys.readouterr().out.splitlines()
     assert header.split()[0] == "PEER"
-    words = "registry out up direct re6st0 udp:[2a00:1:1::2]:33050 1448 47 s 17.9 kB 18.0 kB"
+    words = "registry out up direct re6st0 udp:[2a00:1:1::2]:33050 1448 underlay 47 s 17.9 kB 18.0 kB"
     assert row.split() == words.split()
