@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 
 import click
 
 from re6st.errors import ConfigError
-from re6st.identity import format_time
+from re6st.identity import der_to_pem, format_time, load_certificate
 from re6st.registry.cli_common import json_option, opened, print_json
 from re6st.registry.rollover import Stage
-from re6st.registry.state import StateDirectory
+from re6st.registry.state import SIGNER_VARIABLE, StateDirectory
 
 SHORTEST_PASSPHRASE = 12
 """Octets: whoever has the file may try as often as he likes."""
@@ -43,13 +44,47 @@ def authority(context: click.Context, as_json: bool) -> None:
 
 @authority.command()
 @click.pass_obj
-def prepare(state: StateDirectory) -> None:
+def make(state: StateDirectory) -> None:
+    """Make a new CA in the state directory of a signing process, and print its certificate."""
+    present = state.signing_authority()
+    new = state.make_new_authority(present.network, time.time())
+    click.echo(der_to_pem(new.certificate).decode(), nl=False)
+    click.echo(
+        f"Back up {state.new_authority}, and restart the signing process. Then, at the registry:"
+        " re6st-registry authority prepare --certificate FILE",
+        err=True,
+    )
+
+
+@authority.command()
+@click.pass_obj
+def keep(state: StateDirectory) -> None:
+    """Delete the old CA's key in the state directory of a signing process, after the registry's finish."""
+    if state.load_new_authority() is None:
+        raise ConfigError(f"{state.path} holds no new CA: nothing is to be done")
+    state.keep_new_authority()
+    click.echo(
+        f"{state.path} holds the CA {state.authority().fingerprint} only: restart the signing process.",
+        err=True,
+    )
+
+
+@authority.command()
+@click.option(
+    "--certificate",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Of the new CA, made by the signing process that holds its key.",
+)
+@click.pass_obj
+def prepare(state: StateDirectory, certificate: Path | None) -> None:
     """Make a new CA, and let all nodes trust it beside the present one."""
     with opened(state) as service:
         if service.rollover_status().stage is not Stage.SINGLE:
             raise ConfigError("a new CA is prepared already: see re6st-registry authority")
         if service.fingerprint != state.authority().fingerprint:
             state.keep_new_authority()  # an earlier change was interrupted at its very end
+        if certificate is not None:
+            state.take_new_authority(load_certificate(certificate), service.network)
         state.make_new_authority(service.network, time.time())
         service.prepare_authority(state.authority())
     click.echo(
@@ -81,7 +116,10 @@ def finish(state: StateDirectory, force: bool) -> None:
     with opened(state) as service:
         service.finish_authority(force=force)
         state.keep_new_authority()
-        click.echo(f"Only the CA {service.fingerprint} is trusted now; the old key is deleted.", err=True)
+        where = "deleted"
+        if SIGNER_VARIABLE in os.environ:
+            where = "to be deleted where it is: re6st-registry --state DIRECTORY authority keep"
+        click.echo(f"Only the CA {service.fingerprint} is trusted now; the old key is {where}.", err=True)
 
 
 @authority.command()

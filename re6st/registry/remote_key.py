@@ -1,6 +1,7 @@
 """The CA's private key in another process: question and answer over its Unix socket.
 
-    question   length (4 octets, network byte order), what is to be signed
+    question   length of what follows (4 octets, network byte order),
+               which key (SHA-256 of its SubjectPublicKeyInfo, 32 octets), what is to be signed
     answer     verdict (1 octet: 0 signed, 1 refused), length (4 octets), signature (ECDSA, DER) or reason
 
 The whole that is to be signed is sent, not its digest, so that the other side can judge it
@@ -14,6 +15,7 @@ import struct
 from pathlib import Path
 
 from re6st.errors import SignerTimeoutError, StorageError
+from re6st.identity import public_key_digest
 from re6st.registry.held_key import HeldKey
 
 TIMEOUT = 5.0
@@ -27,6 +29,11 @@ SIGNED, REFUSED = 0, 1
 LONGEST_ANSWER = 4096
 
 
+def question(key: bytes, data: bytes) -> bytes:
+    """Return what asks for the signature of ``data`` with the key that has the digest ``key``."""
+    return LENGTH.pack(len(key) + len(data)) + key + data
+
+
 class RemoteKey(HeldKey):
     """A key that another process holds."""
 
@@ -34,6 +41,7 @@ class RemoteKey(HeldKey):
         """Use the key of ``certificate`` (DER) at the socket ``path``. Raises :class:`UntrustedError`."""
         super().__init__(certificate)
         self._path = path
+        self._digest = public_key_digest(self.public_key())
 
     def sign_whole(self, data: bytes) -> bytes:
         """Return the signature of ``data``.
@@ -58,7 +66,7 @@ class RemoteKey(HeldKey):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(TIMEOUT)
             connection.connect(str(self._path))
-            connection.sendall(LENGTH.pack(len(data)) + data)
+            connection.sendall(question(self._digest, data))
             with connection.makefile("rb") as stream:
                 head = stream.read(1 + LENGTH.size)
                 if len(head) < 1 + LENGTH.size:

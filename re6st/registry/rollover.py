@@ -123,6 +123,14 @@ class RolloverUseCases(MemberUseCases, ParameterUseCases, ReportUseCases):
 
     def _publish(self, authority: Authority, stage: Stage, action: str) -> None:
         """Sign both documents by ``authority``, whose CAs are the ones to trust."""
+        former = self.authority
+        try:
+            self._publish_inside(authority, stage, action)
+        except BaseException:
+            self._keeper.use(former)
+            raise
+
+    def _publish_inside(self, authority: Authority, stage: Stage, action: str) -> None:
         with self._store.transaction():
             before = self.current_parameters()
             self._keeper.use(authority)

@@ -5,7 +5,7 @@ of his own. Allowed are, with exactly the extensions that :mod:`re6st.registry.a
 
     node certificate     with an address block inside the network and its node address, for a limited time
     server certificate   for :data:`REGISTRY_NAME`
-    documents            sound network parameters that name no other CA, revocations
+    documents            sound network parameters that name no CA whose key is elsewhere, revocations
 
 The text says what was judged, for the log.
 """
@@ -74,12 +74,17 @@ class Policy:
     network: IPv6Network
     longest: float
     """Seconds for which a certificate may be valid from now on."""
+    trusted: tuple[bytes, ...]
+    """The CAs (DER) whose keys are held here, this one among them."""
 
     @classmethod
-    def of(cls, certificate: bytes, longest: float) -> Policy:
-        """Return the policy of the CA ``certificate`` (DER). Raises :class:`UntrustedError`."""
+    def of(cls, certificate: bytes, longest: float, trusted: tuple[bytes, ...] = ()) -> Policy:
+        """Return the policy of the CA ``certificate`` (DER), which is ``trusted`` with or without others.
+
+        Raises :class:`UntrustedError`.
+        """
         parsed = x509.load_der_x509_certificate(certificate)
-        return cls(certificate, parsed, authority_network(certificate), longest)
+        return cls(certificate, parsed, authority_network(certificate), longest, trusted or (certificate,))
 
     def judge(self, data: bytes, now: float) -> Judgement:
         """Return what ``data`` is, if it may be signed at ``now`` (seconds since the epoch).
@@ -102,7 +107,7 @@ class Policy:
         if context == CONTEXT_PARAMETERS.encode():
             parameters = decode(payload, NetworkParameters)
             check_parameters(parameters, self.network)
-            if parameters.authorities not in ((), (self.certificate,)):
+            if not set(parameters.authorities) <= set(self.trusted):
                 raise UntrustedError("parameters that name another CA, which nodes would trust")
             text = f"parameters version={parameters.version}"
             return Judgement(text, CONTEXT_PARAMETERS, parameters.version)
@@ -150,7 +155,7 @@ class Policy:
             raise UntrustedError("a certificate with other key usages than every node's")
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             raise UntrustedError("a certificate for a key that is not EC P-256")
-        if key == self.authority.public_key():
+        if any(key == x509.load_der_x509_certificate(der).public_key() for der in self.trusted):
             raise UntrustedError("a certificate for the CA's own key")
         begin, end = certificate.not_valid_before_utc.timestamp(), _end(certificate)
         if begin < now - 2 * CLOCK_TOLERANCE or end > min(_end(self.authority), now + self.longest):

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from re6st.errors import ConfigError, StorageError, UntrustedError
+from re6st.identity import public_key_digest
 from re6st.messages import MAXIMUM_BODY
 from re6st.registry.authority import Authority
 from re6st.registry.limits import RateLimiter
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 BURST = 1000
 """Signatures at once: a registry of a large network begins anew."""
 
+DIGEST_SIZE = 32
+"""Octets of SHA-256."""
+
 _CREDENTIALS = struct.Struct("3i")
 """struct ucred: pid, uid, gid (unix(7))."""
 
@@ -39,9 +43,16 @@ class SigningServer:
     """Signs what the policy allows."""
 
     def __init__(self, authority: Authority, longest: float, rate: float, versions: SignedVersions) -> None:
-        """Sign ``rate`` times a second at most; certificates for ``longest`` seconds at most."""
-        self._key = authority.key
-        self._policy = Policy.of(authority.certificate, longest)
+        """Sign ``rate`` times a second at most; certificates for ``longest`` seconds at most.
+
+        While one CA takes over from another ``authority`` holds both.
+        """
+        held = [one for one in (authority, authority.other) if one is not None]
+        trusted = tuple(one.certificate for one in held)
+        self._signers = {
+            public_key_digest(one.key.public_key()): (one.key, Policy.of(one.certificate, longest, trusted))
+            for one in held
+        }
         self._limiter = RateLimiter(BURST, rate)
         self._versions = versions
         self._server: asyncio.Server | None = None
@@ -59,10 +70,11 @@ class SigningServer:
         try:
             async with asyncio.timeout(TIMEOUT):
                 (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-                if length > MAXIMUM_BODY:
-                    raise UntrustedError("too long")
-                data = await reader.readexactly(length)
-            verdict, answer = self.answer(data, _user(writer), time.time(), time.monotonic())
+                if not DIGEST_SIZE <= length <= DIGEST_SIZE + MAXIMUM_BODY:
+                    raise UntrustedError("too long or too short")
+                key = await reader.readexactly(DIGEST_SIZE)
+                data = await reader.readexactly(length - DIGEST_SIZE)
+            verdict, answer = self.answer(key, data, _user(writer), time.time(), time.monotonic())
             writer.write(bytes([verdict]) + LENGTH.pack(len(answer)) + answer)
             async with asyncio.timeout(TIMEOUT):
                 await writer.drain()
@@ -73,8 +85,8 @@ class SigningServer:
         finally:
             writer.close()
 
-    def answer(self, data: bytes, user: int | None, wall: float, now: float) -> tuple[int, bytes]:
-        """Return verdict and signature or reason for what ``user`` asks to sign.
+    def answer(self, key: bytes, data: bytes, user: int | None, wall: float, now: float) -> tuple[int, bytes]:
+        """Return verdict and signature or reason for what ``user`` asks to sign with ``key`` (its digest).
 
         It is judged at ``wall`` (seconds since the epoch), and counted at ``now`` (monotonic).
         """
@@ -83,10 +95,13 @@ class SigningServer:
             return REFUSED, b"more signatures than allowed: later again"
         self._limiter.count(None, now)
         try:
-            judgement = self._policy.judge(data, wall)
+            if key not in self._signers:
+                raise UntrustedError("the key of this CA is not held here")
+            private, policy = self._signers[key]
+            judgement = policy.judge(data, wall)
             if judgement.context is not None:
-                self._versions.advance(judgement.context, judgement.version)
-            signature = self._key.sign(data, ec.ECDSA(hashes.SHA256()))
+                self._versions.advance(judgement.context, judgement.version, wall)
+            signature = private.sign(data, ec.ECDSA(hashes.SHA256()))
         except UntrustedError as error:
             logger.warning("Refused uid %s: %s", user, error)
             return REFUSED, str(error).encode()[:1024]

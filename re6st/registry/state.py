@@ -2,7 +2,8 @@
 
 ca.pem            CA certificate
 ca-key.pem        its private key (0600), perhaps encrypted: whoever has it is the network
-ca-new.pem        key and certificate of the CA that takes over (0600), while it does
+ca-new.pem        key and certificate of the CA that takes over (0600), while it does; the certificate only
+                  where another process signs
 server.pem        key and certificate of the HTTPS server (0600), in one file so that they always match
 registry.sqlite3  everything else (0600), unless
 store.url         says that it is elsewhere, in PostgreSQL
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from re6st.errors import ConfigError, StorageError
 from re6st.files import write_atomically
 from re6st.identity import (
+    authority_network,
     der_to_pem,
     generate_key,
     is_encrypted,
@@ -211,8 +213,10 @@ class StateDirectory:
             )
         new = self.load_new_authority()
         certificate = load_certificate(self.authority_certificate)
-        if SIGNER_VARIABLE in os.environ and new is None:
-            return Authority(certificate, RemoteKey(Path(os.environ[SIGNER_VARIABLE]), certificate))
+        if SIGNER_VARIABLE in os.environ:
+            if new is not None and new.certificate == certificate:
+                return new  # it was just taking the other's place
+            return Authority(certificate, RemoteKey(Path(os.environ[SIGNER_VARIABLE]), certificate), new)
         key = self._load_key(self.authority_key)
         if new is not None and new.key.public_key() == key.public_key():
             return new  # it was just taking the other's place
@@ -227,13 +231,29 @@ class StateDirectory:
         if TOKEN_VARIABLE not in os.environ:
             return self.authority()
         certificate = load_certificate(self.authority_certificate)
-        return Authority(certificate, TokenKey(parse_token_uri(os.environ[TOKEN_VARIABLE]), certificate))
+        key = TokenKey(parse_token_uri(os.environ[TOKEN_VARIABLE]), certificate)
+        return Authority(certificate, key, self.load_new_authority())
 
     def load_new_authority(self) -> Authority | None:
         """Return the CA that takes over, None without one. Raises as :meth:`authority`."""
         if not self.new_authority.exists():
             return None
-        return Authority(load_certificate(self.new_authority), self._load_key(self.new_authority))
+        certificate = load_certificate(self.new_authority)
+        if SIGNER_VARIABLE in os.environ:
+            return Authority(certificate, RemoteKey(Path(os.environ[SIGNER_VARIABLE]), certificate))
+        return Authority(certificate, self._load_key(self.new_authority))
+
+    def take_new_authority(self, certificate: bytes, network: IPv6Network) -> None:
+        """Let the CA ``certificate`` (DER) be the one that takes over, whose key a signing process holds.
+
+        Raises :class:`ConfigError` when there is no such process or the CA is not one of ``network``,
+        :class:`UntrustedError`, :class:`StorageError`.
+        """
+        if SIGNER_VARIABLE not in os.environ:
+            raise ConfigError(f"a CA is made here unless a signing process holds the key ({SIGNER_VARIABLE})")
+        if authority_network(certificate) != network:
+            raise ConfigError(f"the new CA must be for the network {network}")
+        write_atomically(self.new_authority, der_to_pem(certificate), 0o600)
 
     def make_new_authority(self, network: IPv6Network, now: float) -> Authority:
         """Return the CA that takes over, a new one unless there is one already."""
@@ -242,17 +262,22 @@ class StateDirectory:
             return present
         if SIGNER_VARIABLE in os.environ:
             raise ConfigError(
-                f"another CA cannot take over while a signing process holds the key: put it to"
-                f" {self.authority_key} for that time, and unset {SIGNER_VARIABLE}"
+                "the signing process holds the CA's key, and has to hold the new one: make it there with"
+                " re6st-registry --state DIRECTORY authority make > ca-new.crt, restart the process, and"
+                " give the certificate here with --certificate ca-new.crt"
             )
         key = generate_key()
         authority = Authority(build_authority(key, network, now), key)
-        self._write_new_authority(authority, self._passphrase() if self.is_encrypted() else None)
+        self._write_new_authority(authority, self._passphrase() if self._protects_key() else None)
         return authority
 
     def _write_new_authority(self, authority: Authority, passphrase: bytes | None) -> None:
         pem = key_to_pem(authority.key, passphrase) + der_to_pem(authority.certificate)
         write_atomically(self.new_authority, pem, 0o600)
+
+    def _protects_key(self) -> bool:
+        """Return whether new keys here need a passphrase, which they do not beside one in a token."""
+        return self.authority_key.exists() and self.is_encrypted()
 
     def is_encrypted(self) -> bool:
         """Return whether the CA's key needs a passphrase. Raises :class:`StorageError`."""
@@ -302,8 +327,9 @@ class StateDirectory:
         new = self.load_new_authority()
         if new is not None:
             # The key first: certificate and new CA tell then that this was under way.
-            passphrase = self._passphrase() if self.is_encrypted() else None
-            write_atomically(self.authority_key, key_to_pem(new.key, passphrase), 0o600)
+            if SIGNER_VARIABLE not in os.environ:
+                passphrase = self._passphrase() if self._protects_key() else None
+                write_atomically(self.authority_key, key_to_pem(new.key, passphrase), 0o600)
             write_atomically(self.authority_certificate, der_to_pem(new.certificate), 0o644)
             self.new_authority.unlink(missing_ok=True)
 

@@ -9,15 +9,23 @@ import time
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from test_registry_real import NETWORK, join, running
 
-from re6st.errors import RegistryUnavailableError, StorageError
-from re6st.identity import build_request, generate_key
+from re6st.errors import ConfigError, RegistryUnavailableError, StorageError
+from re6st.identity import (
+    TrustStore,
+    build_request,
+    generate_key,
+    load_certificate,
+    pem_to_der,
+    public_key_digest,
+)
 from re6st.messages import Revocations, decode
 from re6st.registry.client import JoinLink, RegistryClient
-from re6st.registry.remote_key import LENGTH, REFUSED
+from re6st.registry.remote_key import REFUSED, question
 from re6st.registry.state import SIGNER_VARIABLE, StateDirectory
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "re6st-registry"
@@ -48,6 +56,16 @@ class Signer:
             )
         assert "signs at" in self.process.stdout.readline(), self.log.read_text()
 
+    def command(self, *words):
+        """Run a command on the signer's state directory, as its user does; return what it prints."""
+        environment = {key: value for key, value in os.environ.items() if key != SIGNER_VARIABLE}
+        arguments = [sys.executable, str(SCRIPT), "--state", str(self.state), *words]
+        return subprocess.run(arguments, stdout=subprocess.PIPE, check=True, env=environment).stdout
+
+    def restart(self):
+        self.stop()
+        self.start()
+
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(timeout=30) == 0
@@ -57,7 +75,9 @@ class Signer:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(60)
             connection.connect(str(self.socket))
-            connection.sendall(LENGTH.pack(len(data)) + data)
+            key = load_certificate(self.state / "ca.pem")
+            digest = public_key_digest(x509.load_der_x509_certificate(key).public_key())
+            connection.sendall(question(digest, data))
             return connection.makefile("rb").read()
 
     def wait_for(self, text):
@@ -111,3 +131,40 @@ async def away_and_back(signer, registry):
     signer.start()
     await client.enrol(link.token, build_request(key, "beta"))
     assert registry.service.member("beta").node.name == "beta"
+
+
+async def test_another_ca_takes_over_in_the_signing_process(signer, tmp_path):
+    signer.start()
+    state = StateDirectory(tmp_path / "registry")
+    async with running(state.path) as registry:
+        service, old = registry.service, registry.authority.certificate
+        node = await join(registry, tmp_path / "alpha", "alpha")
+        with pytest.raises(ConfigError, match="make it there with re6st-registry"):
+            state.make_new_authority(service.network, service.now())
+        new = pem_to_der(signer.command("authority", "make"))
+        state.take_new_authority(new, service.network)
+        with pytest.raises(StorageError, match="not held here"):
+            service.prepare_authority(state.authority())  # the process does not know of it yet
+        assert service.rollover_status().other is None
+
+        signer.restart()
+        service.prepare_authority(state.authority())
+        assert service.current_parameters().authorities == (old, new)
+        for certificate in (old, new):  # both have signed
+            TrustStore([certificate]).verify_document("parameters", service.parameters())
+        service.switch_authority(force=True)
+        renewed = await RegistryClient([registry.url], [old, new], node.files).renew(
+            build_request(node.key, "")
+        )
+        TrustStore([new]).verify(renewed.certificate, service.now())
+        service.finish_authority(force=True)
+        state.keep_new_authority()
+        signer.command("authority", "keep")
+        signer.restart()
+        assert (
+            load_certificate(signer.state / "ca.pem") == load_certificate(state.authority_certificate) == new
+        )
+        assert not list(tmp_path.glob("*/ca-new.pem"))
+        assert not state.authority_key.exists()
+        service.revoke("alpha")
+        TrustStore([new]).verify_document("revocations", service.revocations())

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from re6st.errors import StorageError, UntrustedError
-from re6st.identity import TrustStore, generate_key
+from re6st.identity import TrustStore, generate_key, public_key_digest
 from re6st.messages import Revocations, SignedDocument, encode
 from re6st.registry.authority import DAY, Authority, build_authority
 from re6st.registry.parameters import first_parameters
 from re6st.registry.remote_key import REFUSED, SIGNED
-from re6st.registry.signed_versions import STEP, SignedVersions
+from re6st.registry.signed_versions import RATE, STEP, SignedVersions
 from re6st.registry.signing import Judgement, Policy
 from re6st.registry.signing_server import BURST, SigningServer
 
@@ -32,6 +32,7 @@ CA = build_authority(KEY, NETWORK, NOW - DAY)
 AUTHORITY = Authority(CA, KEY)
 POLICY = Policy.of(CA, 400 * DAY)
 NODE_KEY = generate_key().public_key()
+HELD = public_key_digest(KEY.public_key())
 
 
 def tbs(der):
@@ -132,6 +133,25 @@ def test_parameters_name_no_other_authority():
             POLICY.judge(parameters_with(*authorities), NOW)
 
 
+def test_while_another_takes_over_parameters_name_both_and_each_key_signs(tmp_path):
+    key = generate_key()
+    other = Authority(build_authority(key, NETWORK, NOW - DAY), key)
+    both = Authority(CA, KEY, other)
+    server = SigningServer(both, 400 * DAY, 1.0, SignedVersions(tmp_path / "versions"))
+    named = parameters_with(CA, other.certificate)
+    _, payload = named.split(b"\0", 1)
+    for one in (both, other):
+        verdict, signature = server.answer(public_key_digest(one.key.public_key()), named, 0, NOW, 0.0)
+        assert verdict == SIGNED
+        document = SignedDocument(payload=payload, signature=signature)
+        assert TrustStore([one.certificate]).verify_document("parameters", document) == payload
+    foreign = build_authority(generate_key(), NETWORK, NOW - DAY)
+    for data in (parameters_with(CA, foreign), node(key=key.public_key())):
+        assert server.answer(HELD, data, 0, NOW, 0.0)[0] == REFUSED
+    verdict, reason = server.answer(b"0" * 32, node(), 0, NOW, 0.0)
+    assert (verdict, b"not held here" in reason) == (REFUSED, True)
+
+
 def revocations_of(version):
     return b"revocations\0" + encode(Revocations(version=version, serials=()))
 
@@ -139,23 +159,37 @@ def revocations_of(version):
 def test_versions_grow_in_bounded_steps_also_after_a_restart(tmp_path):
     path = tmp_path / "versions"
 
-    def verdict(data):
-        versions = SignedVersions(path)
-        return SigningServer(AUTHORITY, 400 * DAY, 1.0, versions).answer(data, 0, NOW, 0.0)[0]
+    def verdict(data, later=0.0):
+        server = SigningServer(AUTHORITY, 400 * DAY, 1.0, SignedVersions(path))
+        return server.answer(HELD, data, 0, NOW + later, 0.0)[0]
 
     assert verdict(revocations_of(5000)) == SIGNED
     assert verdict(revocations_of(5001 + STEP)) == REFUSED
     assert verdict(revocations_of(5000 + STEP)) == SIGNED
     assert verdict(revocations_of(2**63 - 1)) == REFUSED
     assert verdict(revocations_of(1)) == SIGNED
-    assert verdict(revocations_of(5000 + 2 * STEP)) == SIGNED
     assert verdict(parameters_with()) == SIGNED
+    # The step is used up; only time gives something back, and never more than a step.
+    assert verdict(revocations_of(5001 + STEP)) == REFUSED
+    assert verdict(revocations_of(5011 + STEP), 10 / RATE) == REFUSED
+    assert verdict(revocations_of(5010 + STEP), 10 / RATE) == SIGNED
+    assert verdict(revocations_of(5011 + STEP), -DAY) == REFUSED
+    assert verdict(revocations_of(5011 + 2 * STEP), 100 * STEP / RATE) == REFUSED
+    assert verdict(revocations_of(5010 + 2 * STEP), 100 * STEP / RATE) == SIGNED
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_file_of_an_earlier_program_is_understood(tmp_path):
+    (tmp_path / "versions").write_bytes(b'{"revocations": 5000}')
+    versions = SignedVersions(tmp_path / "versions")
+    with pytest.raises(UntrustedError, match="5000 is the highest so far, which may grow by 1000 now"):
+        versions.advance("revocations", 5001 + STEP, NOW)
+    versions.advance("revocations", 5000 + STEP, NOW)
 
 
 def test_what_cannot_be_noted_is_not_signed(tmp_path):
     server = SigningServer(AUTHORITY, 400 * DAY, 1.0, SignedVersions(tmp_path / "away" / "versions"))
-    assert server.answer(revocations_of(1), 0, NOW, 0.0)[0] == REFUSED
+    assert server.answer(HELD, revocations_of(1), 0, NOW, 0.0)[0] == REFUSED
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"parameters": -1}', b"\xff"])
@@ -168,13 +202,13 @@ def test_a_damaged_file_of_versions_is_not_forgotten(tmp_path, content):
 def test_signatures_are_limited_and_hold(tmp_path):
     server = SigningServer(AUTHORITY, 400 * DAY, 1.0, SignedVersions(tmp_path / "versions"))
     payload = encode(Revocations(version=3, serials=()))
-    verdict, signature = server.answer(b"revocations\0" + payload, 0, NOW, 0.0)
+    verdict, signature = server.answer(HELD, b"revocations\0" + payload, 0, NOW, 0.0)
     assert verdict == SIGNED
     document = SignedDocument(payload=payload, signature=signature)
     assert TrustStore([CA]).verify_document("revocations", document) == payload
-    assert server.answer(b"parameters\0{}", 0, NOW, 0.0)[0] == REFUSED
+    assert server.answer(HELD, b"parameters\0{}", 0, NOW, 0.0)[0] == REFUSED
     for number in range(BURST - 2):
-        server.answer(b"", 0, NOW - 100 * number, 0.0)
-    verdict, reason = server.answer(b"revocations\0" + payload, 0, NOW, 0.0)
+        server.answer(HELD, b"", 0, NOW - 100 * number, 0.0)
+    verdict, reason = server.answer(HELD, b"revocations\0" + payload, 0, NOW, 0.0)
     assert (verdict, b"more signatures" in reason) == (REFUSED, True)
-    assert server.answer(b"revocations\0" + payload, 0, NOW, 1.5)[0] == SIGNED
+    assert server.answer(HELD, b"revocations\0" + payload, 0, NOW, 1.5)[0] == SIGNED
