@@ -84,8 +84,8 @@ async def fetch_authorities(
 
     They are fetched over an unauthenticated connection on which nothing but questions is sent. One must have
     the fingerprint that the link names; another one counts only if network parameters that the first one
-    signed say so. The link's URLs are tried in turn. ``time_limit`` is in seconds, for each question. With a
-    ``proxy`` it is tried through that first.
+    signed say so. While the link's URLs do not answer, the next one is tried. ``time_limit`` is in seconds,
+    for each question. With a ``proxy`` it is tried through that first.
 
     Raises :class:`UntrustedError` on another fingerprint, :class:`RegistryUnavailableError`.
     """
@@ -93,7 +93,7 @@ async def fetch_authorities(
     for url in link.urls:
         try:
             return await _offered_authorities(url, link.fingerprint, time_limit, proxy)
-        except (RegistryUnavailableError, UntrustedError) as error:
+        except RegistryUnavailableError as error:
             failures.append(error)
     raise worst_failure(failures)
 

@@ -466,6 +466,15 @@ async def test_a_person_asks_for_a_link_by_mail(registry, browser):
         assert ask("eve@other.example") == known
         assert "Too many join links" in ask("bea@example.org")
         assert {row.mailbox for row in registry.service.mails()} == {"anna@example.org", "eve@other.example"}
+        # Who clicks on the link in the mail sees what to do, and no command that a stranger made up.
+        link = str(registry.link())
+        browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        browser.driver.get(browser.url + "#" + link.partition("#")[2])
+        browser.sees(f"re6st-node join '{browser.url}#{link.partition('#')[2]}'", "#join")
+        browser.driver.get("about:blank")
+        browser.driver.get(browser.url + "#" + link.partition("#")[2] + "';reboot'")
+        browser.find("#login")
+        assert not browser.all("#join")
         # What a browser lets pass may be no address all the same.
         assert "no e-mail address" in ask("anna@localhost")
         refusals = browser.errors()

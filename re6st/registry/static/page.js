@@ -358,6 +358,15 @@ async function show(view, unasked = false) {
 
 // -- coming and going
 
+function joinCommand() {
+  // Who follows a join link comes here. It is shown as a command for root's shell, so nothing else may look like one.
+  const link = /^#ca=[0-9a-f]{64}(&token=[\w-]{16,128}|&tls=public|&also(-public)?=[\w.:%-]{1,300})*$/;
+  if (!link.test(location.hash)) return [];
+  return [make("section", { class: "result", id: "join" }, make("p", {}, "This is a join link. On the machine that is to join, as root, run"),
+    make("p", {}, make("code", {}, `re6st-node join '${location.origin}/${location.hash}'`)),
+    make("p", { class: "quiet" }, "if you trust who gave it to you: it decides into which network the machine comes. What follows is for operators."))];
+}
+
 function login() {
   const form = make("form", { id: "login", onsubmit: submits(async (target) => {
     token = values(target).token || "";
@@ -369,7 +378,7 @@ function login() {
   }) },
   make("label", {}, "Operator token", make("input", { name: "token", type: "password", autocomplete: "off", required: true, autofocus: true })),
   make("button", { type: "submit" }, "Log in"));
-  byId("view").replaceChildren(form, make("p", { class: "quiet" }, "On the registry's host: re6st-registry operator-token create NAME --scope write"));
+  byId("view").replaceChildren(...joinCommand(), form, make("p", { class: "quiet" }, "On the registry's host: re6st-registry operator-token create NAME --scope write"));
 }
 
 function logout(reason = "") {
