@@ -150,6 +150,8 @@ class MappingStatus(Struct, frozen=True, kw_only=True):
     state: str
     reason: str
     """Why it is not there, empty if it is."""
+    method: str = ""
+    """``UPnP``, ``PCP`` or ``NAT-PMP``: by which it was made."""
 
 
 class OutsideStatus(Struct, frozen=True, kw_only=True):

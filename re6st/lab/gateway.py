@@ -1,4 +1,4 @@
-"""The UPnP gateway of a router: miniupnpd, its configuration (pure) and its start."""
+"""The gateway of a router that maps ports: miniupnpd, its configuration (pure) and its start."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 from re6st.lab import nat
 from re6st.lab.namespace import Namespace
 from re6st.lab.process import Process, start
+from re6st.lab.topology import RouterKind
 from re6st.lab.wiring import ROUTER_INSIDE, ROUTER_OUTSIDE
 
 
-def configuration(router: str, lan: IPv4Network, claims: IPv4Address | None = None) -> str:
+def configuration(
+    router: str, lan: IPv4Network, claims: IPv4Address | None = None, kind: RouterKind = RouterKind.UPNP
+) -> str:
     """Return the configuration file of miniupnpd for ``router``, whose LAN is ``lan``.
 
     It says that its outside address is the one that it ``claims``, or the truth.
@@ -22,8 +25,8 @@ def configuration(router: str, lan: IPv4Network, claims: IPv4Address | None = No
             f"ext_ifname={ROUTER_OUTSIDE}",
             *(() if claims is None else (f"ext_ip={claims}",)),
             f"listening_ip={ROUTER_INSIDE}",
-            "enable_upnp=yes",
-            "enable_natpmp=yes",
+            f"enable_upnp={'no' if kind is RouterKind.PCP else 'yes'}",
+            "enable_natpmp=yes",  # and PCP
             "secure_mode=yes",
             "system_uptime=yes",
             f"friendly_name={router}",
@@ -42,10 +45,15 @@ def configuration(router: str, lan: IPv4Network, claims: IPv4Address | None = No
 
 
 def start_gateway(
-    namespace: Namespace, router: str, lan: IPv4Network, directory: Path, claims: IPv4Address | None = None
+    namespace: Namespace,
+    router: str,
+    lan: IPv4Network,
+    directory: Path,
+    claims: IPv4Address | None = None,
+    kind: RouterKind = RouterKind.UPNP,
 ) -> Process:
     """Start miniupnpd in ``namespace`` with its files in ``directory``. Raises :class:`ChildError`."""
     path = directory / "miniupnpd.conf"
-    path.write_text(configuration(router, lan, claims))
+    path.write_text(configuration(router, lan, claims, kind))
     command = ["miniupnpd", "-d", "-f", str(path), "-P", str(directory / "miniupnpd.pid")]
     return start(namespace, command, log=directory / "miniupnpd.log")

@@ -31,7 +31,7 @@ from re6st.lab.pinger import Listener, Matrix, Pair, Pinger
 from re6st.lab.process import Process
 from re6st.lab.proxy import address, start_proxy
 from re6st.lab.record import Record
-from re6st.lab.topology import INTERNET, RouterKind, Topology, check
+from re6st.lab.topology import INTERNET, Topology, check
 from re6st.lab.wiring import moved, wire
 
 JOIN_WORKERS = 3
@@ -139,12 +139,12 @@ class Lab:
             raise
 
     def _start_router(self, name: str) -> None:
-        """Let a router translate addresses, from the beginning, and answer UPnP if it is of that kind."""
+        """Let a router translate addresses, from the beginning, and map ports if it is of such a kind."""
         router = self.topology.routers[name]
         nftables.load(self.namespace(name), nat.ruleset(router.kind))
-        if router.kind is RouterKind.UPNP:
+        if router.kind.maps_ports:
             self.gateways[name] = start_gateway(
-                self.namespace(name), name, router.lan, self.directory / name, router.claims
+                self.namespace(name), name, router.lan, self.directory / name, router.claims, router.kind
             )
 
     def _build_machines(self) -> None:

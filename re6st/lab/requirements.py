@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from re6st.errors import ConfigError
-from re6st.lab.topology import RouterKind, Topology
+from re6st.lab.topology import Topology
 
 PACKAGES = {
     "ip": "iproute2",
@@ -23,7 +23,7 @@ PACKAGES = {
 def programs(topology: Topology) -> list[str]:
     """Return the programs that a lab of ``topology`` runs."""
     needed = ["ip", "nft"]
-    if any(router.kind is RouterKind.UPNP for router in topology.routers.values()):
+    if any(router.kind.maps_ports for router in topology.routers.values()):
         needed.append("miniupnpd")
     if any(router.proxy for router in topology.routers.values()):
         needed.append("tinyproxy")

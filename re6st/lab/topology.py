@@ -58,10 +58,17 @@ class RouterKind(enum.Enum):
 
     UPNP = "upnp"
     """Network address translation, and a UPnP gateway that maps ports on request."""
+    PCP = "pcp"
+    """The same, but it maps ports by PCP and NAT-PMP only."""
     PLAIN = "plain"
     """Network address translation that keeps the port where possible (endpoint-independent mapping)."""
     SYMMETRIC = "symmetric"
     """Another random port for each flow: hole punching is hopeless."""
+
+    @property
+    def maps_ports(self) -> bool:
+        """Whether a port is forwarded on request."""
+        return self in (RouterKind.UPNP, RouterKind.PCP)
 
 
 class Role(enum.Enum):
@@ -99,7 +106,7 @@ class RouterSpec(Struct, frozen=True, kw_only=True, rename="kebab"):
     address: IPv4Address | None = None
     """Of its outside; the next free one by default."""
     claims: IPv4Address | None = None
-    """What its UPnP gateway says that its outside address is; the truth by default."""
+    """What its gateway says that its outside address is; the truth by default."""
 
 
 class HostSpec(Struct, frozen=True, kw_only=True, rename="kebab"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import ipaddress
 import socket
@@ -51,6 +52,20 @@ def host_addresses() -> tuple[HostAddress, ...]:
     except (OSError, ValueError) as error:
         raise NetlinkError(f"cannot read the addresses of this host: {error}") from error
     return tuple(sorted(found, key=lambda one: one.address.version))
+
+
+def default_router() -> IPv4Address | None:
+    """Return the next hop of the default route for IPv4, None if there is none."""
+    import netifaces
+
+    try:
+        found = netifaces.gateways().get(netifaces.AF_INET, [])
+    except (OSError, ValueError):
+        return None
+    for address, *_ in found:
+        with contextlib.suppress(ValueError):
+            return IPv4Address(address)
+    return None
 
 
 def source_towards(address: Address, interface: str = "") -> Address | None:

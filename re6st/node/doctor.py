@@ -108,8 +108,8 @@ def reachability(status: NodeStatus) -> Finding:
         return warning(
             "address",
             f"others cannot dial this node: {status.reachability_reason}",
-            "nothing needs to be done, it dials others; better: enable UPnP on the router, or forward the"
-            " ports by hand and set advertise",
+            "nothing needs to be done, it dials others; better: enable UPnP or PCP on the router, or forward"
+            " the ports by hand and set advertise",
         )
     return ok("address", f"{status.reachability.value}: {status.reachability_reason}")
 
@@ -119,11 +119,12 @@ def mapping(mappings: Sequence[MappingStatus], control_port: int) -> Finding:
     for one in mappings:
         if one.protocol == "tcp" and one.internal_port == control_port:
             if one.external_port:
-                return ok("port mapping", f"the home router forwards TCP port {one.external_port}")
+                how = f" ({one.method})" if one.method else ""
+                return ok("port mapping", f"the home router forwards TCP port {one.external_port}{how}")
             return warning(
                 "port mapping",
                 f"TCP port {control_port} is not forwarded: {one.reason}",
-                "enable UPnP on the router, or forward the ports by hand and set advertise",
+                "enable UPnP or PCP on the router, or forward the ports by hand and set advertise",
             )
     return ok("port mapping", "none is needed or wanted")
 

@@ -47,6 +47,7 @@ from re6st.core.events import (
     TunnelSilent,
 )
 from re6st.errors import StorageError
+from re6st.node import mapping_secret
 from re6st.node.adoption import Adopter, RunRecord, note_of
 from re6st.node.brain import Brain
 from re6st.node.cache import Cache
@@ -141,7 +142,13 @@ class Parts:
         self._kernel = Kernel(config.interface_prefix)
         self.host = Host(config, network, self._prefix, self._trust.network, self._kernel)
         self.reachability = ReachabilityKeeper(
-            config, self._trust.network, str(self._prefix), self._kernel, self.tell_endpoints, self._on_moved
+            config,
+            self._trust.network,
+            str(self._prefix),
+            mapping_secret.load(config.state_directory),
+            self._kernel,
+            self.tell_endpoints,
+            self._on_moved,
         )
         self._uplinks = Uplinks(config.uplinks)
         self.client = ControlClient(

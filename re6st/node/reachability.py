@@ -18,7 +18,7 @@ import msgspec
 from re6st.config import NodeConfig
 from re6st.errors import NetlinkError
 from re6st.messages import Endpoint, Transport
-from re6st.node.addresses import host_addresses, source_towards
+from re6st.node.addresses import default_router, host_addresses, source_towards
 from re6st.node.mapping_trust import MappingTrust, TrustState
 from re6st.node.netlink import Kernel
 from re6st.node.underlay import (
@@ -33,7 +33,7 @@ from re6st.node.underlay import (
 )
 from re6st.peers import Peer
 from re6st.status import MappingStatus, OutsideStatus
-from re6st.upnp.mappings import Mapping
+from re6st.upnp.actions import Mapping
 from re6st.upnp.port_mapper import PortMapper
 
 logger = logging.getLogger(__name__)
@@ -55,13 +55,14 @@ class ReachabilityKeeper:
         config: NodeConfig,
         network: IPv6Network,
         seed: str,
+        secret: bytes,
         kernel: Kernel,
         changed: Callable[[], None],
         moved: Callable[[], None],
     ) -> None:
         """Call ``changed`` when :attr:`situation` may have changed, ``moved`` when the host may be elsewhere.
 
-        ``seed`` tells this node from others.
+        ``seed`` tells this node from others, ``secret`` proves to a router that a mapping is ours.
         """
         self._config = config
         self._kernel = kernel
@@ -72,7 +73,9 @@ class ReachabilityKeeper:
             if address in network:
                 logger.warning("%s is not advertised: it belongs to the network itself", address)
         self._underlay = Underlay(network, advertised=tuple(one for one in advertised if one not in network))
-        self._mapper = PortMapper(self._assess, seed) if config.upnp else None
+        self._mapper = (
+            PortMapper(self._assess, seed, secret=secret, router=default_router) if config.upnp else None
+        )
         self._trust = MappingTrust()
         self._is_mapping = False
         self._outside: IPv4Address | None = None

@@ -86,7 +86,7 @@ def print_status(status: NodeStatus) -> None:
         (
             "mapping",
             f"{mapping.protocol} {mapping.internal_port} -> {mapping.external_port or 'none'}"
-            f"  {mapping.state} {mapping.reason}".rstrip(),
+            f"  {mapping.state} {mapping.method or mapping.reason}".rstrip(),
         )
         for mapping in status.mappings
     ]

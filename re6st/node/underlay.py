@@ -21,7 +21,7 @@ from ipaddress import IPv6Network
 from re6st.messages import Endpoint, Transport
 from re6st.node.addresses import Address, HostAddress
 from re6st.status import Reachability
-from re6st.upnp.mappings import Mapping
+from re6st.upnp.actions import Mapping
 
 PUBLISHED = 16
 """Endpoints that fit in a peer record."""

@@ -5,12 +5,12 @@ The words are exchanged by miniupnpc in another process (:mod:`re6st.upnp.helper
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from re6st.errors import UpnpError
-from re6st.messages import Transport
+from re6st.upnp.actions import BY_HAND, CONFLICT_IN_MAPPING_ENTRY, Add, Checked, Grant, Remove
 from re6st.upnp.helper_process import LIMIT, HelperProcess, NoHelperError
-from re6st.upnp.mappings import CONFLICT_IN_MAPPING_ENTRY
 
 DISCOVERY_DELAY = 300
 """Milliseconds to wait for routers to answer, for each kind of device asked for."""
@@ -45,17 +45,19 @@ CODES = {
 "UnknownError" is a code that the library does not know: still an answer, unlike its own "Miniupnpc ...".
 """
 
-_BY_HAND = "forward the ports by hand and say so with 'advertise'"
-
 ADVICE = {
-    501: _BY_HAND,
+    501: BY_HAND,
     606: "UPnP is restricted there, allow it for this machine",
-    715: _BY_HAND,
-    716: _BY_HAND,
-    727: _BY_HAND,
-    732: _BY_HAND,
+    715: BY_HAND,
+    716: BY_HAND,
+    727: BY_HAND,
+    732: BY_HAND,
     728: "its table of mappings is full",
 }
+
+
+class NoGatewayError(UpnpError):
+    """Nothing here answers UPnP."""
 
 
 class Asked(Protocol):
@@ -70,6 +72,8 @@ class Asked(Protocol):
 
 class InternetGateway:
     """The router, once :meth:`discover` has found it."""
+
+    protocol = "UPnP"
 
     def __init__(self, asked: Asked | None = None) -> None:
         self._asked = asked or HelperProcess()
@@ -86,7 +90,9 @@ class InternetGateway:
         except NoHelperError:
             raise
         except UpnpError as error:
-            raise UpnpError(f"no home router answers UPnP here; enable UPnP there, or {_BY_HAND}") from error
+            raise NoGatewayError(
+                f"no home router answers UPnP here; enable UPnP there, or {BY_HAND}"
+            ) from error
         return await self.external_address()
 
     async def external_address(self) -> str:
@@ -94,52 +100,58 @@ class InternetGateway:
         (address,) = await self._ask("tell its outside address", "address")
         return address
 
-    async def add(self, transport: Transport, internal_port: int, external_port: int, lease: int) -> None:
-        """Have ``external_port`` forwarded to our ``internal_port`` for ``lease`` seconds (0: for good).
+    async def add(self, wanted: Add) -> Grant:
+        """Have a port forwarded.
 
         Raises :class:`UpnpError`, also when the port is taken by another mapping of this very host, which
         a router would overwrite.
         """
-        entry = await self._entry(transport, external_port)
-        if entry not in ([], self._own(internal_port)):
-            raise UpnpError(
-                f"external {transport.value} port {external_port} is taken", code=CONFLICT_IN_MAPPING_ENTRY
-            )
+        name = f"{wanted.transport.value} port {wanted.external_port}"
+        entry = await self._entry(wanted)
+        if entry not in ([], self._own(wanted)):
+            raise UpnpError(f"external {name} is taken", code=CONFLICT_IN_MAPPING_ENTRY)
         await self._ask(
-            f"map {transport.value} port {external_port}",
+            f"map {name}",
             "add",
-            transport.value.upper(),
-            external_port,
-            internal_port,
-            lease,
+            wanted.transport.value.upper(),
+            wanted.external_port,
+            wanted.internal_port,
+            wanted.lease,
             DESCRIPTION,
         )
+        return Grant(wanted.external_port, wanted.lease)
 
-    async def holds(self, transport: Transport, internal_port: int, external_port: int) -> bool:
+    async def check(self, held: Sequence[Add]) -> Checked:
+        """Return what the router says of its address and of mappings. Raises :class:`UpnpError`."""
+        # The address comes first: a silent router fails here and does not seem to have forgotten all.
+        address = await self.external_address()
+        return Checked(address, tuple([one for one in held if not await self.holds(one)]))
+
+    async def holds(self, mapping: Add | Remove) -> bool:
         """Whether the mapping exists. A router that does not answer looks as if it did not."""
-        return await self._entry(transport, external_port) == self._own(internal_port)
+        return await self._entry(mapping) == self._own(mapping)
 
-    async def remove(self, transport: Transport, internal_port: int, external_port: int) -> None:
+    async def remove(self, mapping: Remove) -> None:
         """Remove a mapping if it is still ours. Raises :class:`UpnpError`."""
-        if await self.holds(transport, internal_port, external_port):
+        if await self.holds(mapping):
             await self._ask(
-                f"remove the mapping of {transport.value} port {external_port}",
+                f"remove the mapping of {mapping.transport.value} port {mapping.external_port}",
                 "delete",
-                transport.value.upper(),
-                external_port,
+                mapping.transport.value.upper(),
+                mapping.external_port,
             )
 
     async def close(self) -> None:
         """Ask nothing more; mappings stay."""
         await self._asked.close()
 
-    def _own(self, internal_port: int) -> list[str]:
-        return [self._own_address, str(internal_port)]
+    def _own(self, mapping: Add | Remove) -> list[str]:
+        return [self._own_address, str(mapping.internal_port)]
 
-    async def _entry(self, transport: Transport, external_port: int) -> list[str]:
+    async def _entry(self, mapping: Add | Remove) -> list[str]:
         """Return host and port of a mapping, nothing if there is none."""
-        what = f"show its mapping of {transport.value} port {external_port}"
-        return await self._ask(what, "entry", transport.value.upper(), external_port)
+        what = f"show its mapping of {mapping.transport.value} port {mapping.external_port}"
+        return await self._ask(what, "entry", mapping.transport.value.upper(), mapping.external_port)
 
     async def _ask(self, what: str, *words: str | int) -> list[str]:
         try:

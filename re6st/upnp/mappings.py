@@ -23,7 +23,6 @@ seconds, given by the caller.
 from __future__ import annotations
 
 import enum
-import hashlib
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -31,21 +30,23 @@ from ipaddress import IPv4Address
 
 from re6st.messages import Transport
 from re6st.status import MappingStatus
+from re6st.upnp.actions import (
+    CONFLICT_IN_MAPPING_ENTRY,
+    CONFLICT_WITH_OTHER_MECHANISMS,
+    ONLY_PERMANENT_LEASES_SUPPORTED,
+    Action,
+    Add,
+    Check,
+    Discover,
+    Grant,
+    Mapping,
+    Remove,
+)
+from re6st.upnp.wishes import SEARCHING_REASON, Wish, WishState, external_candidate
 
 logger = logging.getLogger(__name__)
 
-CONFLICT_IN_MAPPING_ENTRY = 718
-SAME_PORT_VALUES_REQUIRED = 724
-ONLY_PERMANENT_LEASES_SUPPORTED = 725
-CONFLICT_WITH_OTHER_MECHANISMS = 729
-
 CONFLICTS = (CONFLICT_IN_MAPPING_ENTRY, CONFLICT_WITH_OTHER_MECHANISMS)
-
-LOWEST_EXTERNAL_PORT = 1024
-"""Many routers refuse to map the ports below."""
-
-STABLE_CANDIDATES = 4
-"""External ports that depend on the node only, tried after the internal port and before random ones."""
 
 CANDIDATES = 12
 """External ports that are tried in a row before the wish has to wait."""
@@ -53,7 +54,6 @@ CANDIDATES = 12
 SEARCHES_UNTIL_GONE = 2
 """A router that held mappings is believed to be gone after so many searches: a datagram may get lost."""
 
-SEARCHING_REASON = "the search for a home router with UPnP is under way"
 CONFLICT_REASON = "every external port that was tried is taken by another device or program"
 
 
@@ -85,98 +85,6 @@ class GatewayState(enum.Enum):
     """It answers, but its own outside address cannot be reached either."""
 
 
-class WishState(enum.Enum):
-    """What became of a wish."""
-
-    WAITING = "waiting"
-    MAPPED = "mapped"
-    REFUSED = "refused"
-
-
-@dataclass(frozen=True, slots=True)
-class Mapping:
-    """A port mapping that the router holds for us."""
-
-    transport: Transport
-    internal_port: int
-    external_address: IPv4Address
-    external_port: int
-
-
-@dataclass(frozen=True, slots=True)
-class Discover:
-    """Look for a router. Ends in :meth:`MappingPlan.found` or :meth:`MappingPlan.missing`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Add:
-    """Make or renew a mapping. Ends in ``added``, ``refused`` or ``silent``."""
-
-    transport: Transport
-    internal_port: int
-    external_port: int
-    lease: int
-    """Seconds; 0 asks for a permanent mapping."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Ask for the outside address and whether these mappings exist. Ends in ``checked`` or ``silent``."""
-
-    mappings: tuple[Add, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Remove a mapping. Ends in ``removed``, whatever the router says: its lease ends some time."""
-
-    transport: Transport
-    internal_port: int
-    external_port: int
-
-
-Action = Discover | Add | Check | Remove
-
-
-@dataclass(slots=True)
-class _Wish:
-    transport: Transport
-    internal_port: int
-    state: WishState = WishState.WAITING
-    external_port: int = 0
-    """Of the mapping while MAPPED, otherwise the one to try next."""
-    reason: str = SEARCHING_REASON
-    attempt: int = 0
-    """How many external ports were tried in vain."""
-    failures: int = 0
-    due: float = 0.0
-    """When to make or to renew the mapping."""
-
-    def set_state(self, state: WishState, reason: str = "") -> None:
-        if (state, reason) != (self.state, self.reason):
-            logger.debug("= mapping %s: %s -> %s %s", self, self.state.value, state.value, reason)
-        self.state, self.reason = state, reason
-
-    def __str__(self) -> str:
-        return f"{self.transport.value} port {self.internal_port}"
-
-
-def external_candidate(
-    seed: str, transport: Transport, internal_port: int, attempt: int, draw: Callable[[], float]
-) -> int:
-    """Return the external port to try after ``attempt`` others were taken.
-
-    ``seed`` tells this node from others behind the same router; ``draw`` gives a number from 0 up to 1.
-    """
-    if attempt == 0:
-        return internal_port
-    span = 65536 - LOWEST_EXTERNAL_PORT
-    if attempt <= STABLE_CANDIDATES:
-        text = f"{seed} {transport.value} {internal_port} {attempt}"
-        return LOWEST_EXTERNAL_PORT + int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) % span
-    return LOWEST_EXTERNAL_PORT + int(draw() * span)
-
-
 class MappingPlan:
     """Wishes, what the router holds, and what to do next."""
 
@@ -185,7 +93,7 @@ class MappingPlan:
         self._seed = seed
         self._draw = draw
         self._timing = timing or Timing()
-        self._wishes: dict[tuple[Transport, int], _Wish] = {}
+        self._wishes: dict[tuple[Transport, int], Wish] = {}
         self._removals: list[Remove] = []
         self._gateway = GatewayState.SEARCHING
         self._reason = SEARCHING_REASON
@@ -197,6 +105,7 @@ class MappingPlan:
         self._discoveries_failed = 0
         self._silences = 0
         """Requests in a row that got no proper answer, each followed by a discovery."""
+        self._protocol = ""
         self._permanent = False
         """The router knows permanent mappings only."""
 
@@ -206,7 +115,7 @@ class MappingPlan:
         """Have ``internal_port`` mapped as soon as possible, until :meth:`unwant`."""
         wish = self._wishes.get((transport, internal_port))
         if wish is None:
-            wish = _Wish(transport, internal_port, external_port=internal_port, due=now)
+            wish = Wish(transport, internal_port, external_port=internal_port, due=now)
             if self._gateway in (GatewayState.ABSENT, GatewayState.USELESS):
                 wish.reason = self._reason
             self._wishes[transport, internal_port] = wish
@@ -285,17 +194,21 @@ class MappingPlan:
 
     def _held(self) -> tuple[Add, ...]:
         return tuple(
-            Add(wish.transport, wish.internal_port, wish.external_port, 0)
+            Add(wish.transport, wish.internal_port, wish.external_port, int(self._timing.lease))
             for wish in self._wishes.values()
             if wish.state is WishState.MAPPED
         )
 
     # -- what came of it --------------------------------------------------------------------------------
 
-    def found(self, address: str, now: float) -> None:
-        """Take note of a router whose outside address is ``address`` (empty: it has none)."""
+    def found(self, address: str | None, now: float, protocol: str = "UPnP") -> None:
+        """Take note of a router whose outside address is ``address`` (empty: it has none).
+
+        None: it tells its address only when it makes a mapping. ``protocol`` is how it is talked to.
+        """
         self._discoveries_failed = 0
         self._permanent = False
+        self._protocol = protocol
         self._see_address(address, now)
         # What it still holds of an earlier acquaintance must be seen before anything else.
         self._next_check = now if self._held() else self._plan_check(now)
@@ -317,19 +230,27 @@ class MappingPlan:
         self._silences += 1
         self._set_gateway(GatewayState.SEARCHING, reason)
 
-    def added(self, action: Add, now: float) -> None:
-        """Take note that the router made or renewed a mapping."""
+    def added(self, action: Add, granted: Grant, now: float) -> None:
+        """Take note that the router made or renewed a mapping, as it was ``granted``."""
         self._silences = 0
+        self._see_address(granted.address, now)
         wish = self._wishes.get((action.transport, action.internal_port))
         if wish is None:
-            self._remove_soon(Remove(action.transport, action.internal_port, action.external_port))
+            self._remove_soon(Remove(action.transport, action.internal_port, granted.external_port))
             return
-        if wish.state is not WishState.MAPPED:
+        if self._gateway is not GatewayState.READY:
+            return
+        if wish.state is not WishState.MAPPED or wish.external_port != granted.external_port:
             logger.info(
-                "The home router forwards %s of %s to our %s", action.external_port, self._address, wish
+                "The home router forwards %s of %s to our %s (%s)",
+                granted.external_port,
+                self._address,
+                wish,
+                self._protocol,
             )
+        wish.external_port = granted.external_port
         wish.attempt = wish.failures = 0
-        wish.due = now + self._timing.lease * (0.45 + 0.1 * self._draw()) if action.lease else float("inf")
+        wish.due = now + granted.lease * (0.45 + 0.1 * self._draw()) if granted.lease else float("inf")
         wish.set_state(WishState.MAPPED)
 
     def refused(self, action: Add, code: int | None, reason: str, now: float) -> None:
@@ -355,8 +276,8 @@ class MappingPlan:
             self._seed, wish.transport, wish.internal_port, wish.attempt, self._draw
         )
 
-    def checked(self, address: str, lost: Collection[Add], now: float) -> None:
-        """Take note of the router's outside address and of the mappings that it does not hold any more."""
+    def checked(self, address: str | None, lost: Collection[Add], now: float) -> None:
+        """Take note of the router's outside address (None: as before) and of mappings that it has lost."""
         self._silences = 0
         for action in lost:
             wish = self._wishes.get((action.transport, action.internal_port))
@@ -427,6 +348,7 @@ class MappingPlan:
                 external_port=wish.external_port if wish.state is WishState.MAPPED else 0,
                 state=wish.state.value,
                 reason=wish.reason,
+                method=self._protocol if wish.state is WishState.MAPPED else "",
             )
             for wish in self._wishes.values()
         ]
@@ -439,7 +361,10 @@ class MappingPlan:
         is_suspicious = now < self._suspicious_until
         return now + (self._timing.suspicious_check if is_suspicious else self._timing.check)
 
-    def _see_address(self, text: str, now: float) -> None:
+    def _see_address(self, text: str | None, now: float) -> None:
+        if text is None:
+            self._set_gateway(GatewayState.READY, "")
+            return
         address = _public_address(text)
         if address is None:
             own = (
@@ -472,7 +397,7 @@ class MappingPlan:
         return min(delay, self._timing.last_retry) * (0.9 + 0.2 * self._draw())
 
 
-def _urgency(wish: _Wish) -> tuple[bool, float]:
+def _urgency(wish: Wish) -> tuple[bool, float]:
     """Order new mappings, for which someone waits, before renewals."""
     return wish.state is WishState.MAPPED, wish.due
 

@@ -1,6 +1,6 @@
 """Keeps the port mappings that the node wants on the home router, as long as it runs.
 
-PortMapper --- wishes ---> MappingPlan (pure) --- actions ---> InternetGateway
+PortMapper --- wishes ---> MappingPlan (pure) --- actions ---> AnyGateway
      ^                          ^ └──────────── results ─────────────┘
      └────── status, mappings ──┘
 """
@@ -13,13 +13,13 @@ import logging
 import random
 from collections.abc import Callable
 from ipaddress import IPv4Address
-from typing import Protocol
 
 from re6st.errors import UpnpError
 from re6st.messages import Transport
 from re6st.status import MappingStatus
-from re6st.upnp.igd import InternetGateway
-from re6st.upnp.mappings import Action, Add, Check, Discover, Mapping, MappingPlan, Remove, Timing
+from re6st.upnp.actions import Action, Add, Check, Discover, Mapping, Remove
+from re6st.upnp.gateways import AnyGateway, Gateway
+from re6st.upnp.mappings import MappingPlan, Timing
 
 logger = logging.getLogger(__name__)
 
@@ -30,28 +30,6 @@ STOP_TIMEOUT = 5.0
 """Seconds that the removal of all mappings may take."""
 
 
-class Gateway(Protocol):
-    """The router; see :class:`re6st.upnp.igd.InternetGateway`. Each method raises :class:`UpnpError`."""
-
-    async def discover(self) -> str:
-        """Find the router and return its outside address."""
-
-    async def external_address(self) -> str:
-        """Return its outside address."""
-
-    async def add(self, transport: Transport, internal_port: int, external_port: int, lease: int) -> None:
-        """Make or renew a mapping."""
-
-    async def holds(self, transport: Transport, internal_port: int, external_port: int) -> bool:
-        """Whether a mapping exists."""
-
-    async def remove(self, transport: Transport, internal_port: int, external_port: int) -> None:
-        """Remove a mapping."""
-
-    async def close(self) -> None:
-        """Ask nothing more."""
-
-
 class PortMapper:
     """Port mappings of this node."""
 
@@ -60,16 +38,19 @@ class PortMapper:
         changed: Callable[[], None],
         seed: str,
         *,
+        secret: bytes,
+        router: Callable[[], IPv4Address | None],
         timing: Timing | None = None,
         gateway: Gateway | None = None,
     ) -> None:
         """Call ``changed`` whenever mappings, outside address or the reason for having none changed.
 
-        ``seed`` tells this node from others behind the same router (its prefix, for example).
+        ``seed`` tells this node from others behind the same router (its prefix, for example), ``secret``
+        proves to a router that a mapping is ours. ``router`` tells the default route's next hop.
         """
         self._changed = changed
         self._plan = MappingPlan(seed, random.SystemRandom().random, timing)
-        self._gateway = gateway or InternetGateway()
+        self._gateway = gateway or AnyGateway(secret, router, self.suspect)
         self._wake = asyncio.Event()
         self._waiting: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
@@ -242,38 +223,30 @@ class PortMapper:
         except UpnpError as error:
             self._plan.missing(str(error), self._now())
         else:
-            self._plan.found(address, self._now())
+            self._plan.found(address, self._now(), self._gateway.protocol)
 
     async def _add(self, action: Add) -> None:
         try:
-            await self._gateway.add(
-                action.transport, action.internal_port, action.external_port, action.lease
-            )
+            granted = await self._gateway.add(action)
         except UpnpError as error:
             if error.code is None:
                 self._plan.silent(str(error), self._now())
             else:
                 self._plan.refused(action, error.code, str(error), self._now())
         else:
-            self._plan.added(action, self._now())
+            self._plan.added(action, granted, self._now())
 
     async def _check(self, action: Check) -> None:
         try:
-            # The address comes first: a silent router fails here and does not seem to have forgotten all.
-            address = await self._gateway.external_address()
-            lost = [
-                one
-                for one in action.mappings
-                if not await self._gateway.holds(one.transport, one.internal_port, one.external_port)
-            ]
+            seen = await self._gateway.check(action.mappings)
         except UpnpError as error:
             self._plan.silent(str(error), self._now())
         else:
-            self._plan.checked(address, lost, self._now())
+            self._plan.checked(seen.address, seen.lost, self._now())
 
     async def _remove(self, action: Remove) -> None:
         try:
-            await self._gateway.remove(action.transport, action.internal_port, action.external_port)
+            await self._gateway.remove(action)
         except UpnpError as error:
             logger.info("A port mapping stays until its lease ends: %s", error)
         self._plan.removed(action)

@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from ipaddress import IPv4Address, IPv4Interface, ip_address
@@ -22,7 +23,8 @@ from re6st.lab.namespace import Namespace, kill_inside
 from re6st.lab.process import run
 from re6st.lab.topology import RouterKind
 from re6st.messages import Transport
-from re6st.node.addresses import host_addresses
+from re6st.node.addresses import default_router, host_addresses
+from re6st.upnp.actions import Add
 from re6st.upnp.igd import InternetGateway
 from re6st.upnp.mappings import Timing
 from re6st.upnp.port_mapper import PortMapper
@@ -77,6 +79,15 @@ class Home:
         self.gateway = start_gateway(self.router, "home", ROUTER, self.directory)
         until(self.answers)
 
+    def switch_on_pcp(self):
+        """Start a gateway that speaks PCP and NAT-PMP, but not UPnP."""
+        self.gateway = start_gateway(self.router, "home", ROUTER, self.directory, kind=RouterKind.PCP)
+
+    def forwarded(self, port):
+        """Return whether the router has a rule that forwards TCP to this port of the host."""
+        chain = ["nft", "list", "chain", "inet", "filter", "prerouting_miniupnpd"]
+        return f"dnat ip to 192.168.1.2:{port}" in run(self.router, chain).stdout
+
     def switch_off(self):
         """End the gateway as a power cut does: it forgets everything and says no good-bye."""
         self.gateway.stop(signal.SIGKILL)
@@ -98,7 +109,7 @@ class Home:
             gateway = InternetGateway()
             try:
                 await gateway.discover()
-                await gateway.add(*mapping)
+                await gateway.add(Add(*mapping))
             finally:
                 await gateway.close()
 
@@ -137,7 +148,7 @@ class Node:
         self.call(self.make(timing, seed))
 
     async def make(self, timing, seed):
-        self.mapper = PortMapper(self.count, seed, timing=timing)
+        self.mapper = PortMapper(self.count, seed, secret=bytes(32), router=default_router, timing=timing)
         await self.mapper.start()
 
     def count(self):
@@ -148,6 +159,10 @@ class Node:
 
     def map(self, transport, port, patience=8.0):
         return self.call(self.mapper.map(transport, port, patience))
+
+    def mapped(self, transport, port):
+        """Return the mapping; on a busy machine a search may end before the router has answered."""
+        return until(lambda: self.map(transport, port, 30.0), 60)
 
     def mapping(self, port=4226):
         return self.mapper.mapping(Transport.TCP, port)
@@ -176,10 +191,10 @@ def node(home):
 def test_maps_and_lets_connections_in_and_removes_at_exit(home, node):
     home.switch_on()
     node.call(asyncio.sleep(0))
-    mapping = node.map(Transport.TCP, 4226)
+    mapping = node.mapped(Transport.TCP, 4226)
     assert (mapping.external_address, mapping.external_port) == (IPv4Address("20.2.1.2"), 4226)
     assert node.mapper.external_address == IPv4Address("20.2.1.2")
-    assert node.map(Transport.UDP, 4227).external_port == 4227
+    assert node.mapped(Transport.UDP, 4227).external_port == 4227
     assert node.changes >= 2
     host, port, lease = home.view(4226)
     assert (host, port) == ("192.168.1.2", 4226)
@@ -201,7 +216,7 @@ def test_lease_is_renewed(home):
     home.switch_on()
     node = Node(home, Timing(lease=4, check=60, first_retry=0.3, last_retry=0.5))
     try:
-        assert node.map(Transport.TCP, 4226)
+        assert node.mapped(Transport.TCP, 4226)
         until(lambda: home.view(4226)[2] <= 2)
         until(lambda: home.view(4226)[2] >= 3)
         assert node.mapping() is not None
@@ -215,7 +230,7 @@ def test_port_that_another_device_holds(home, node):
     with pytest.raises(UpnpError) as refusal:
         home.add("other", Transport.TCP, 4226, 500, 600)
     assert refusal.value.code == 606
-    mapping = node.map(Transport.TCP, 4226)
+    mapping = node.mapped(Transport.TCP, 4226)
     assert mapping.external_port != 4226
     assert home.view(4226)[0] == "192.168.1.3"
     assert home.view(mapping.external_port)[:2] == ("192.168.1.2", 4226)
@@ -226,13 +241,13 @@ def test_port_that_another_device_holds(home, node):
 def test_mapping_of_another_program_on_this_host_is_not_overwritten(home, node):
     home.switch_on()
     home.add("host", Transport.TCP, 9999, 4226, 600)
-    assert node.map(Transport.TCP, 4226).external_port != 4226
+    assert node.mapped(Transport.TCP, 4226).external_port != 4226
     assert home.view(4226)[:2] == ("192.168.1.2", 9999)
 
 
 def test_gateway_that_appears_later(home, node):
     assert node.map(Transport.TCP, 4226, patience=8) is None
-    assert "no home router answers UPnP" in node.mapper.reason
+    assert "no home router answers UPnP, PCP or NAT-PMP" in node.mapper.reason
     assert node.mapper.status()[0].reason == node.mapper.reason
     home.switch_on()
     until(node.mapping)
@@ -241,7 +256,7 @@ def test_gateway_that_appears_later(home, node):
 
 def test_gateway_that_forgets_and_changes_its_address(home, node):
     home.switch_on()
-    assert node.map(Transport.TCP, 4226)
+    assert node.mapped(Transport.TCP, 4226)
     home.switch_off()
     home.ip("router", "address", "del", "20.2.1.2/24", "dev", "wan")
     home.ip("router", "address", "add", "20.2.1.77/24", "dev", "wan")
@@ -252,7 +267,7 @@ def test_gateway_that_forgets_and_changes_its_address(home, node):
 
 def test_mapping_lost_while_the_gateway_goes_on(home, node):
     home.switch_on()
-    assert node.map(Transport.UDP, 4227)
+    assert node.mapped(Transport.UDP, 4227)
     client = miniupnpc.UPnP()
     with home.namespaces["host"].entered():
         client.discover()
@@ -267,11 +282,81 @@ def test_provider_that_translates_addresses(home, node):
     home.ip("router", "address", "del", "20.2.1.2/24", "dev", "wan")
     home.ip("router", "address", "add", "100.64.7.7/24", "dev", "wan")
     home.switch_on()
-    assert node.map(Transport.TCP, 4226) is None
-    assert "carrier-grade NAT" in node.mapper.reason
+    node.map(Transport.TCP, 4226)
+    until(lambda: "carrier-grade NAT" in node.mapper.reason)
     home.ip("router", "address", "del", "100.64.7.7/24", "dev", "wan")
     home.ip("router", "address", "add", "20.2.1.2/24", "dev", "wan")
     until(node.mapping)
+
+
+def test_a_router_that_speaks_pcp_only(home, node):
+    home.switch_on_pcp()
+    mapping = node.mapped(Transport.TCP, 4226)
+    assert (mapping.external_address, mapping.external_port) == (IPv4Address("20.2.1.2"), 4226)
+    assert node.mapper.status()[0].method == "PCP"
+    with home.namespaces["host"].entered():
+        server = socket.create_server(("", 4226))
+    with home.namespaces["outside"].entered():
+        client = socket.create_connection(("20.2.1.2", 4226), timeout=5)
+    with server, client:
+        assert server.accept()[1][0] == "20.2.1.1"
+
+    # A daemon that died has left it there, and the next one knows it by the same secret.
+    node.call(node.mapper.hand_over())
+    successor = Node(home)
+    try:
+        assert successor.mapped(Transport.TCP, 4226).external_port == 4226
+        home.switch_off()
+        assert not home.forwarded(4226)
+        home.switch_on_pcp()
+        until(lambda: home.forwarded(4226))
+        until(successor.mapping)
+        successor.call(successor.mapper.stop())
+        assert not home.forwarded(4226)
+    finally:
+        successor.close()
+
+
+def test_a_router_that_knows_nothing_but_nat_pmp(home, node):
+    """The test's own server speaks the old protocol and refuses the new one, as old devices do."""
+    with home.router.entered():
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind(("192.168.1.1", 5351))
+        server.settimeout(0.2)
+    held, started, closing = {}, [time.monotonic()], threading.Event()
+
+    def serve():
+        while not closing.is_set():
+            try:
+                packet, sender = server.recvfrom(2000)
+            except TimeoutError:
+                continue
+            epoch = int(time.monotonic() - started[0]) + 1000
+            if packet[0] != 0:
+                answer = struct.pack("!BBHI", 0, 128, 1, epoch)
+            elif packet == bytes(2):
+                answer = struct.pack("!BBHI4s", 0, 128, 0, epoch, IPv4Address("20.2.1.2").packed)
+            else:
+                _, opcode, _, internal, external, lease = struct.unpack("!BBHHHI", packet)
+                held[opcode, internal] = lease
+                answer = struct.pack("!BBHIHHI", 0, opcode + 128, 0, epoch, internal, external + 1, lease)
+            server.sendto(answer, sender)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        assert node.mapped(Transport.TCP, 4226).external_port == 4227
+        assert node.mapper.status()[0].method == "NAT-PMP"
+        assert held == {(2, 4226): 3600}
+        held.clear()
+        started[0] = time.monotonic() + 900  # it has been switched off and on
+        until(lambda: held == {(2, 4226): 3600})
+        node.call(node.mapper.stop())
+        assert held == {(2, 4226): 0}
+    finally:
+        closing.set()
+        thread.join()
+        server.close()
 
 
 def test_addresses_of_a_host(home):

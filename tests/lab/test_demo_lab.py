@@ -5,7 +5,7 @@ registry   anna   boris   clara
 ====+========+======+=======+====+============+============+============+====  internet
                                  |            |            |            |
                               home-one     home-two    office-one   office-two
-                                UPnP         UPnP       no UPnP      no UPnP
+                                UPnP         PCP        neither      neither
                                /    \\         |            |            |
                             dora    emil    frida        gustav       hanna
 """
@@ -55,6 +55,13 @@ def test_nodes_know_how_they_can_be_reached(demo_lab):
         return {name: node.status().reachability for name, node in demo_lab.nodes.items()}
 
     until(lambda: found() == expected)
+    for name, method in (("dora", "UPnP"), ("frida", "PCP")):
+        until(lambda name=name, method=method: methods(demo_lab.nodes[name]) == {method})
+
+
+def methods(node):
+    """Return how the ports of a node that are mapped were mapped."""
+    return {one.method for one in node.status().mappings if one.state == "mapped"}
 
 
 def test_nodes_have_routes_to_all_others(demo_lab):

@@ -4,6 +4,7 @@ import pytest
 
 from re6st.errors import UpnpError
 from re6st.messages import Transport
+from re6st.upnp.actions import Add, Remove
 from re6st.upnp.helper import Conversation
 from re6st.upnp.igd import CODES, InternetGateway
 
@@ -79,7 +80,7 @@ async def gateway(**options):
 async def test_code_is_known_by_its_text(text, code):
     router, _ = await gateway(failure=text)
     with pytest.raises(UpnpError, match=f"{text} .{code}.") as caught:
-        await router.add(Transport.UDP, 4227, 4227, 60)
+        await router.add(Add(Transport.UDP, 4227, 4227, 60))
     assert caught.value.code == code
 
 
@@ -94,21 +95,21 @@ async def test_no_proper_answer_has_no_code(text):
 async def test_advice_is_part_of_the_message():
     router, _ = await gateway(failure="Action not authorized")
     with pytest.raises(UpnpError, match="allow it for this machine"):
-        await router.add(Transport.TCP, 4226, 4226, 60)
+        await router.add(Add(Transport.TCP, 4226, 4226, 60))
 
 
 async def test_own_mapping_is_renewed_and_a_foreign_one_left_alone():
     ours, library = await gateway(held={(4226, "TCP"): ("192.168.1.2", 4226, "re6st", True, 60)})
-    await ours.add(Transport.TCP, 4226, 4226, 60)
+    await ours.add(Add(Transport.TCP, 4226, 4226, 60))
     assert library.calls == [("add", 4226, "TCP", "192.168.1.2", 4226, "re6st", "", 60)]
-    assert await ours.holds(Transport.TCP, 4226, 4226)
+    assert await ours.holds(Remove(Transport.TCP, 4226, 4226))
     for foreign in (("192.168.1.9", 4226), ("192.168.1.2", 9999)):
         taken, library = await gateway(held={(4226, "TCP"): (*foreign, "game", True, 60)})
         with pytest.raises(UpnpError) as caught:
-            await taken.add(Transport.TCP, 4226, 4226, 60)
+            await taken.add(Add(Transport.TCP, 4226, 4226, 60))
         assert caught.value.code == 718
-        assert not await taken.holds(Transport.TCP, 4226, 4226)
-        await taken.remove(Transport.TCP, 4226, 4226)
+        assert not await taken.holds(Remove(Transport.TCP, 4226, 4226))
+        await taken.remove(Remove(Transport.TCP, 4226, 4226))
         assert library.calls == []
 
 

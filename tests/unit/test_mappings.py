@@ -9,19 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from re6st.messages import Transport
-from re6st.upnp.mappings import (
-    CANDIDATES,
-    CONFLICT_REASON,
-    Add,
-    Check,
-    Discover,
-    GatewayState,
-    Mapping,
-    MappingPlan,
-    Remove,
-    Timing,
-    external_candidate,
-)
+from re6st.upnp.actions import Add, Check, Discover, Grant, Mapping, Remove
+from re6st.upnp.mappings import CANDIDATES, CONFLICT_REASON, GatewayState, MappingPlan, Timing
+from re6st.upnp.wishes import external_candidate
 
 TIMING = Timing(lease=3600, check=60, first_retry=15, last_retry=600)
 ADDRESS = IPv4Address("20.2.1.2")
@@ -58,7 +48,7 @@ class Router:
                 if code is not None:
                     return plan.refused(action, code, f"error {code}", now)
                 self.held[self.key(action)] = now + action.lease if action.lease else float("inf")
-                return plan.added(action, now)
+                return plan.added(action, Grant(action.external_port, action.lease), now)
 
     def refusal(self, action):
         if self.error is not None:

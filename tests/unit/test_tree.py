@@ -28,7 +28,12 @@ ONE_ADAPTER = {
 }
 """A library is known to these modules only."""
 
-DRAWS_NOTHING_BY_ITSELF = ["re6st/core", "re6st/tunnel/lifecycle.py", "re6st/upnp/mappings.py"]
+DRAWS_NOTHING_BY_ITSELF = [
+    "re6st/core",
+    "re6st/tunnel/lifecycle.py",
+    "re6st/upnp/mappings.py",
+    "re6st/upnp/wishes.py",
+]
 """Given a source of randomness and the time, these repeat themselves exactly."""
 
 

@@ -18,7 +18,7 @@ from re6st.node.underlay import (
 )
 from re6st.node.underlay import dial_order as order
 from re6st.status import Reachability
-from re6st.upnp.mappings import Mapping
+from re6st.upnp.actions import Mapping
 
 NETWORK = IPv6Network("2600:42::/48")
 EXTERNAL = IPv4Address("20.2.1.2")
