@@ -16,6 +16,7 @@ from re6st.lab import topology
 from re6st.lab.lab import Lab
 from re6st.lab.ping_train import PingTrain
 from re6st.status import TunnelStatus
+from re6st.tunnel.path_mtu import OVERHEAD_IPV4
 
 HEALING = 120.0
 
@@ -36,6 +37,12 @@ def uplinks(lab: Lab) -> Counter[str]:
     return Counter(tunnel.uplink for tunnel in tunnels if tunnel.state == "up" and tunnel.mtu > 1280)
 
 
+def packet_sizes(lab: Lab) -> set[tuple[str, int]]:
+    """Return the interfaces through which the office's tunnels lead, and what these carry."""
+    tunnels = status.fetch(lab.nodes["office"].runtime, "tunnels", list[TunnelStatus])
+    return {(tunnel.uplink, tunnel.mtu) for tunnel in tunnels if tunnel.state == "up"}
+
+
 def until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + HEALING
     while not condition():
@@ -46,6 +53,8 @@ def until(condition: Callable[[], bool], what: str) -> None:
 def test_both_providers_carry_tunnels_and_losing_one_loses_no_connectivity(lab):
     until(lambda: uplinks(lab).keys() == {"eth0", "eth1"}, "tunnels through both providers")
     until(lambda: uplinks(lab).total() == 5, "a tunnel to each other node")
+    each = {("eth0", 1400 - OVERHEAD_IPV4), ("eth1", 1500 - OVERHEAD_IPV4)}
+    until(lambda: packet_sizes(lab) == each, "a size for each provider")
     with PingTrain(lab.hosts["anna"].namespace, lab.nodes["office"].address()) as train:
         assert train.wait_steady(1, HEALING), "no connection before anything has changed"
         # Fibre is where the default route leads, and the office sees neither link nor route go.
