@@ -13,7 +13,6 @@ rate that they have when each node reports every :data:`INTERVALS` seconds.
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import math
 import time
@@ -118,10 +117,9 @@ class _Bench:
             self._rate("samples", lambda: saturate(connections, itertools.repeat(sample, SAMPLES)))
             self._rate("reports", lambda: saturate(connections, itertools.repeat(told, REPORTS)))
         self._measure_publications()
-        for resumes in (False, True):
-            visits = self._visits(closing, resumes=resumes)
-            how = "resumed TLS sessions" if resumes else "new TLS connections"
-            self._rate(f"samples over {how}", functools.partial(visit_all, visits))
+        visitors = itertools.islice(itertools.cycle(self._all_visitors()), VISITS)
+        visits = [(visitor, closing) for visitor in visitors]
+        self._rate("samples over new TLS connections", lambda: visit_all(visits))
 
     def _measure_publications(self) -> None:
         """Let nodes publish; each connection is of one node, which publishes again and again."""
@@ -138,19 +136,18 @@ class _Bench:
         body = encode(report(self.nodes))
         told = request("PUT", "/v1/nodes/self/report", body, status=200, headers="Connection: close\r\n")
         rate = BEATING / interval
-        for resumes, how in ((False, "new TLS connections"), (True, "resumed TLS sessions")):
-            visitors = self._visit_ready(told, resumes=resumes)
-            case = f"{rate:.0f} reports a second, {how}"
-            before = self._processor_time()
-            with self.lab.registry.host.namespace.entered():
-                heartbeat = Heartbeat(visitors, told, rate)
-                heartbeat.start()
-                time.sleep(window)
-                delays = heartbeat.stop()
-            used = self._processor_time() - before
-            self._add(f"{case}: median", percentile(delays, 0.5) * 1000, "ms")
-            self._add(f"{case}: 99th percentile", percentile(delays, 0.99) * 1000, "ms")
-            self._add(f"{case}: processor time", 100 * used / window, "% of a core")
+        visitors = self._all_visitors()
+        case = f"{rate:.0f} reports a second"
+        before = self._processor_time()
+        with self.lab.registry.host.namespace.entered():
+            heartbeat = Heartbeat(visitors, told, rate)
+            heartbeat.start()
+            time.sleep(window)
+            delays = heartbeat.stop()
+        used = self._processor_time() - before
+        self._add(f"{case}: median", percentile(delays, 0.5) * 1000, "ms")
+        self._add(f"{case}: 99th percentile", percentile(delays, 0.99) * 1000, "ms")
+        self._add(f"{case}: processor time", 100 * used / window, "% of a core")
 
     def measure_page(self) -> None:
         """Load what the operators' page does."""
@@ -204,20 +201,6 @@ class _Bench:
                 opened.callback(connection.tls.close)
             yield connections
 
-    def _visits(self, asked: Request, *, resumes: bool) -> list[tuple[Visitor, Request]]:
-        visitors = self._visit_ready(asked, resumes=resumes)
-        return [(visitor, asked) for visitor in itertools.islice(itertools.cycle(visitors), VISITS)]
-
-    def _visit_ready(self, asked: Request, *, resumes: bool) -> list[Visitor]:
-        """Return visitors that resume TLS sessions, or do not; the former have been there before."""
-        visitors = self._all_visitors()
-        for visitor in visitors:
-            visitor.resumes = resumes
-        if resumes:
-            with self.lab.registry.host.namespace.entered():
-                visit_all((visitor, asked) for visitor in visitors)
-        return visitors
-
     def _all_visitors(self) -> list[Visitor]:
         if not self._visitors:
             directory = self.lab.registry.host.directory
@@ -234,7 +217,7 @@ class _Bench:
         registry = self.lab.registry
         address = (str(registry.host.address), registry.port)
         authority = self.state.authority().certificate
-        return Visitor.make(address, authority, identity, REGISTRY_NAME, resumes=False)
+        return Visitor.make(address, authority, identity, REGISTRY_NAME)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

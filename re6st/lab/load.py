@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from re6st.errors import ChildError
@@ -46,34 +46,28 @@ def request(method: str, path: str, body: bytes = b"", *, status: int, headers: 
 
 @dataclass(slots=True)
 class Visitor:
-    """Somebody with a certificate, who may come again."""
+    """Somebody who may come again, perhaps with a certificate."""
 
     address: tuple[str, int]
     context: ssl.SSLContext
     name: str
     """Of the server, in its certificate."""
-    resumes: bool = False
-    """Whether a further connection resumes the TLS session of the last one."""
-    _session: ssl.SSLSession | None = field(default=None, repr=False)
 
     @classmethod
-    def make(
-        cls, address: tuple[str, int], authority: bytes, identity: Path | None, name: str, *, resumes: bool
-    ) -> Visitor:
+    def make(cls, address: tuple[str, int], authority: bytes, identity: Path | None, name: str) -> Visitor:
         """Return a visitor that trusts ``authority`` (DER); ``identity`` holds key and certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(cadata=authority)
         if identity is not None:
             context.load_cert_chain(identity)
-        return cls(address, context, name, resumes)
+        return cls(address, context, name)
 
     def connect(self) -> Connection:
         """Return a new connection. Raises :class:`OSError`."""
         plain = socket.create_connection(self.address, TIMEOUT)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        session = self._session if self.resumes else None
-        return Connection(self.context.wrap_socket(plain, server_hostname=self.name, session=session))
+        return Connection(self.context.wrap_socket(plain, server_hostname=self.name))
 
     def visit(self, asked: Request) -> None:
         """Ask over a connection of its own. Raises :class:`ChildError`, :class:`OSError`."""
@@ -81,8 +75,6 @@ class Visitor:
         try:
             connection.send(asked)
             connection.receive()
-            if self.resumes:
-                self._session = connection.tls.session
         finally:
             connection.tls.close()
 
