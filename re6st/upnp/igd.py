@@ -46,12 +46,17 @@ CODES = {
 """
 
 ADVICE = {
-    501: BY_HAND,
+    401: f"it cannot do that; {BY_HAND}",
+    402: f"it cannot do that; {BY_HAND}",
+    500: f"restart it, or {BY_HAND}",
+    501: f"restart it, or {BY_HAND}",
     606: "UPnP is restricted there, allow it for this machine",
     715: BY_HAND,
     716: BY_HAND,
     727: BY_HAND,
     732: BY_HAND,
+    724: "it forwards a port under its own number only; set another 'control-port' if that one is taken",
+    726: f"it cannot do that; {BY_HAND}",
     728: "its table of mappings is full",
 }
 

@@ -54,7 +54,10 @@ CANDIDATES = 12
 SEARCHES_UNTIL_GONE = 2
 """A router that held mappings is believed to be gone after so many searches: a datagram may get lost."""
 
-CONFLICT_REASON = "every external port that was tried is taken by another device or program"
+CONFLICT_REASON = (
+    "every external port that was tried is taken by another device or program;"
+    " look at the port forwardings in the router, or restart it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +253,7 @@ class MappingPlan:
             )
         wish.external_port = granted.external_port
         wish.attempt = wish.failures = 0
+        wish.made = now
         wish.due = now + granted.lease * (0.45 + 0.1 * self._draw()) if granted.lease else float("inf")
         wish.set_state(WishState.MAPPED)
 
@@ -279,12 +283,20 @@ class MappingPlan:
     def checked(self, address: str | None, lost: Collection[Add], now: float) -> None:
         """Take note of the router's outside address (None: as before) and of mappings that it has lost."""
         self._silences = 0
-        for action in lost:
-            wish = self._wishes.get((action.transport, action.internal_port))
-            if wish is not None and wish.state is WishState.MAPPED:
+        for wish in self._wishes.values():
+            if wish.state is not WishState.MAPPED:
+                continue
+            if (wish.transport, wish.internal_port) not in {
+                (one.transport, one.internal_port) for one in lost
+            }:
+                wish.seen, wish.unseen = True, 0
+            elif wish.seen or not wish.unseen:
                 logger.info("The home router has forgotten the mapping of our %s", wish)
+                wish.seen, wish.unseen = False, 1
                 wish.due = now
                 wish.set_state(WishState.WAITING, "the router had forgotten it")
+            else:
+                self._believe(wish, now)
         self._see_address(address, now)
         self._next_check = self._plan_check(now)
 
@@ -347,11 +359,21 @@ class MappingPlan:
                 internal_port=wish.internal_port,
                 external_port=wish.external_port if wish.state is WishState.MAPPED else 0,
                 state=wish.state.value,
-                reason=wish.reason,
+                reason=(self._reason if wish.state is WishState.WAITING else "") or wish.reason,
                 method=self._protocol if wish.state is WishState.MAPPED else "",
             )
             for wish in self._wishes.values()
         ]
+
+    def _believe(self, wish: Wish, now: float) -> None:
+        """Take a mapping to be there which the router makes, but never shows: make it again ever less often.
+
+        Some refuse to show any. Whether it works is found out by peers who try it.
+        """
+        pause = min(self._timing.check * 2.0**wish.unseen, self._timing.lease / 4)
+        if now >= wish.made + pause:
+            wish.unseen += 1
+            wish.due = now
 
     # -- helpers ----------------------------------------------------------------------------------------
 

@@ -42,6 +42,12 @@ class Wish:
     attempt: int = 0
     """How many external ports were tried in vain."""
     failures: int = 0
+    made: float = 0.0
+    """When the router last agreed to it."""
+    seen: bool = False
+    """The router has shown the mapping since it was made."""
+    unseen: int = 0
+    """How often it was made in a row without being shown."""
     due: float = 0.0
     """When to make or to renew the mapping."""
 

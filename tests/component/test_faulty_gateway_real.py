@@ -111,6 +111,24 @@ def test_garbage_is_survived(gateway, node, text):
     until(node.mapping, 30)
 
 
+def test_a_router_that_shows_no_mapping(gateway, node):
+    gateway.refuse("GetSpecificPortMappingEntry", 606, "Action not authorized")
+    node.mapped(Transport.TCP, 4226)
+    until(lambda: node.mapper._plan._wishes[Transport.TCP, 4226].unseen >= 3, 60)
+    assert node.mapping(), "it is believed between the times when it is made anew"
+
+
+def test_the_address_of_this_host_changes(home, gateway, node):
+    node.mapped(Transport.TCP, 4226)
+    home.ip("host", "address", "add", "192.168.1.77/24", "dev", "eth0")
+    home.ip("host", "address", "del", "192.168.1.2/24", "dev", "eth0")
+    home.ip("host", "address", "replace", "192.168.1.77/24", "dev", "eth0")
+    home.ip("host", "route", "replace", "default", "via", "192.168.1.1")
+    node.loop.call_soon_threadsafe(node.mapper.network_changed)
+    until(lambda: ("192.168.1.77", "4226", 3600) in gateway.mappings.values(), 60)
+    until(node.mapping, 60)
+
+
 def process_state(pid):
     """Return what the kernel says of a process, nothing when it is gone."""
     try:

@@ -26,6 +26,7 @@ class Router:
         self.address = str(ADDRESS)
         self.taken = set()
         self.permanent_only = False
+        self.shows = True
         self.error = None
         self.held = {}
         self.log = []
@@ -38,7 +39,7 @@ class Router:
             case Discover():
                 return plan.found(self.address, now) if self.present else plan.missing("no router", now)
             case Check():
-                lost = [one for one in action.mappings if self.key(one) not in self.held]
+                lost = [one for one in action.mappings if not self.shows or self.key(one) not in self.held]
                 return plan.checked(self.address, lost, now)
             case Remove():
                 self.held.pop(self.key(action), None)
@@ -148,6 +149,33 @@ def test_conflict_leads_to_a_port_that_stays_the_same(world):
     other.want()
     other.settle()
     assert other.mapping().external_port != chosen
+
+
+def test_a_router_that_shows_no_mapping_is_believed(world):
+    world.router.shows = False
+    world.want()
+    world.run(240)
+    assert world.mapping() is not None
+    before = len(world.adds())
+    world.run(3600)
+    assert world.mapping() is not None
+    assert 4 <= len(world.adds()) - before <= 6, "a quarter of the lease, instead of each minute"
+    world.router.shows = True
+    world.run(120)
+    world.router.held.clear()
+    world.run(60)
+    assert world.router.held, "from one that shows them, a loss is noticed by the next check"
+
+
+def test_status_says_why_a_mapping_is_waited_for(world):
+    world.want()
+    world.settle()
+    world.router.silent = True
+    world.run(61)
+    world.plan.silent("it says nothing", world.now)
+    world.want(Transport.UDP, 4227)
+    waiting = [one for one in world.plan.status() if one.state == "waiting"]
+    assert [one.reason for one in waiting] == ["it says nothing"]
 
 
 def test_all_ports_taken(world):
