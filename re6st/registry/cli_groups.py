@@ -61,7 +61,7 @@ def group_list(state: StateDirectory, as_json: bool) -> None:
         rows: list[dict[str, object]] = [
             {
                 "name": row.name,
-                "nodes": row.nodes,
+                "nodes": service.count_group(row),
                 "maximum_nodes": row.maximum_nodes,
                 "prefix_length": row.prefix_length,
                 "description": row.description,

@@ -40,6 +40,10 @@ class GroupUseCases(MemberUseCases):
             )
         return row
 
+    def count_group(self, row: GroupRow) -> int:
+        """Return how many members a group has."""
+        return self._store.count_members(row.identifier)
+
     def create_group(
         self,
         name: str,
@@ -101,10 +105,16 @@ class GroupUseCases(MemberUseCases):
         """Return why a group cannot be removed, and what to do; None if it can."""
         if row.name == DEFAULT_GROUP:
             return "it is for nodes for which nobody chose a group"
-        if row.nodes:
-            return f"it has {row.nodes} nodes; put them into another one first (re6st-registry move)"
-        if self._store.token_of_group(row.identifier, self._clock()) is not None:
-            return "a join link is for it; revoke it first (re6st-registry token revoke)"
+        nodes = self.count_group(row)
+        if nodes:
+            return f"it has {nodes} nodes; put them into another one first (re6st-registry move)"
+        token = self._store.token_of_group(row.identifier, self._clock())
+        if token is not None:
+            # Those of approved requests are in no list.
+            return (
+                f"a join link or an approval is for it; wait until it is used, or revoke it first"
+                f" (re6st-registry token revoke {token.identifier})"
+            )
         return None
 
     def move(self, selector: str, group: str) -> NodeRow:
@@ -138,10 +148,12 @@ class GroupUseCases(MemberUseCases):
 
     def _check_room(self, group: GroupRow) -> None:
         """Refuse another member of a group that is full."""
-        if group.maximum_nodes is not None and group.nodes >= group.maximum_nodes:
+        # Counting looks at all members.
+        nodes = self.count_group(group) if group.maximum_nodes is not None else 0
+        if group.maximum_nodes is not None and nodes >= group.maximum_nodes:
             raise RegistryRefusedError(
-                f"the group {group.name} has {group.nodes} nodes already: its operator allows"
-                f" {group.maximum_nodes}",
+                f"the group {group.name} has {nodes} nodes already and may have {group.maximum_nodes}:"
+                " let the operator choose another one, or allow more with re6st-registry group set",
                 code="group-full",
             )
 

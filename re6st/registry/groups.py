@@ -1,7 +1,8 @@
 """Groups of nodes, and the SQL for them.
 
-Each node is of one group; the first one (:data:`DEFAULT_GROUP`) is always there. Methods that change
-something are to be called inside a transaction.
+Each node is of one group; the first one (:data:`DEFAULT_GROUP`) is always there. Nodes without a group are in
+it, too: a registry that knows no groups may still serve the same database, and let nodes in. Methods that
+change something are to be called inside a transaction.
 """
 
 from __future__ import annotations
@@ -29,14 +30,9 @@ class GroupRow:
     maximum_nodes: int | None
     """Members that it may have; None: any number."""
     created: float
-    nodes: int
-    """Members that it has."""
 
 
-_GROUP = (
-    "SELECT id, name, description, prefix_length, maximum_nodes, created, (SELECT count(*) FROM nodes"
-    " WHERE nodes.node_group = node_groups.id AND nodes.released IS NULL) FROM node_groups"
-)
+_GROUP = "SELECT id, name, description, prefix_length, maximum_nodes, created FROM node_groups"
 
 
 class Groups(Database):
@@ -50,9 +46,14 @@ class Groups(Database):
         """Return the group of this name; upper and lower case are the same."""
         return next((GroupRow(*row) for row in self.execute(f"{_GROUP} WHERE name = ?", (name,))), None)
 
-    def group_numbered(self, identifier: int) -> GroupRow | None:
-        """Return the group with this row number."""
-        return next((GroupRow(*row) for row in self.execute(f"{_GROUP} WHERE id = ?", (identifier,))), None)
+    def count_members(self, group: int) -> int:
+        """Return how many members a group has; the effort grows with them."""
+        count = "SELECT count(*) FROM nodes WHERE released IS NULL AND node_group"
+        ((nodes,),) = self.execute(f"{count} = ?", (group,))
+        if group == DEFAULT_NUMBER:
+            ((without,),) = self.execute(f"{count} IS NULL")
+            nodes += without
+        return int(nodes)
 
     def add_group(
         self, name: str, description: str, prefix_length: int | None, maximum_nodes: int | None, now: float

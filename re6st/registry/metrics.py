@@ -67,7 +67,7 @@ class _State(Collector):
         yield nodes
         groups = GaugeMetricFamily("re6st_registry_group_nodes", "Members by group", labels=["group"])
         for group in service.groups():
-            groups.add_metric([group.name], group.nodes)
+            groups.add_metric([group.name], service.count_group(group))
         yield groups
         troubles = GaugeMetricFamily(
             "re6st_registry_troubles", "Nodes in trouble by its kind", labels=["kind", "severity"]

@@ -264,33 +264,35 @@ def show_mesh(service: Service, _call: Call) -> Mesh:
 
 def list_groups(service: Service, _call: Call) -> GroupList:
     """List the groups of nodes."""
-    return GroupList(items=tuple(_group(row) for row in service.groups()))
+    return GroupList(items=tuple(_group(service, row) for row in service.groups()))
 
 
 def show_group(service: Service, call: Call) -> Group:
     """Show a group of nodes."""
-    return _group(service.group(call.path["name"]))
+    return _group(service, service.group(call.path["name"]))
 
 
 def create_group(service: Service, call: Call) -> Group:
     """Make a group of nodes."""
     message: GroupRequest = call.message
-    return _group(
-        service.create_group(message.name, message.description, message.prefix_length, message.maximum_nodes)
+    row = service.create_group(
+        message.name, message.description, message.prefix_length, message.maximum_nodes
     )
+    return _group(service, row)
 
 
 def change_group(service: Service, call: Call) -> Group:
     """Change a group; with If-Match only one that the operator has seen."""
     message: GroupChange = call.message
     name = call.path["name"]
-    if call.if_match not in (None, "*", entity_tag(encode(_group(service.group(name))))):
-        raise RegistryRefusedError(
-            f"the group {name} was changed meanwhile: look at it first", code="version-changed"
-        )
-    return _group(
-        service.change_group(name, message.description, message.prefix_length, message.maximum_nodes)
-    )
+    with service.database.transaction():
+        if call.if_match not in (None, "*", entity_tag(encode(_group(service, service.group(name))))):
+            raise RegistryRefusedError(
+                f"the group {name} was changed meanwhile, or its number of nodes: look at it first",
+                code="version-changed",
+            )
+        row = service.change_group(name, message.description, message.prefix_length, message.maximum_nodes)
+        return _group(service, row)
 
 
 def remove_group(service: Service, call: Call) -> None:
@@ -298,13 +300,13 @@ def remove_group(service: Service, call: Call) -> None:
     service.remove_group(call.path["name"])
 
 
-def _group(row: GroupRow) -> Group:
+def _group(service: Service, row: GroupRow) -> Group:
     return Group(
         name=row.name,
         description=row.description,
         prefix_length=row.prefix_length,
         maximum_nodes=row.maximum_nodes,
-        nodes=row.nodes,
+        nodes=service.count_group(row),
         created=row.created,
     )
 

@@ -331,7 +331,7 @@ class OperatorClient:
                     yield entry
             except RegistryUnavailableError:
                 failures += 1
-            await asyncio.sleep(min(30.0, RETRY_DELAY * 2.0**failures))
+            await asyncio.sleep(min(30.0, RETRY_DELAY * 2.0 ** min(failures, 16)))
 
     async def _last_entry(self) -> int:
         page = await self._get(f"/audit?before={2**53}&limit=1", AuditPage)
@@ -353,15 +353,20 @@ class OperatorClient:
             ):
                 if response.status != 200:
                     await self._get("/overview", Overview)  # raises what is wrong, told in full
+                    self._put_last(url)
                     raise RegistryUnavailableError(f"{url.base} gives no events ({response.status})")
                 async for line in response.content:
                     if line.startswith(b"data: "):
                         yield _decode(line.removeprefix(b"data: "), AuditEntry)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            self._urls.sort(key=lambda other: other == url)  # the others first
+            self._put_last(url)
             raise RegistryUnavailableError(
                 f"the stream of changes from {url.base} broke: {connection_failure(error)}"
             ) from error
+
+    def _put_last(self, url: RegistryUrl) -> None:
+        """Ask the other registries first."""
+        self._urls.sort(key=lambda other: other == url)
 
     # -- requests
 

@@ -48,7 +48,8 @@ class Node(Message, frozen=True, kw_only=True):
     prefix: str
     address: str
     state: NodeState
-    group: str
+    group: str = ""
+    """Empty only from a registry that knows no groups."""
     owner: str = ""
     """To whom it belongs, for people."""
     created: float

@@ -123,7 +123,10 @@ _NEAR_LOT = (
 
 _NODE = "id, name, prefix_first, prefix_length, created, released, suspended, owner"
 
-_GROUP_NAME = "(SELECT node_groups.name FROM node_groups WHERE node_groups.id = {}.node_group)"
+_GROUP_NAME = (
+    "(SELECT node_groups.name FROM node_groups"  # noqa: S608 - a constant
+    f" WHERE node_groups.id = coalesce({{}}.node_group, {DEFAULT_NUMBER}))"
+)
 
 
 def _node(row: Row) -> NodeRow:
@@ -314,7 +317,9 @@ class Store(Admissions, Reports):
             )
             values += [selection.search] * 3
         if selection.group is not None:
-            clauses.append("node_group = (SELECT id FROM node_groups WHERE name = ?)")
+            clause = "node_group = (SELECT id FROM node_groups WHERE name = ?)"
+            without = selection.group.lower() == DEFAULT_GROUP
+            clauses.append(f"({clause} OR node_group IS NULL)" if without else clause)
             values.append(selection.group)
         if selection.owner is not None:
             clauses.append("owner = ?")

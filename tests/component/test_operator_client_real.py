@@ -8,7 +8,7 @@ from test_registry_real import join, running
 
 from re6st.errors import RegistryRefusedError, RegistryUnavailableError, UntrustedError
 from re6st.identity import build_request, generate_key
-from re6st.registry import operator_client
+from re6st.registry import operator_client, operator_http
 from re6st.registry.client import JoinLink, RegistryClient, fetch_authorities
 from re6st.registry.operator_client import OperatorClient
 from re6st.registry.operator_messages import (
@@ -112,8 +112,20 @@ async def test_another_registry_is_asked_when_one_is_away(registry):
             await fetch_authorities(stranger)
 
 
+async def test_another_registry_tells_changes_when_one_has_no_place(registry, monkeypatch):
+    token = registry.service.create_operator_token("cloud", Scope.READ)
+    urls = [registry.url, registry.url.replace("127.0.0.1", "localhost")]
+    client = OperatorClient(urls, token, registry.authority.certificate)
+    monkeypatch.setattr(operator_http, "MAXIMUM_STREAMS", 0)
+    async with asyncio.timeout(120):
+        heard = client._stream(0)
+        with pytest.raises(RegistryUnavailableError, match="no events"):
+            await anext(heard)
+    assert client.url.base == urls[1]
+
+
 async def test_changes_are_heard_over_a_restart_of_the_registry(tmp_path):
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(120):
         async with running(tmp_path / "registry") as registry:
             token = registry.service.create_operator_token("cloud", Scope.READ)
             client = await OperatorClient.find(registry.url, token, registry.service.fingerprint)

@@ -144,7 +144,10 @@ def tell(service):
             for view in service.members()
         },
         "owners": {view.node.name: (view.node.group, view.node.owner) for view in service.members()},
-        "groups": [(row.name, row.prefix_length, row.maximum_nodes, row.nodes) for row in service.groups()],
+        "groups": [
+            (row.name, row.prefix_length, row.maximum_nodes, service.count_group(row))
+            for row in service.groups()
+        ],
         "tokens": [(row.name, row.state(NOW + 10), row.uses, row.last_node) for row in service.tokens()],
         "links": [(row.group, row.owner) for row in service.tokens() if row.owner],
         "reservations": [(row.name, row.prefix) for row in service.reservations()],

@@ -2,14 +2,19 @@
 
 import json
 import secrets
+from dataclasses import replace
 
 import pytest
 from registry_world import World, refused
 
-from re6st.errors import ConfigError
+from re6st.errors import ConfigError, StorageError
 from re6st.identity import build_request, generate_key
-from re6st.messages import AdmissionRequest, EnrolmentRequest
-from re6st.registry.store import Selection
+from re6st.messages import AdmissionRequest, EnrolmentRequest, encode
+from re6st.registry import operations
+from re6st.registry.operator_messages import GroupChange
+from re6st.registry.operators import Operator, Scope
+from re6st.registry.service import Service
+from re6st.registry.store import Selection, Store
 from re6st.registry.usecases import Actor, ActorKind
 
 
@@ -21,7 +26,7 @@ def world(tmp_path):
 
 
 def groups(world):
-    return {row.name: row.nodes for row in world.service.groups()}
+    return {row.name: world.service.count_group(row) for row in world.service.groups()}
 
 
 def details(world, action):
@@ -95,6 +100,19 @@ def test_a_full_group_takes_nobody(world):
     assert groups(world) == {"default": 0, "pair": 3}
 
 
+def test_only_a_group_with_a_limit_is_counted(world, monkeypatch):
+    statements, execute = [], world.store.execute
+    monkeypatch.setattr(
+        world.store, "execute", lambda *given: (statements.append(given[0]), execute(*given))[1]
+    )
+    world.node("a")
+    assert any("FROM node_groups" in statement for statement in statements)
+    assert not any("count(*) FROM nodes" in statement for statement in statements)
+    world.service.change_group("default", "", None, 1)
+    refused("group-full", world.enrol, "b")
+    assert any("count(*) FROM nodes" in statement for statement in statements)
+
+
 def test_a_group_in_use_stays(world):
     world.service.create_group("office", "2nd floor", 80, 9)
     refused("name-taken", world.service.create_group, "OFFICE")
@@ -106,7 +124,7 @@ def test_a_group_in_use_stays(world):
     assert "has 1 nodes" in refused("group-in-use", world.service.remove_group, "office")
     world.service.revoke("desk")
     world.service.create_token(group="office")
-    assert "revoke it first" in refused("group-in-use", world.service.remove_group, "office")
+    assert "token revoke 2" in refused("group-in-use", world.service.remove_group, "office")
     world.service.revoke_token(2)
     world.service.change_policy({"open_group": "office"})
     assert "newcomers" in refused("group-in-use", world.service.remove_group, "office")
@@ -144,3 +162,42 @@ def test_groups_of_those_who_come_without_a_link(world):
         "b": ("guests", "bert", 90),
         "c": ("guests", "", 80),
     }
+
+
+def test_nodes_that_a_registry_without_groups_let_in(world):
+    world.service.create_group("office")
+    world.node("attic")
+    world.store.execute("UPDATE nodes SET node_group = NULL")
+    assert world.service.member("attic").node.group == "default"
+    assert groups(world) == {"default": 1, "office": 0}
+
+    def names(group):
+        return [member.node.name for member in world.service.members_page(9, Selection(group=group))]
+
+    assert (names("Default"), names("office")) == (["attic"], [])
+    world.service.revoke("attic")
+    world.node(token=world.service.create_return_token("attic"))
+    assert world.service.move("attic", "office").group == "office"
+    assert (names("default"), names("office")) == ([], ["attic"])
+
+
+def test_a_group_is_changed_only_as_it_was_seen(world, monkeypatch):
+    world.service.create_group("office")
+    call = operations.Call(Operator(1, "anna", Scope.WRITE, ""), {"name": "office"}, {})
+    seen = operations.entity_tag(encode(operations.show_group(world.service, call)))
+    tag_of = operations.entity_tag
+
+    def compare(body):
+        # Between the comparison and the change no other registry can change the group.
+        with (
+            Store.open(world.state.place, busy_timeout=0.1) as store,
+            pytest.raises(StorageError, match="locked"),
+        ):
+            Service(store, world.authority).change_group("office", "theirs", None, None)
+        return tag_of(body)
+
+    monkeypatch.setattr(operations, "entity_tag", compare)
+    change = replace(call, message=GroupChange(description="ours"), if_match=seen)
+    assert operations.change_group(world.service, change).description == "ours"
+    refused("version-changed", operations.change_group, world.service, change)
+    assert world.service.group("office").description == "ours"
