@@ -48,6 +48,10 @@ class ExpiredError(IdentityError):
     """A certificate is used outside its time of validity."""
 
 
+class NotYetValidError(ExpiredError):
+    """A certificate is used before it is valid: most likely a clock is behind."""
+
+
 class RevokedError(IdentityError):
     """A certificate was withdrawn by the registry."""
 

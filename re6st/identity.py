@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 from OpenSSL import crypto
 
-from re6st.errors import ExpiredError, StorageError, UntrustedError
+from re6st.errors import ExpiredError, NotYetValidError, StorageError, UntrustedError
 from re6st.messages import SignedDocument
 from re6st.prefix import node_address
 
@@ -335,11 +335,14 @@ class TrustStore:
             leaf = crypto.X509.from_cryptography(_load_der(der))
             crypto.X509StoreContext(store, leaf).verify_certificate()
         except crypto.X509StoreContextError as error:
-            if not certificate.not_before <= wall <= certificate.not_after:
-                raise ExpiredError(
-                    f"the certificate of {certificate.name} is valid only"
-                    f" from {format_time(certificate.not_before)} to {format_time(certificate.not_after)}"
+            span = f"from {format_time(certificate.not_before)} to {format_time(certificate.not_after)}"
+            problem = f"the certificate of {certificate.name} is valid only {span}"
+            if wall < certificate.not_before:
+                raise NotYetValidError(
+                    f"{problem}, and this machine's clock is at {format_time(wall)}: set the clock"
                 ) from error
+            if wall > certificate.not_after:
+                raise ExpiredError(problem) from error
             raise UntrustedError(f"the certificate of {certificate.name} is not valid: {error}") from error
         except _MALFORMED as error:
             raise UntrustedError(f"the certificate of {certificate.name} is malformed: {error}") from error

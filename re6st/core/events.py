@@ -80,7 +80,7 @@ class OwnEndpointsChanged:
 @dataclass(frozen=True, slots=True)
 class NetworkChanged:
     """Addresses or the default route of this host have changed, so that it may be somewhere else, or it was
-    asleep.
+    asleep, or its clock was set: failures of before mean nothing.
     """
 
 

@@ -321,20 +321,31 @@ def cut_until_relayed(lab: Lab, drawn: random.Random) -> tuple[Pair, str]:
     """
     for _ in range(MOST_PAIRS):
         pair = neighbours(lab, drawn)
-        lab.cut(*pair)
-        avoided: set[str] = set()
-        deadline = time.monotonic() + DETOUR
-        while time.monotonic() < deadline:
-            hop = next_hop(lab.nodes[pair[0]], lab.nodes[pair[1]])
-            if hop in (HOME, lab.topology.registry):
-                if hop not in avoided:
-                    lab.cut(pair[0], hop)
-                    avoided.add(hop)
-            elif hop not in ("", pair[1]):
-                return pair, hop
-            time.sleep(0.2)
+        # While nobody uses it, nobody would notice soon that a path is cut.
+        with PingTrain(lab.hosts[pair[0]].namespace, lab.nodes[pair[1]].address()):
+            lab.cut(*pair)
+            relay = _find_relay(lab, pair)
+        if relay:
+            return pair, relay
         lab.heal_all()
     raise ChildError(f"of {MOST_PAIRS} pairs of nodes without a tunnel none has a relay that can be killed")
+
+
+def _find_relay(lab: Lab, pair: Pair) -> str:
+    """Return the relay of ``pair``, once it can be killed; empty if that takes too long."""
+    source, target = (lab.nodes[name] for name in pair)
+    avoided: set[str] = set()
+    deadline = time.monotonic() + DETOUR
+    while time.monotonic() < deadline:
+        hop = next_hop(source, target)
+        if hop in (HOME, lab.topology.registry):
+            if hop not in avoided:
+                lab.cut(source.name, hop)
+                avoided.add(hop)
+        elif hop not in ("", target.name):
+            return hop
+        time.sleep(0.2)
+    return ""
 
 
 def kill_tunnel(node: Node, peer: str) -> None:

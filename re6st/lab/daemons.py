@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import time
 import tomllib
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -28,8 +29,8 @@ from re6st.lab.topology import MeshSpec, Settings
 from re6st.messages import NetworkParameters
 from re6st.status import NodeStatus
 
-READY_TIMEOUT = 30.0
-"""Seconds within which a daemon must be ready; generous, since many start at once."""
+READY_TIMEOUT = 90.0
+"""Seconds within which a daemon must be ready; generous, since many start at once on a busy machine."""
 
 
 def script(name: str) -> list[str]:
@@ -106,10 +107,23 @@ class Registry:
 
         Raises :class:`ChildError`.
         """
-        link = self.host.run([*self._command, "token", "create", "--name", name]).stdout.strip()
-        versions = {address.version for address in (host or self.host).addresses}
+        return self._link_for(host or self.host, self._token("--name", name))
+
+    def join_links(self, hosts: Sequence[Host]) -> list[str]:
+        """Return a join link for each of ``hosts``, which works there. They share a token for so many nodes.
+
+        Raises :class:`ChildError`.
+        """
+        token = self._token("--uses", str(len(hosts)))
+        return [self._link_for(host, token) for host in hosts]
+
+    def _token(self, *options: str) -> str:
+        return self.run("token", "create", *options).strip().partition("#")[2]
+
+    def _link_for(self, host: Host, token: str) -> str:
+        versions = {address.version for address in host.addresses}
         usable = next((one for one in self.host.addresses if one.version in versions), self.host.address)
-        return f"{self._url(usable)}/#{link.partition('#')[2]}"
+        return f"{self._url(usable)}/#{token}"
 
     def run(self, *arguments: str) -> str:
         """Run an operator's command and return what it printed. Raises :class:`ChildError`."""

@@ -192,14 +192,16 @@ class Lab:
     def enrol(self, names: Iterable[str] | None = None, step: Step = ignore) -> None:
         """Join the nodes called ``names`` (all by default). Raises :class:`ChildError`."""
 
-        def join(name: str) -> str:
-            self.nodes[name].join(self.registry.join_link(name, self.hosts[name]))
+        names = list(self.nodes if names is None else names)
+        step(f"enrolling {len(names)} nodes by join links")
+        links = self.registry.join_links([self.hosts[name] for name in names])
+
+        def join(name: str, link: str) -> str:
+            self.nodes[name].join(link)
             return name
 
-        names = list(self.nodes if names is None else names)
-        step(f"enrolling {len(names)} nodes, each by a join link of its own")
         with ThreadPoolExecutor(JOIN_WORKERS) as pool:
-            for name in pool.map(join, names):
+            for name in pool.map(join, names, links):
                 step(f"  {name} has joined")
 
     def start_nodes(self, names: Iterable[str] | None = None) -> None:

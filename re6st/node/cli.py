@@ -12,7 +12,7 @@ import click
 
 import re6st
 from re6st.config import Locations, NodeConfig, default_locations, load, moved
-from re6st.errors import ConfigError, IdentityError, Re6stError
+from re6st.errors import ConfigError, IdentityError, NotYetValidError, Re6stError
 
 if TYPE_CHECKING:
     from re6st.registry.client import JoinLink
@@ -49,7 +49,10 @@ class Commands(click.Group):
         except Re6stError as error:
             for line in str(error).splitlines():
                 click.echo(f"re6st-node: {line}", err=True)
-            ctx.exit(MISCONFIGURED if isinstance(error, ConfigError | IdentityError) else FAILURE)
+            lasting = isinstance(error, ConfigError | IdentityError) and not isinstance(
+                error, NotYetValidError
+            )
+            ctx.exit(MISCONFIGURED if lasting else FAILURE)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -17,12 +17,15 @@ INTERVAL = 60.0
 
 
 class ClockWatch:
-    """Tells the core the time of day, and others that the host has slept."""
+    """Tells the core the time of day, and others that the host has slept or that its clock was set."""
 
-    def __init__(self, report: Callable[[Event], None], slept: Callable[[], None]) -> None:
-        """Report to the core through ``report``; call ``slept`` after a pause."""
+    def __init__(
+        self, report: Callable[[Event], None], slept: Callable[[], None], was_set: Callable[[], None]
+    ) -> None:
+        """Report to the core through ``report``; call ``slept`` after a pause, ``was_set`` after a step."""
         self._report = report
         self._slept = slept
+        self._was_set = was_set
 
     def read(self) -> None:
         """Tell the core how far the wall clock is from the monotonic one."""
@@ -31,13 +34,19 @@ class ClockWatch:
     async def run(self) -> None:
         """Watch for ever."""
         compared = before = time.clock_gettime(time.CLOCK_BOOTTIME)
+        ahead = time.time() - before
         while True:
             await asyncio.sleep(pauses.INTERVAL)
             now = time.clock_gettime(time.CLOCK_BOOTTIME)
-            if pause := pauses.pause_between(before, now):
-                logger.info("This host or process has slept for %.0f s", pause)
-                self._slept()
-            if pause or now - compared >= INTERVAL:
+            pause, step = pauses.pause_between(before, now), pauses.step_between(ahead, time.time() - now)
+            if pause or step or now - compared >= INTERVAL:
                 self.read()
                 compared = now
-            before = now
+            if pause:
+                logger.info("This host or process has slept for %.0f s", pause)
+                self._slept()
+            if step:
+                direction = "forward" if step > 0 else "back"
+                logger.warning("The clock of this host was set %s by %.0f s", direction, abs(step))
+                self._was_set()
+            before, ahead = now, time.time() - now

@@ -154,7 +154,7 @@ class Parts:
         self.client = ControlClient(
             self.verifier, config.control_port, self._proxy, lambda: self._uplinks.order(time.monotonic())
         )
-        self.clock_watch = ClockWatch(self.report, self._on_slept)
+        self.clock_watch = ClockWatch(self.report, self._on_slept, self._on_moved)
 
     def _make_core(self) -> None:
         config = self.config
@@ -418,7 +418,9 @@ class Parts:
         self.report(TunnelNarrow(tunnel))
 
     def _on_moved(self) -> None:
-        """Find out which tunnels have survived, and dial anew: the host is elsewhere, or was asleep."""
+        """Find out which tunnels have survived, and dial anew: the host is elsewhere, was asleep, or has
+        another time.
+        """
         self._uplinks.reset()
         self.monitor.suspect_all()
         self.report(NetworkChanged())

@@ -24,6 +24,7 @@ from msgspec import Struct
 from re6st.errors import (
     ConfigError,
     ExpiredError,
+    NotYetValidError,
     RegistryUnavailableError,
     RemoteProtocolError,
     RevokedError,
@@ -350,6 +351,8 @@ class RegistryClient:
         der = load_certificate(self._certificate.certificate)
         try:
             TrustStore(self._authorities).verify(der, time.time())
+        except NotYetValidError:
+            raise
         except ExpiredError as error:
             raise ExpiredError(
                 f"{error}: the registry does not renew it any more; ask the operator for a new join link and"

@@ -10,8 +10,9 @@ the tunnel is dead::
                     sent, nothing heard for a patience;
                     a steady flow stops; time to refresh
     UNPROVEN --answer--> TRUSTED ---------------------> DOUBTED --all probes unanswered--> DEAD
-                            ^                              |
-                            +------ anything heard --------+
+        |                   ^                              |                                 ^
+        |                   +------ anything heard --------+                                 |
+        +------------------------------- a long silence -------------------------------------+
 
 *Heard.* Each received packet, whatever it is, and each answer shows that the tunnel works in our direction.
 That it works in the other one, only answers show. So of a tunnel that fails in one direction the end that
@@ -43,8 +44,10 @@ be read, and packets to be sent, by us or by the tunnel's own process. So the ti
 added to all deadlines, and the verdict is only spoken a moment later, when we are in time (or when it was put
 off for :data:`MOST_FORGIVEN`).
 
-A peer whose host never answers echo requests cannot be judged: its detector stays UNPROVEN and never says
-dead. The routing daemon's hellos and the driver's own timeout remain.
+A peer whose host never answers echo requests cannot be judged by probes: its detector stays UNPROVEN, and
+says dead only when nothing at all was heard for :data:`LONGEST_SILENCE`, in which the routing daemon of a
+living peer says hello several times. The driver has no timeout of its own: OpenVPN's follow the wall clock
+(``--ping-exit``), and would end healthy tunnels when that is set forward.
 
 *Budget.* An idle tunnel costs one probe per :data:`IDLE_REFRESH` and end, that is 1,440 a day. With its
 answer, each of 64 octets plus about 60 for the tunnel and its underlay, that is 0.36 MB a day and end.
@@ -106,6 +109,11 @@ MOMENT = 0.06
 MOST_FORGIVEN = 2.0
 """Seconds by which one verdict may be put off because we are late again and again."""
 
+LONGEST_SILENCE = 300.0
+"""Seconds without a packet after which a peer is dead that answers no probes; hellos come once a minute at
+least (:attr:`re6st.messages.NetworkParameters.hello_interval`).
+"""
+
 _CLOCK_GRANULARITY = 0.01
 _REMEMBERED_PROBES = 16
 
@@ -114,7 +122,7 @@ class State(enum.Enum):
     """What is thought of a tunnel."""
 
     UNPROVEN = "unproven"
-    """No probe was ever answered: silence means nothing."""
+    """No probe was ever answered: silence means nothing unless it is long."""
     TRUSTED = "trusted"
     DOUBTED = "doubted"
     """Probes are under way."""
@@ -319,6 +327,8 @@ class Liveness:
         self._waiting_since = None
         if self.state is not State.UNPROVEN:
             self._set_state(State.DEAD, f"{PROBES} probes were not answered, nothing was heard")
+        elif now - self._heard > LONGEST_SILENCE:
+            self._set_state(State.DEAD, f"nothing was heard for {LONGEST_SILENCE:.0f} seconds")
 
     def _plan_refresh(self, now: float) -> None:
         if self._refreshes <= len(FIRST_REFRESHES):

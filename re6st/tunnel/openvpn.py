@@ -24,7 +24,6 @@ from re6st.tunnel.driver import Link
 _BUFFER = 2 * 1024 * 1024
 _LARGEST_FRAGMENT = 1232  # of UDP's payload: with UDP (8) and IPv6 (40) 1280, which every IPv6 path carries
 _PING = 10
-_PING_EXIT = 40
 _HANDSHAKE = {Transport.UDP: 6, Transport.TCP: 10}  # TCP is what is tried when nothing comes through over UDP
 _HANDSHAKE_OF_MANY = {Transport.UDP: 4, Transport.TCP: 6}  # OpenVPN looks once a second for what TCP does
 _HANDSHAKE_OF_LATER = 2
@@ -175,7 +174,8 @@ def _common(link: Link, credentials: Credentials, files: TunnelFiles) -> list[st
         *("--allow-compression", "no", "--script-security", "1"),
         *("--remap-usr1", "SIGTERM", "--tls-exit"),
         *("--tls-timeout", "1"),
-        *("--ping", str(_PING), "--ping-exit", str(_PING_EXIT)),
+        # No --ping-exit: it goes by the wall clock, which may be set forward.
+        *("--ping", str(_PING)),
         *("--sndbuf", str(_BUFFER), "--rcvbuf", str(_BUFFER), "--fast-io"),
         *("--verb", "1", "--mute", "20", "--suppress-timestamps"),
     ]
@@ -193,7 +193,7 @@ def format_fingerprint(digits: str) -> str:
 
 _MOST_TELLING = re.compile(r"VERIFY \w* ?ERROR|hash verification failed|Socket bind failed")
 _TELLING = re.compile(r"error|failed|fatal|cannot|exiting|timeout|refused", re.IGNORECASE)
-_HARMLESS = re.compile(r"^(?:NOTE|WARNING|DEPRECATED|MANAGEMENT|SIG[A-Z0-9]+\[)")
+_HARMLESS = re.compile(r"^(?:NOTE|WARNING|DEPRECATED|MANAGEMENT|write to TUN/TAP|SIG[A-Z0-9]+\[)")
 
 
 def telling_line(output: Sequence[str]) -> str:

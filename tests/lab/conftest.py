@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from re6st.lab import topology
+from re6st.lab import topology, worlds
 from re6st.lab.lab import Lab
 from re6st.lab.leftovers import assert_clean, host_interfaces
 from re6st.lab.topology import Topology
@@ -45,4 +45,15 @@ def formed_lab(world: Topology, tag: str) -> Iterator[Lab]:
 def demo_lab() -> Iterator[Lab]:
     """The demo's world with all nodes running and all pairs pinging."""
     with formed_lab(topology.load(topology.find("demo")), "demo") as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def trio() -> Iterator[Lab]:
+    """A mesh of the registry's node, node1 and node2, all with public addresses, shared by modules.
+
+    Each test leaves it as it was: all nodes run with the configuration they began with, and reach each other.
+    """
+    guests = {f"node{number}": None for number in range(1, 3)}
+    with formed_lab(worlds.with_guests(worlds.mixed(1), guests), "trio") as lab:
         yield lab

@@ -48,6 +48,18 @@ def drained_tunnels(lab: Lab) -> set[tuple[str, int]]:
     }
 
 
+def outgoing(lab: Lab, name: str) -> set[tuple[str, int]]:
+    """Return the tunnels that the node has dialled and that are up, as (peer, number)."""
+    found = status.fetch(lab.nodes[name].runtime, "tunnels", list[TunnelStatus])
+    return {(one.peer, one.tunnel) for one in found if one.direction == "out" and one.state == "up"}
+
+
+def replaced(lab: Lab, name: str, before: set[tuple[str, int]]) -> bool:
+    """Whether the node has a new tunnel in the place of one that it had ``before``."""
+    now = outgoing(lab, name)
+    return bool(now - before and before - now)
+
+
 def lost(trains: list[PingTrain], since: float) -> list[float]:
     """Wait until the last pings have been answered or are lost; return when those were sent, in seconds after
     ``since``, that were lost.
@@ -66,16 +78,19 @@ def test_tunnels_that_rotate_lose_nothing(lab):
             for source, target in pairs
         ]
         transfer = Transfer(lab, "node1", "node3")
+        before = {name: outgoing(lab, name) for name in lab.nodes}
         begun, seen = time.monotonic(), set()
         while time.monotonic() < begun + 120:
             draining = drained_tunnels(lab)
             seen |= draining
-            if len(seen) >= 2 and not draining:
+            if len(seen) >= 2 and not draining and any(replaced(lab, *one) for one in before.items()):
                 break
             time.sleep(0.2)
         assert len(seen) >= 2, "nothing rotates"
+        assert any(replaced(lab, *one) for one in before.items()), "what ends is not replaced"
         assert lost(trains, begun) == []
         assert transfer.complete()
+    assert lab.wait_for_all_pairs(FORMING).complete
 
 
 def test_a_relay_that_stops_loses_nothing(lab):

@@ -1,4 +1,5 @@
-"""A node's daemon is replaced, killed, and cleaned up after, while packets flow through the node.
+"""A node's daemon is replaced, killed, and cleaned up after, while packets flow through the node; and a node
+starts while the registry is away.
 
 registry and node   node1  node2
         |             |      |
@@ -20,7 +21,6 @@ from observing import PATIENCE, until
 from re6st.lab import worlds
 from re6st.lab.bench_outage import next_hop
 from re6st.lab.lab import Lab
-from re6st.lab.leftovers import assert_clean, host_interfaces
 from re6st.lab.ping_train import PingTrain
 from re6st.status import TunnelStatus, fetch
 from re6st.supervisor.process import executable
@@ -32,29 +32,29 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    name = f"t{os.getpid()}rest"
-    before = host_interfaces()
-    guests = {f"node{number}": None for number in range(1, 3)}
-    with Lab(worlds.with_guests(worlds.mixed(1), guests), name=name) as built:
-        built.start_mesh()
-        assert built.wait_for_all_pairs(FORMING).complete
-        with PingTrain(built.hosts["node1"].namespace, built.nodes["node2"].address()):
-            built.cut("node1", "node2")
-            until(lambda: next_hop(built.nodes["node1"], built.nodes["node2"]) == RELAY, "a detour")
-        yield built
-    assert_clean(name)
-    assert host_interfaces() == before
+def lab(trio) -> Iterator[Lab]:
+    with PingTrain(trio.hosts["node1"].namespace, trio.nodes["node2"].address()):
+        trio.cut("node1", "node2")
+        until(lambda: next_hop(trio.nodes["node1"], trio.nodes["node2"]) == RELAY, "a detour")
+    yield trio
+    trio.heal("node1", "node2")
+
+
+@pytest.fixture(scope="module")
+def pings(lab) -> Iterator[PingTrain]:
+    """Pings from node1 to node2, all the time."""
+    with PingTrain(lab.hosts["node1"].namespace, lab.nodes["node2"].address()) as running:
+        yield running
 
 
 @pytest.fixture
-def recovering_train(lab) -> Iterator[PingTrain]:
-    """The same pings; a few may be lost meanwhile."""
-    with PingTrain(lab.hosts["node1"].namespace, lab.nodes["node2"].address()) as running:
-        assert running.wait_steady(2, PATIENCE)
-        yield running
-        assert running.wait_steady(2, PATIENCE, since=time.monotonic())
-        print(f"lost {len(running.lost())} pings")
+def recovering_train(pings) -> Iterator[PingTrain]:
+    """The pings when they work; a few may be lost meanwhile."""
+    assert pings.wait_steady(2, PATIENCE)
+    begin = time.monotonic()
+    yield pings
+    assert pings.wait_steady(2, PATIENCE, since=time.monotonic())
+    print(f"lost {sum(sent > begin for sent in pings.lost())} pings")
 
 
 def children(node):
@@ -69,14 +69,13 @@ def tunnels(node):
 
 
 @pytest.fixture
-def train(lab) -> Iterator[PingTrain]:
-    """Pings from node1 to node2, which are to arrive whatever happens to the relay's daemon."""
-    with PingTrain(lab.hosts["node1"].namespace, lab.nodes["node2"].address()) as running:
-        assert running.wait_steady(2, PATIENCE)
-        begin = time.monotonic()
-        yield running
-        assert running.wait_steady(2, PATIENCE, since=time.monotonic())
-        assert [sent - begin for sent in running.lost() if sent > begin] == []
+def train(pings) -> Iterator[PingTrain]:
+    """The pings, which are to arrive whatever happens to the relay's daemon."""
+    assert pings.wait_steady(2, PATIENCE)
+    begin = time.monotonic()
+    yield pings
+    assert pings.wait_steady(2, PATIENCE, since=time.monotonic())
+    assert [sent - begin for sent in pings.lost() if sent > begin] == []
 
 
 def test_a_restart_in_place(lab, train):
@@ -144,3 +143,16 @@ def test_cleaning_up_after_a_killed_daemon_leaves_nothing(lab):
     assert host.run(["nft", "list", "tables"]).stdout == ""
     node.start()
     assert lab.wait_for_all_pairs(FORMING).complete
+
+
+def test_a_node_comes_back_from_its_book_while_the_registry_is_away(lab):
+    lab.registry.stop(signal.SIGKILL)
+    try:
+        node = lab.nodes["node2"]
+        lab.power_off("node2")
+        node.start()
+        assert lab.wait_for_all_pairs(FORMING).complete
+        until(lambda: not node.status().registry_reachable, "the node notices that the registry is away")
+    finally:
+        lab.registry.start()
+    until(lambda: node.status().registry_reachable, "the registry is found again")

@@ -20,6 +20,7 @@ from re6st.tunnel.liveness import (
     FIRST_PATIENCE,
     IDLE_REFRESH,
     LONGEST_PATIENCE,
+    LONGEST_SILENCE,
     PROBES,
     SHORTEST_PATIENCE,
     Counts,
@@ -310,7 +311,7 @@ def test_a_flow_in_one_direction_costs_few_probes(size: int) -> None:
     assert path.probes - before <= 260
 
 
-def test_a_peer_that_answers_no_echo_requests_is_never_called_dead() -> None:
+def test_a_peer_that_answers_no_echo_requests_is_called_dead_only_after_a_long_silence() -> None:
     path = Path(mute=True)
     path.hello()
     path.ping(0.02)
@@ -320,6 +321,8 @@ def test_a_peer_that_answers_no_echo_requests_is_never_called_dead() -> None:
     path.cut()
     path.run(120)
     assert path.detector.state is State.UNPROVEN
+    path.run(LONGEST_SILENCE)
+    assert path.detector.state is State.DEAD
 
 
 def test_all_probes_must_be_lost_and_nothing_be_heard() -> None:

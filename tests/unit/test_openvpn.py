@@ -146,5 +146,10 @@ def test_the_telling_line_of_a_failure() -> None:
         "Exiting due to fatal error",
     )
     assert "Address already in use" in openvpn.telling_line(output)
+    output = (
+        "write to TUN/TAP : Input/output error (fd=-1,code=5)",
+        "TLS Error: TLS key negotiation failed to occur within 60 seconds",
+    )
+    assert "TLS key negotiation" in openvpn.telling_line(output)
     assert openvpn.telling_line(("one", "two")) == "two"
     assert openvpn.telling_line(()) == ""
