@@ -23,6 +23,7 @@ from re6st.errors import RegistryRefusedError
 from re6st.gate import source_group
 from re6st.messages import AdmissionAnswer, AdmissionRequest, AdmissionState
 from re6st.registry.admissions import TokenRow, Way
+from re6st.registry.askers import holds_too_much
 from re6st.registry.authority import DAY
 from re6st.registry.certification import CertificationRequest, open_request
 from re6st.registry.groups import GroupRow
@@ -42,6 +43,10 @@ OPEN_TIME = 3600.0
 
 MEMORY = 7 * DAY
 """Seconds for which a request is remembered after it expired."""
+
+
+PARTS = (0.25, 0.5, 0.75)
+"""Of the requests that may wait, by a network of each of the sizes of :data:`re6st.registry.askers.SIZES`."""
 
 
 class ApprovalUseCases(TokenUseCases):
@@ -157,6 +162,13 @@ class ApprovalUseCases(TokenUseCases):
             if self._store.count_asked(source, now - DAY) >= policy.requests_per_address:
                 raise RegistryRefusedError(
                     "too many requests came from this address within a day", code="too-many-requests"
+                )
+            most = [max(policy.requests_per_address, int(part * policy.requests_pending)) for part in PARTS]
+            if holds_too_much(self._store.pending_sources(now), source, most):
+                raise RegistryRefusedError(
+                    "too many requests from your network wait for the operator: try again later, or ask for a"
+                    " join link",
+                    code="too-many-requests",
                 )
             if self._store.count_pending(now) >= policy.requests_pending:
                 raise RegistryRefusedError(

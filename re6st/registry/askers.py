@@ -66,15 +66,24 @@ def domain_of(mailbox: str) -> str:
     return mailbox.rpartition("@")[2].lower()
 
 
+def holds_too_much(held: Iterable[str], source: str, most: Sequence[int]) -> bool:
+    """Return whether a network around ``source`` has its part of what those in ``held`` asked for.
+
+    ``most`` is for a network of each size.
+    """
+    known = Counter(held)
+    for size, limit in zip(SIZES, most, strict=True):
+        network = network_around(source, size)
+        if sum(number for other, number in known.items() if network_around(other, size) == network) >= limit:
+            return True
+    return False
+
+
 def is_crowded(recent: Sequence[Asked], source: str, mailbox: str) -> bool:
     """Return whether others need the place more: ``recent`` is what was asked for within an hour."""
     domain = domain_of(mailbox)
     return (
-        any(
-            sum(network_around(asked.source, size) == network_around(source, size) for asked in recent)
-            >= size.most
-            for size in SIZES
-        )
+        holds_too_much((asked.source for asked in recent), source, [size.most for size in SIZES])
         or sum(domain_of(asked.mailbox) == domain for asked in recent) >= MOST_FOR_DOMAIN
         or len(recent) >= MOST_ASKED
     )

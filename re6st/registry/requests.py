@@ -103,6 +103,11 @@ class Requests(Database):
         rows = self.execute("SELECT count(*) FROM requests WHERE state = 'pending' AND expires > ?", (now,))
         return int(rows[0][0])
 
+    def pending_sources(self, now: float) -> list[str]:
+        """Return from where the requests came that wait for an operator, each time that one did."""
+        rows = self.execute("SELECT source FROM requests WHERE state = 'pending' AND expires > ?", (now,))
+        return [str(source) for (source,) in rows]
+
     def count_asked(self, source: str, since: float) -> int:
         """Return how many requests came from ``source`` since then and were not approved."""
         rows = self.execute(

@@ -159,7 +159,7 @@ def test_requests_are_bounded(world):
     for _ in range(2):
         Asker(world, origin="2001:db8::1").ask()
     refused("too-many-requests", Asker(world, origin="2001:db8::2").ask)
-    known = Asker(world, origin="2001:db8:0:1::1")
+    known = Asker(world, origin="2001:db9:0:1::1")
     known.ask()
     assert "wait for the operator" in refused("too-many-requests", Asker(world, origin="192.0.2.1").ask)
     # Who waits already is not kept from asking again; a denied request still counts for its address.
@@ -170,6 +170,25 @@ def test_requests_are_bounded(world):
     Asker(world, origin="192.0.2.1").ask()
     world.now += DAY
     Asker(world, origin="2001:db8::2").ask()
+
+
+def test_a_network_cannot_fill_the_queue(world):
+    world.service.change_policy({"requests": "on", "requests_per_address": "2", "requests_pending": "12"})
+    for number in range(3):
+        Asker(world, origin=f"2001:db8:0:{number}::1").ask()
+    # A quarter for a /56 or a /24, half for a /48, three quarters for a /32.
+    assert "your network" in refused("too-many-requests", Asker(world, origin="2001:db8:0:f0::1").ask)
+    for number in range(3):
+        Asker(world, origin=f"2001:db8:0:{number + 1}00::1").ask()
+        Asker(world, origin=f"2001:db8:{number + 1}::1").ask()
+    refused("too-many-requests", Asker(world, origin="2001:db8:0:900::1").ask)
+    refused("too-many-requests", Asker(world, origin="2001:db8:9::1").ask)
+    for number in range(3):
+        Asker(world, origin=f"192.0.2.{number}").ask()
+    # Who was decided upon makes room.
+    assert "for the operator: try" in refused("too-many-requests", Asker(world, origin="198.51.100.1").ask)
+    world.service.deny(world.service.requests()[-1].identifier)
+    Asker(world, origin="2001:db8:9::1").ask()
 
 
 def test_a_secret_belongs_to_one_key(world):
