@@ -337,6 +337,7 @@ class OperatorApi:
         request: web.Request,
     ) -> web.Response:
         operator = await self.authenticate(request, scope)
+        _check_texts(request)
         body = await request.read()
         call = Call(
             operator,
@@ -453,6 +454,15 @@ def check_attempts(attempts: RateLimiter, request: web.Request) -> None:
             f"too many refused attempts from {request.remote}: try again in {delay:.0f} s",
             code="too-many-requests",
         )
+
+
+def _check_texts(request: web.Request) -> None:
+    """Refuse what no name, prefix or owner contains, and no PostgreSQL can take (NUL, half characters)."""
+    for name, text in (*request.match_info.items(), *request.query.items()):
+        if not text.isprintable():
+            raise RegistryRefusedError(
+                f"{name[:64]!a} holds a character that cannot be printed: leave it away", code="malformed"
+            )
 
 
 def _repetition(request: web.Request) -> tuple[str, bytes] | None:

@@ -18,7 +18,7 @@ PrefixLength = Annotated[int, Meta(ge=33, le=LONGEST_NODE_LENGTH)]
 Lifetime = Annotated[float, Meta(gt=0, le=3650 * DAY)]
 Key = Annotated[str, Meta(max_length=64)]
 Value = Annotated[str, Meta(max_length=4096)]
-Selector = Annotated[str, Meta(min_length=1, max_length=64)]
+Selector = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]+$(?!\n)")]
 Owner = Annotated[str, Meta(max_length=OWNER_LENGTH)]
 MaximumNodes = Annotated[int, Meta(ge=0, le=1_000_000)]
 

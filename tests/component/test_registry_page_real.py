@@ -68,7 +68,7 @@ class Browser:
     def wait(self, condition):
         # The page draws itself anew when something happens: what was found may be gone.
         ignored = [StaleElementReferenceException, ElementNotInteractableException]
-        return WebDriverWait(self.driver, 30, 0.05, ignored).until(lambda _: condition())
+        return WebDriverWait(self.driver, 90, 0.05, ignored).until(lambda _: condition())
 
     def find(self, selector):
         return self.wait(lambda: next(iter(self.all(selector)), None))
@@ -501,5 +501,5 @@ async def test_nothing_from_outside_is_allowed(registry, browser):
         assert done == "refused"
         assert any("Content Security Policy" in entry["message"] for entry in browser.errors())
 
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(120):
         await asyncio.to_thread(attack)
