@@ -37,12 +37,14 @@ from re6st.identity import (
     load_key,
 )
 from re6st.messages import Enrolment, Gossip
+from re6st.node import mapping_secret
 from re6st.node.addresses import host_addresses, source_towards
 from re6st.node.asking import ask_admission, forget
 from re6st.node.cache import Cache
 from re6st.node.control_client import ControlClient
 from re6st.node.credentials import CredentialFiles, Credentials, same_key
 from re6st.node.documents import Documents
+from re6st.node.lan import LAN_KEYS_NAME
 from re6st.node.own_record import OwnRecord
 from re6st.node.underlay import Underlay, dial_order
 from re6st.node.verifier import Verifier
@@ -148,6 +150,7 @@ def _forget_network(state_directory: Path) -> None:
         (state_directory / f"{document.value}.json").unlink(missing_ok=True)
     for suffix in ("", "-wal", "-shm"):
         (state_directory / f"{CACHE_NAME}{suffix}").unlink(missing_ok=True)
+    (state_directory / LAN_KEYS_NAME).unlink(missing_ok=True)
 
 
 def _store_start(state_directory: Path, trust: TrustStore, enrolment: Enrolment) -> int:
@@ -239,14 +242,16 @@ async def say_farewell(
 
 
 def remove_state(state_directory: Path) -> None:
-    """Remove key, certificates, documents and address book of this node. Raises :class:`StorageError`."""
+    """Remove keys, certificates, documents and address book of this node. Raises :class:`StorageError`."""
     files = CredentialFiles(state_directory)
     try:
         for path in (files.key, files.pending_key, files.pending_token, files.certificate, files.authority):
             path.unlink(missing_ok=True)
         _forget_network(state_directory)
-        for path in (*state_directory.glob(f"{CACHE_NAME}.damaged-*"), state_directory / "babel-sequence"):
+        for path in state_directory.glob(f"{CACHE_NAME}.damaged-*"):
             path.unlink(missing_ok=True)
+        for name in ("babel-sequence", mapping_secret.NAME):
+            (state_directory / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             state_directory.rmdir()
     except OSError as error:
