@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import ipaddress
 import socket
 import struct
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -16,6 +16,9 @@ from re6st.errors import NetlinkError
 
 INET6_TABLE = Path("/proc/thread-self/net/if_inet6")
 """Says of each IPv6 address what netifaces does not: its flags (``addrconf.c`` of the kernel)."""
+
+ROUTE_TABLE = Path("/proc/thread-self/net/route")
+"""The routes for IPv4, best ones first (``fib_trie.c`` of the kernel). netifaces starts programs for it."""
 
 UNSTABLE = 0x01 | 0x08 | 0x20 | 0x40
 """Temporary, duplicate, deprecated or tentative (``linux/if_addr.h``)."""
@@ -56,15 +59,21 @@ def host_addresses() -> tuple[HostAddress, ...]:
 
 def default_router() -> IPv4Address | None:
     """Return the next hop of the default route for IPv4, None if there is none."""
-    import netifaces
-
     try:
-        found = netifaces.gateways().get(netifaces.AF_INET, [])
-    except (OSError, ValueError):
+        with ROUTE_TABLE.open() as table:
+            return next_hop(table)
+    except OSError:
         return None
-    for address, *_ in found:
-        with contextlib.suppress(ValueError):
-            return IPv4Address(address)
+
+
+def next_hop(table: Iterable[str]) -> IPv4Address | None:
+    """Return the next hop of the first default route in the lines of :data:`ROUTE_TABLE` that has one."""
+    for line in table:
+        _, destination, gateway, _, _, _, _, mask, *_ = line.split()
+        if destination == mask == gateway:
+            continue  # the default route of a link without routers
+        if destination == mask == "00000000":
+            return IPv4Address(int(gateway, 16).to_bytes(4, sys.byteorder))
     return None
 
 

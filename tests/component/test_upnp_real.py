@@ -362,6 +362,7 @@ def test_a_router_that_knows_nothing_but_nat_pmp(home, node):
 def test_addresses_of_a_host(home):
     with home.namespaces["host"].entered():
         found = {str(one.address): one for one in host_addresses()}
+        assert default_router() == ROUTER.ip
     assert (found["192.168.1.2"].interface, found["192.168.1.2"].prefix_length) == ("eth0", 24)
     assert found["127.0.0.1"].interface == "lo"
     (link_local,) = [one for one in found.values() if one.address.is_link_local]
