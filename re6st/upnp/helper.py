@@ -100,13 +100,11 @@ class Conversation:
 
 
 def give_up_rights() -> None:
-    """Keep neither root's rights nor room.
+    """Do not keep root's rights.
 
     Where a service may not change its user, as with our systemd unit, it stays root, but
-    without capabilities.
+    without capabilities. Each thread has its own, so this comes before there is another one.
     """
-    for kind, limit in _LIMITS.items():
-        resource.setrlimit(kind, (limit, limit))
     if os.geteuid() == 0:
         try:
             os.setgroups([])
@@ -119,6 +117,12 @@ def give_up_rights() -> None:
     nothing = (ctypes.c_uint32 * 6)()
     if libc.capset(header, nothing) or libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "cannot give up its rights")
+
+
+def give_up_room() -> None:
+    """Take no more memory than needed, and start nothing: no thread either."""
+    for kind, limit in _LIMITS.items():
+        resource.setrlimit(kind, (limit, limit))
 
 
 def end_with_the_daemon() -> None:
@@ -134,9 +138,10 @@ def main() -> None:
     sys.path.append(sys.argv[1])
     import miniupnpc
 
+    give_up_rights()
     _thread.stack_size(_WATCHER_STACK)
     _thread.start_new_thread(end_with_the_daemon, ())
-    give_up_rights()
+    give_up_room()
     conversation = Conversation(miniupnpc)
     for line in sys.stdin:
         print(conversation.answer(line), flush=True)

@@ -129,10 +129,10 @@ def test_the_address_of_this_host_changes(home, gateway, node):
     until(node.mapping, 60)
 
 
-def process_state(pid):
-    """Return what the kernel says of a process, nothing when it is gone."""
+def process_state(pid, thread="."):
+    """Return what the kernel says of a process, or of one of its threads; nothing when it is gone."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/{thread}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return {}
     fields = {name: text.split() for name, text in (line.split(":", 1) for line in lines)}
@@ -142,10 +142,13 @@ def process_state(pid):
 def test_an_answer_without_end_costs_no_memory(gateway, node):
     assert node.mapped(Transport.TCP, 4226)
     helper = node.mapper._gateway._upnp._asked
-    rights = process_state(helper.pid)
-    assert set(rights["Uid"]) == {str(NOBODY)}
-    assert rights["CapPrm"] == rights["CapEff"] == ["0" * 16]
-    assert rights["NoNewPrivs"] == ["1"]
+    threads = list(Path(f"/proc/{helper.pid}/task").iterdir())
+    assert len(threads) == 2
+    for thread in threads:
+        rights = process_state(helper.pid, f"task/{thread.name}")
+        assert set(rights["Uid"]) == {str(NOBODY)}
+        assert rights["CapPrm"] == rights["CapEff"] == ["0" * 16]
+        assert rights["NoNewPrivs"] == ["1"]
 
     gateway.endless = True
     seen = []
