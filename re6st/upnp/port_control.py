@@ -18,6 +18,7 @@ import hmac
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import TypeVar
 
@@ -39,6 +40,9 @@ DISCOVERY_TRIES = TRIES[:3]
 
 LEASE = 3600
 """Seconds asked for where nothing was said."""
+
+SHORTEST_LEASE, LONGEST_LEASE = 120, 86_400
+"""Seconds between which a lease is taken to be, whatever the router says (RFC 6887, 15)."""
 
 _QUEUE_SIZE = 32
 
@@ -177,7 +181,10 @@ class PortControl:
         what = f"map {wanted.transport.value} port {wanted.external_port}"
         # A lease for good is nothing that these protocols know.
         lease = wanted.lease or LEASE
-        return await self._map(what, wanted.transport, wanted.internal_port, wanted.external_port, lease)
+        granted = await self._map(what, wanted.transport, wanted.internal_port, wanted.external_port, lease)
+        if not granted.external_port:
+            raise UpnpError(f"the home router did not {what}: it names no port", code=pcp.Result.SUCCESS)
+        return replace(granted, lease=max(SHORTEST_LEASE, min(granted.lease, LONGEST_LEASE)))
 
     async def _map(
         self, what: str, transport: Transport, internal_port: int, external_port: int, lifetime: int

@@ -56,6 +56,8 @@ class PortMapper:
         self._task: asyncio.Task[None] | None = None
         self._action: Action | None = None
         """What the router is being asked."""
+        self._is_outdated = False
+        """The network has changed meanwhile."""
         self._stopping = False
         self._told: tuple[object, ...] = ()
 
@@ -122,6 +124,7 @@ class PortMapper:
 
     def network_changed(self) -> None:
         """Look at the router at once: addresses or routes of this host have changed."""
+        self._is_outdated = True
         self._plan.network_changed(self._now())
         self._wake.set()
 
@@ -174,6 +177,7 @@ class PortMapper:
     async def _run(self) -> None:
         while not self._stopping:
             self._wake.clear()
+            self._is_outdated = False
             self._action = self._plan.next_action(self._now())
             if self._action is None:
                 await self._sleep()
@@ -183,6 +187,9 @@ class PortMapper:
             except Exception:
                 logger.exception("Port mapping failed in an unforeseen way: %s", self._action)
                 self._plan.silent("an unforeseen failure; see the log", self._now())
+            if self._is_outdated:
+                # What came of it is true of the network before.
+                self._plan.network_changed(self._now())
             self._tell()
 
     async def _sleep(self) -> None:

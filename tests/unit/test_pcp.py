@@ -1,5 +1,6 @@
 """Packets of PCP and NAT-PMP, and what the router's clock says."""
 
+import asyncio
 import struct
 from ipaddress import IPv4Address
 
@@ -7,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from re6st.errors import UpnpError
 from re6st.messages import Transport
 from re6st.upnp import natpmp, pcp
+from re6st.upnp.actions import Add, Grant
 from re6st.upnp.epoch import EpochWatch
+from re6st.upnp.port_control import PortControl
 
 CLIENT = IPv4Address("192.168.1.2")
 MAPPED_CLIENT = bytes(10) + b"\xff\xff\xc0\xa8\x01\x02"
@@ -92,3 +96,26 @@ def test_a_router_whose_clock_jumps_has_restarted(passed, epoch, continued):
     assert watch.is_continued(1000, 50.0)
     assert watch.is_continued(epoch, 50.0 + passed) is continued
     assert watch.is_continued(epoch + 10, 60.0 + passed), "from there on it goes on"
+
+
+class Granting(PortControl):
+    """A router that grants whatever it likes."""
+
+    def __init__(self, granted):
+        super().__init__(b"secret", lambda: None, lambda: None)
+        self.granted = granted
+
+    async def _map(self, *_):
+        return self.granted
+
+
+@pytest.mark.parametrize(("told", "taken"), [(0, 120), (3600, 3600), (2**32 - 1, 86_400)])
+def test_leases_are_neither_moments_nor_for_ever(told, taken):
+    wanted = Add(Transport.TCP, 4226, 4226, 3600)
+    assert asyncio.run(Granting(Grant(5000, told)).add(wanted)) == Grant(5000, taken)
+
+
+def test_a_mapping_without_a_port_is_none():
+    with pytest.raises(UpnpError, match="names no port") as raised:
+        asyncio.run(Granting(Grant(0, 3600)).add(Add(Transport.TCP, 4226, 4226, 3600)))
+    assert raised.value.code is not None
