@@ -186,6 +186,8 @@ class Daemon:
             await self._stopping.wait()
             if self._restarting:
                 await self._parts.reachability.hand_over()
+            # It may have been asked to stop meanwhile.
+            if self._restarting:
                 self._hand_over()
             notify("STOPPING=1")
             await self._drain()
