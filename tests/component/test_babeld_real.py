@@ -220,11 +220,15 @@ def test_a_way_that_a_neighbour_has_again_is_found_before_its_next_update(tmp_pa
             return next((route for route in routes if route.prefix == target.prefix), None)
 
         # Its own triggered updates would say the truth for half a minute after a loss.
-        wait_until(lambda: way() is not None, DEADLINE, "the way through the neighbour")
+        wait_until(lambda: way() is not None, 60, "the way through the neighbour")
         (heard,) = home.babeld.table.neighbours("re6st0")
         lie = retraction(target)
-        home.host.do(lambda: inject_packet("re6st0", 6696, str(heard.address), lie))
-        wait_until(lambda: (known := way()) is not None and known.refmetric == INFINITY, 5, "no way")
+
+        def is_deceived() -> bool:
+            home.host.do(lambda: inject_packet("re6st0", 6696, str(heard.address), lie))
+            return (known := way()) is not None and known.refmetric == INFINITY
+
+        wait_until(is_deceived, 60, "no way")
         for node in (home, target):
             node.down("re6st2")
         wait_until(lambda: target.prefix in home.routes("re6st0"), 15, "the way is found again")

@@ -62,9 +62,9 @@ async def test_members_that_do_not_answer_keep_nobody_waiting() -> None:
 
 
 async def test_few_members_are_asked_and_only_for_so_long(monkeypatch: Any) -> None:
-    monkeypatch.setattr(lan_key_search, "MEMBERS_TIMEOUT", 0.05)
     members = Members(20)
     assert [keys async for keys in members.search.found()] == [KEYS] * MOST_ASKED
+    monkeypatch.setattr(lan_key_search, "MEMBERS_TIMEOUT", 0.05)
     silent = Members(20, silent=20)
     assert [keys async for keys in silent.search.found()] == []
     assert (silent.asked, silent.under_way) == (ASKED_AT_ONCE, 0)
