@@ -67,11 +67,14 @@ class AnyGateway:
             await asyncio.gather(control, return_exceptions=True)
 
     async def _discover(self, control: asyncio.Task[str | None]) -> str | None:
-        self._used, refusal = self._upnp, UpnpError("")
+        # Where nothing is found, the router known last is the one that mappings are removed from.
         try:
-            return await self._upnp.discover()
+            address: str | None = await self._upnp.discover()
         except UpnpError as error:
             refusal = error
+        else:
+            self._used = self._upnp
+            return address
         try:
             address = await control
         except UpnpError as error:
