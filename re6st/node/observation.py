@@ -33,7 +33,7 @@ from re6st.status import (
 from re6st.tunnel.path_mtu import Measured
 
 REPORTED_TUNNELS = 64
-"""As many as a report may hold; a node has at most half of that."""
+"""As many as a report may hold; a node hardly ever has more, though it has more interfaces."""
 
 
 class Observation:
