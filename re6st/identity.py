@@ -3,7 +3,9 @@
 A node is known by its certificate, issued by the network's certification authority (CA, EC P-256):
 
 - subject CN: the node name; SAN IP address: the node address;
-- RFC 3779 address block (non-critical): the node prefix.
+- RFC 3779 address block (non-critical): the node prefix;
+- further prefixes of the node, if any, with the same syntax in a non-critical extension of our own. Whoever
+  does not know it sees the node prefix only, and gets along with that.
 
 The CA certificate carries the network prefix as critical name constraint (RFC 5280, 4.2.1.10) and as RFC
 3779 block, so that OpenSSL itself refuses a certificate for an address outside the network. Chains are
@@ -41,6 +43,12 @@ REGISTRY_NAME = "registry.re6st.internal"
 ADDRESS_BLOCKS = ObjectIdentifier("1.3.6.1.5.5.7.1.7")
 """id-pe-ipAddrBlocks (RFC 3779, 2.2.1)."""
 
+FURTHER_BLOCKS = ObjectIdentifier("2.25.195268698713485163303927114660976424870")
+"""Further prefixes of a node (IPAddrBlocks); the number is a UUID (X.667), which needs no registration."""
+
+MAXIMUM_FURTHER = 15
+"""Further prefixes in one certificate: certificates are sent around a lot."""
+
 CONTEXT_PARAMETERS = "parameters"
 CONTEXT_REVOCATIONS = "revocations"
 CONTEXT_PEER = "peer"
@@ -49,16 +57,24 @@ CONTEXT_PEER = "peer"
 _BLOCK_HEADER = bytes([0x04, 0x02, 0x00, 0x02])  # addressFamily OCTET STRING: AFI 2 (IPv6), no SAFI
 
 
-def encode_address_block(prefix: IPv6Network) -> bytes:
-    """Return the DER of an ``IPAddrBlocks`` with the one IPv6 prefix ``prefix`` (RFC 3779, 2.2.3)."""
+def encode_address_block(*prefixes: IPv6Network) -> bytes:
+    """Return the DER of an ``IPAddrBlocks`` with these IPv6 prefixes, in their order (RFC 3779, 2.2.3)."""
+    return sequence(sequence(_BLOCK_HEADER + sequence(b"".join(map(_bit_string, prefixes)))))
+
+
+def _bit_string(prefix: IPv6Network) -> bytes:
     octets = (prefix.prefixlen + 7) // 8
     unused = octets * 8 - prefix.prefixlen
-    bits = bytes([unused]) + prefix.network_address.packed[:octets]
-    address = bytes([0x03, len(bits)]) + bits
-    addresses = bytes([0x30, len(address)]) + address
-    family = _BLOCK_HEADER + addresses
-    sequence = bytes([0x30, len(family)]) + family
-    return bytes([0x30, len(sequence)]) + sequence
+    return bytes([0x03, octets + 1, unused]) + prefix.network_address.packed[:octets]
+
+
+def sequence(content: bytes) -> bytes:
+    """Return ``content`` as a SEQUENCE (X.690, 8.1.3)."""
+    length = len(content)
+    if length < 128:
+        return bytes([0x30, length]) + content
+    octets = length.to_bytes((length.bit_length() + 7) // 8)
+    return bytes([0x30, 0x80 | len(octets)]) + octets + content
 
 
 def decode_address_block(der: bytes) -> IPv6Network:
@@ -66,21 +82,60 @@ def decode_address_block(der: bytes) -> IPv6Network:
 
     Raises :class:`UntrustedError` for anything else.
     """
-    start = 4 + len(_BLOCK_HEADER) + 2  # two SEQUENCE headers, the family, one SEQUENCE header
-    bits = der[start:]
-    if len(bits) >= 3 and bits[0] == 0x03 and len(bits) == bits[1] + 2 and bits[2] < 8:
+    prefixes = decode_address_blocks(der)
+    if len(prefixes) != 1:
+        raise UntrustedError("the address block of the certificate is not one IPv6 prefix")
+    return prefixes[0]
+
+
+def decode_address_blocks(der: bytes) -> tuple[IPv6Network, ...]:
+    """Return the IPv6 prefixes in an ``IPAddrBlocks``, the lowest first; they do not overlap.
+
+    Raises :class:`UntrustedError` for anything else.
+    """
+    family = _content(_content(der))
+    rest = _content(family.removeprefix(_BLOCK_HEADER))
+    prefixes: list[IPv6Network] = []
+    while rest:
+        end = 2 + rest[1] if len(rest) > 1 else 0
+        prefix = _prefix_in(rest[:end])
+        if prefixes and prefix.network_address <= prefixes[-1].broadcast_address:
+            raise UntrustedError("the prefixes in the address block of the certificate are not in order")
+        prefixes.append(prefix)
+        rest = rest[end:]
+    if encode_address_block(*prefixes) != der:
+        raise UntrustedError("the address block of the certificate is malformed")
+    return tuple(prefixes)
+
+
+def _content(der: bytes) -> bytes:
+    """Return what is in the SEQUENCE ``der``. Raises :class:`UntrustedError`."""
+    long = len(der) > 1 and der[1] & 0x80
+    content = der[2 + (der[1] & 0x7F if long else 0) :]
+    if sequence(content) != der:
+        raise UntrustedError("the address block of the certificate is malformed")
+    return content
+
+
+def _prefix_in(bits: bytes) -> IPv6Network:
+    """Return the prefix in a BIT STRING. Raises :class:`UntrustedError`."""
+    if 3 <= len(bits) <= 19 and bits[2] < 8:
         length = (len(bits) - 3) * 8 - bits[2]
-        packed = bits[3:].ljust(16, b"\0")
-        if 0 <= length <= 128 and len(packed) == 16:
-            prefix = IPv6Network((packed, length), strict=False)
-            if encode_address_block(prefix) == der:
+        if length >= 0:
+            prefix = IPv6Network((bits[3:].ljust(16, b"\0"), length), strict=False)
+            if _bit_string(prefix) == bits:
                 return prefix
-    raise UntrustedError("the address block of the certificate is not one IPv6 prefix")
+    raise UntrustedError("the address block of the certificate is malformed")
 
 
 def address_block(prefix: IPv6Network) -> x509.UnrecognizedExtension:
     """Return the RFC 3779 extension with ``prefix``, for a certificate builder."""
     return x509.UnrecognizedExtension(ADDRESS_BLOCKS, encode_address_block(prefix))
+
+
+def further_blocks(prefixes: Sequence[IPv6Network]) -> x509.UnrecognizedExtension:
+    """Return the extension with a node's further prefixes, for a certificate builder."""
+    return x509.UnrecognizedExtension(FURTHER_BLOCKS, encode_address_block(*sorted(prefixes)))
 
 
 # -- keys and files -------------------------------------------------------------------------------------
@@ -189,6 +244,13 @@ class NodeCertificate:
     """Start of validity, seconds since the epoch."""
     not_after: float
     """End of validity, seconds since the epoch."""
+    further: tuple[IPv6Network, ...] = ()
+    """Other prefixes of the node, the lowest first."""
+
+    @property
+    def prefixes(self) -> tuple[IPv6Network, ...]:
+        """All that the node owns, the node prefix first."""
+        return self.prefix, *self.further
 
     @property
     def address(self) -> IPv6Address:
@@ -261,7 +323,21 @@ def parse_node_certificate(der: bytes) -> NodeCertificate:
         serial=certificate.serial_number,
         not_before=certificate.not_valid_before_utc.timestamp(),
         not_after=certificate.not_valid_after_utc.timestamp(),
+        further=_further_prefixes(extensions, prefix),
     )
+
+
+def _further_prefixes(extensions: x509.Extensions, prefix: IPv6Network) -> tuple[IPv6Network, ...]:
+    """Return the further prefixes of the node with ``prefix``. Raises :class:`UntrustedError`."""
+    value = next((item.value for item in extensions if item.oid == FURTHER_BLOCKS), None)
+    if value is None:
+        return ()
+    if not isinstance(value, x509.UnrecognizedExtension):
+        raise UntrustedError("not a node certificate: the list of further prefixes is malformed")
+    further = decode_address_blocks(value.value)
+    if len(further) > MAXIMUM_FURTHER or any(prefix.overlaps(other) for other in further):
+        raise UntrustedError("not a node certificate: its further prefixes are too many, or overlap")
+    return further
 
 
 def authority_network(der: bytes) -> IPv6Network:
@@ -346,8 +422,9 @@ class TrustStore:
             raise UntrustedError(f"the certificate of {certificate.name} is not valid: {error}") from error
         except _MALFORMED as error:
             raise UntrustedError(f"the certificate of {certificate.name} is malformed: {error}") from error
-        if not certificate.prefix.subnet_of(self.network) or certificate.prefix == self.network:
-            raise UntrustedError(f"{certificate.prefix} is not inside the network {self.network}")
+        for prefix in certificate.prefixes:
+            if not prefix.subnet_of(self.network) or prefix == self.network:
+                raise UntrustedError(f"{prefix} is not inside the network {self.network}")
         return certificate
 
     def verify_document(self, context: str, document: SignedDocument) -> bytes:

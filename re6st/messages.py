@@ -427,6 +427,8 @@ class DocumentVersions(Message, frozen=True, kw_only=True):
 
     parameters_version: Version
     revocations_version: Version
+    renewal: bool = False
+    """The caller's certificate does not say what the registry knows: it should renew it soon."""
 
 
 class Problem(Message, frozen=True, kw_only=True):

@@ -39,6 +39,8 @@ class Peer:
     """Serial number of its certificate, lower-case hexadecimal."""
     expires: float = float("inf")
     """End of its certificate's validity, seconds since the epoch."""
+    further: tuple[IPv6Network, ...] = ()
+    """Its further prefixes."""
     signed: SignedPeerRecord = field(default=NOTHING_SIGNED, repr=False, compare=False)
     """The record itself, to be passed on."""
 
@@ -101,5 +103,6 @@ def open_record(signed: SignedPeerRecord, trust: TrustStore, wall: float) -> Pee
         departed=record.departed,
         serial=certificate.serial_hex,
         expires=certificate.not_after,
+        further=certificate.further,
         signed=signed,
     )

@@ -203,6 +203,8 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     lan: LanStatus = LanStatus()
     ready: bool = True
     """The daemon has finished its start."""
+    further_prefixes: tuple[str, ...] = ()
+    """Other prefixes of the node."""
     restarts_refused: int = 0
     """How often this run of the daemon was asked to restart in place and could not."""
     restart_refused: str = ""

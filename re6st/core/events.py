@@ -97,6 +97,11 @@ class OwnCertificateChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewalWanted:
+    """The registry would give the node another certificate now."""
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelRequested:
     """A peer asked for a tunnel; answered by OfferTunnel or RefuseTunnel with the same ``request``."""
 
@@ -317,6 +322,7 @@ Event = (
     | OwnEndpointsChanged
     | NetworkChanged
     | OwnCertificateChanged
+    | RenewalWanted
     | TunnelRequested
     | TunnelOffered
     | TunnelRefused

@@ -28,6 +28,7 @@ from re6st.core.events import (
     PeersLearned,
     RegistryAnswered,
     RegistryFailed,
+    RenewalWanted,
     RevocationsAccepted,
     RoutesKnown,
     SlotQuiet,
@@ -337,7 +338,7 @@ class NodeCore:
                 self._registration.answered(event.operation)
             case RegistryFailed():
                 self._registration.failed(event.operation, final=event.final)
-            case ClockRead() | OwnEndpointsChanged() | OwnCertificateChanged():
+            case ClockRead() | OwnEndpointsChanged() | OwnCertificateChanged() | RenewalWanted():
                 self._on_self(event)
             case NetworkChanged():
                 self._dialling.network_changed()
@@ -387,7 +388,9 @@ class NodeCore:
                 self._sweep()
                 self._gossip.flood()
 
-    def _on_self(self, event: ClockRead | OwnEndpointsChanged | OwnCertificateChanged) -> None:
+    def _on_self(
+        self, event: ClockRead | OwnEndpointsChanged | OwnCertificateChanged | RenewalWanted
+    ) -> None:
         match event:
             case ClockRead():
                 self._context.clock_offset = event.offset
@@ -398,6 +401,8 @@ class NodeCore:
                     self._punching.needed = not event.endpoints
                     self._registration.publish()
                     self._gossip.moved()
+            case RenewalWanted():
+                self._registration.renewal_wanted()
             case OwnCertificateChanged():
                 self._context.own_expires = event.not_after
                 self._registration.certificate_changed(

@@ -151,6 +151,12 @@ class Registration:
         if superseded and self._at(RegistryOperation.RENEW) is None:
             self._plan(RegistryOperation.RENEW, self._versions_mean() * self._context.random.random())
 
+    def renewal_wanted(self) -> None:
+        """The registry would give another certificate now: renew soon."""
+        errand = self._errands[RegistryOperation.RENEW]
+        if not errand.asked and self._at(RegistryOperation.RENEW) is None:
+            self._plan(RegistryOperation.RENEW, 0.0)
+
     def sweep(self) -> None:
         """Look at the wall clock: is it time to renew?"""
         errand = self._errands[RegistryOperation.RENEW]

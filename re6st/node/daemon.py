@@ -50,6 +50,7 @@ class Daemon:
         self._moved = moved
         self._supervisor = supervisor
         self._parts = Parts(config, network, supervisor)
+        self._parts.renewal.prefixes_changed = self._on_prefixes_changed
         self._stopping = asyncio.Event()
         self._forced = asyncio.Event()
         self._restarting = False
@@ -67,6 +68,7 @@ class Daemon:
         if not parts.continues:
             await self._remove_leftovers(())
             await parts.host.clean_routes()
+        await parts.host.give_up(parts.former_prefixes)
         parts.run_record.write(self._config.runtime_directory)
         await self._step(self._start_client, parts.client.stop)
         self._undo.append(parts.tasks.stop)
@@ -162,6 +164,11 @@ class Daemon:
         """Let a new program with the configuration of now take over soon, if that can succeed."""
         self._parts.tasks.spawn(self._restart(), "restart in place")
 
+    def _on_prefixes_changed(self) -> None:
+        """Use other prefixes, which concern babeld's filters, the firewall and the kernel's routes."""
+        logger.info("This node's prefixes have changed: restarting in place to use them")
+        self.request_restart()
+
     async def _restart(self) -> None:
         restart.announce()
         refused = await restart.objection(restart.check_command())
@@ -182,7 +189,7 @@ class Daemon:
             self._parts.observation.ready = True
             notify("READY=1\nSTATUS=")
             certificate = self._parts.renewal.credentials.certificate
-            logger.info("Node %s runs: %s", certificate.name, certificate.prefix)
+            logger.info("Node %s runs: %s", certificate.name, ", ".join(map(str, certificate.prefixes)))
             await self._stopping.wait()
             if self._restarting:
                 await self._parts.reachability.hand_over()

@@ -50,7 +50,8 @@ def examine(load: Callable[[], NodeConfig]) -> Iterator[Finding]:
     except Re6stError as error:
         yield failed("identity", str(error), "put that right first: everything else depends on it")
         return
-    yield ok("configuration", f"{credentials.certificate.name}, {credentials.certificate.prefix}")
+    prefixes = ", ".join(str(prefix) for prefix in credentials.certificate.prefixes)
+    yield ok("configuration", f"{credentials.certificate.name}, {prefixes}")
     yield doctor.certificate(credentials.certificate.not_after, time.time())
     urls = _registry_urls(config, credentials)
     try:

@@ -47,6 +47,8 @@ class FirewallConfiguration:
     """The node prefix."""
     lan_interfaces: tuple[str, ...] = ()
     """Interfaces of trusted LANs."""
+    further: tuple[IPv6Network, ...] = ()
+    """Further prefixes of the node."""
 
     @property
     def table(self) -> str:
@@ -60,7 +62,9 @@ class FirewallConfiguration:
 
 def render(configuration: FirewallConfiguration) -> str:
     """Return the input of ``nft -f`` that replaces our table, whatever it holds, in one transaction."""
-    network, prefix = configuration.network, configuration.prefix
+    network = configuration.network
+    own = ", ".join(str(prefix) for prefix in (configuration.prefix, *configuration.further))
+    own = f"{{ {own} }}" if configuration.further else own
     tunnels = _elements(configuration.interfaces)
     lans = _elements(configuration.lan_interfaces)
     overlay = _elements((*configuration.interfaces, *configuration.lan_interfaces))
@@ -83,8 +87,8 @@ table inet {configuration.table} {{
         iifname @tunnels meta nfproto ipv4 drop
         iifname @tunnels accept
         iifname "lo" accept
-        ip6 saddr {prefix} fib saddr . iif oif exists accept
-        ip6 saddr {prefix} drop
+        ip6 saddr {own} fib saddr . iif oif exists accept
+        ip6 saddr {own} drop
         iifname @lans accept
         ip6 saddr {network} drop
     }}
@@ -98,8 +102,8 @@ table inet {configuration.table} {{
         type filter hook forward priority filter; policy accept;
         oifname @tunnels meta nfproto ipv4 drop
         iifname @overlay oifname @overlay ip6 saddr {network} ip6 daddr {network} accept
-        iifname @overlay oifname != @overlay ip6 saddr {network} ip6 daddr {prefix} accept
-        iifname != @overlay oifname @overlay ip6 saddr {prefix} ip6 daddr {network} accept
+        iifname @overlay oifname != @overlay ip6 saddr {network} ip6 daddr {own} accept
+        iifname != @overlay oifname @overlay ip6 saddr {own} ip6 daddr {network} accept
         iifname @lans ip6 saddr {network} reject with icmpv6 admin-prohibited
         oifname @lans ip6 daddr {network} reject with icmpv6 admin-prohibited
         iifname @tunnels reject with icmpv6 admin-prohibited

@@ -24,11 +24,16 @@ class Host:
     """The host as a guest house."""
 
     def __init__(
-        self, config: NodeConfig, name: str, prefix: IPv6Network, network: IPv6Network, kernel: Kernel
+        self,
+        config: NodeConfig,
+        name: str,
+        prefixes: tuple[IPv6Network, ...],
+        network: IPv6Network,
+        kernel: Kernel,
     ) -> None:
-        """``name`` is that of the network instance, ``prefix`` the node's inside ``network``."""
+        """``name`` is that of the network instance, ``prefixes`` are the node's inside ``network``."""
         self._config = config
-        self._prefix = prefix
+        self._prefixes = prefixes
         self._network = network
         self._kernel = kernel
         self._forwarding = ForwardingSettings(name)
@@ -37,7 +42,8 @@ class Host:
                 name=name,
                 interfaces=tuple(config.interface(slot) for slot in range(SLOTS)),
                 network=network,
-                prefix=prefix,
+                prefix=prefixes[0],
+                further=prefixes[1:],
                 lan_interfaces=config.lan_interfaces,
             )
         )
@@ -47,11 +53,18 @@ class Host:
         await self._kernel.open()
         await self._firewall.apply()
         await asyncio.to_thread(self._forwarding.acquire)
-        await self._kernel.add_prefix(self._prefix, self._config.main_interface)
+        for prefix in self._prefixes:
+            await self._kernel.add_prefix(prefix, self._config.main_interface)
         if self._config.lan_interfaces:
             await self._kernel.close_network(self._network)
         else:
             await self._kernel.reopen_network(self._network)
+
+    async def give_up(self, prefixes: Collection[IPv6Network]) -> None:
+        """Take down prefixes that an earlier run had and this one has not. Raises :class:`NetlinkError`."""
+        for prefix in set(prefixes).difference(self._prefixes):
+            logger.info("%s is not this node's any more", prefix)
+            await self._kernel.remove_prefix(prefix, self._config.main_interface)
 
     async def clean_routes(self) -> None:
         """Remove babeld's routes; call it while babeld does not run. Raises :class:`NetlinkError`."""
@@ -64,7 +77,7 @@ class Host:
         steps: tuple[Callable[[], Awaitable[None]], ...] = (
             self.clean_routes,
             lambda: self._kernel.reopen_network(self._network),
-            lambda: self._kernel.remove_prefix(self._prefix, self._config.main_interface),
+            *(self._removal(prefix) for prefix in self._prefixes),
             self.remove_interfaces,
             lambda: asyncio.to_thread(self._forwarding.release),
             self._firewall.remove,
@@ -75,6 +88,9 @@ class Host:
                 await step()
             except Re6stError as error:
                 logger.error("This host's network is not quite as before: %s", error)
+
+    def _removal(self, prefix: IPv6Network) -> Callable[[], Awaitable[None]]:
+        return lambda: self._kernel.remove_prefix(prefix, self._config.main_interface)
 
     async def remove_interfaces(self, keep: Collection[str] = ()) -> None:
         """Remove all tunnel interfaces but those to ``keep``. Raises :class:`NetlinkError`."""

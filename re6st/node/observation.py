@@ -82,6 +82,7 @@ class Observation:
             name=certificate.name,
             network=str(self._credentials().trust.network),
             prefix=str(certificate.prefix),
+            further_prefixes=tuple(str(prefix) for prefix in certificate.further),
             address=str(certificate.address),
             software=f"re6st {re6st.__version__}",
             pid=os.getpid(),
@@ -107,9 +108,17 @@ class Observation:
             restart_refused=self._restart_refused,
         )
 
+    def _names(self) -> dict[IPv6Network, str]:
+        """Return whose each known prefix is."""
+        return {
+            prefix: entry.peer.name
+            for entry in self._core.peers()
+            for prefix in (*entry.peer.further, entry.peer.prefix)
+        }
+
     def _lan(self) -> LanStatus:
         """Return the neighbours in LANs, whose own prefix is what each of them announces as nobody else's."""
-        names = {entry.peer.prefix: entry.peer.name for entry in self._core.peers()}
+        names = self._names()
         table = self._babeld.table
         interfaces = self._babeld.lan_interfaces
         own = {
@@ -189,7 +198,7 @@ class Observation:
 
     def route_statuses(self) -> list[RouteStatus]:
         """Return babel's routes to other nodes, used ones first."""
-        names: dict[IPv6Network, str] = {entry.peer.prefix: entry.peer.name for entry in self._core.peers()}
+        names = self._names()
         by_interface = {tunnel.interface: tunnel.peer.name for tunnel in self._operator.tunnels()}
         in_lan = {(one.interface, one.address): one.peer for one in self._lan().neighbours}
         return [

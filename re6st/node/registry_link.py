@@ -16,6 +16,7 @@ from re6st.core.events import (
     RegistryAnswered,
     RegistryFailed,
     RegistryOperation,
+    RenewalWanted,
     Source,
 )
 from re6st.errors import IdentityError, ProtocolError, Re6stError, RegistryRefusedError, UntrustedError
@@ -155,6 +156,8 @@ class RegistryLink:
             await self._sample(1)  # an older registry, which knows nothing of this
             return
         self._document_exchange.seen(None, versions.parameters_version, versions.revocations_version)
+        if versions.renewal:
+            self._report(RenewalWanted())
 
     async def _renew(self) -> None:
         credentials = self._credentials()

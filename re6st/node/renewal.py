@@ -51,6 +51,9 @@ class Renewal:
         """Those in force."""
         self.server_context: ssl.SSLContext = credentials.server_context()
         """For the control API; it changes with the credentials."""
+        self.prefixes_changed: Callable[[], None] = lambda: None
+        """Called when the node has other prefixes than at the start; set by the daemon."""
+        self._prefixes = credentials.certificate.prefixes
         documents.trust_changed = self._on_trust_changed
 
     def use(self, certificate: bytes) -> None:
@@ -64,6 +67,8 @@ class Renewal:
         self._tasks.spawn(self._client.start(self.credentials.client_context()), "use the new certificate")
         self._own.renew(self.credentials)
         self.report()
+        if self.credentials.certificate.prefixes != self._prefixes:
+            self.prefixes_changed()
 
     def _on_trust_changed(self) -> None:
         self.store_authorities()

@@ -69,6 +69,7 @@ def print_status(status: NodeStatus) -> None:
     remaining = status.certificate_expires - time.time()
     lines = [
         ("node", f"{status.name}  {status.prefix}"),
+        *((("further", ", ".join(status.further_prefixes)),) if status.further_prefixes else ()),
         ("address", status.address),
         ("network", status.network),
         ("reachable", f"{status.reachability.value}: {status.reachability_reason}"),

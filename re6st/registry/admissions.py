@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from re6st.registry.database import ALL
+from re6st.registry.further_prefixes import FurtherPrefixes
 from re6st.registry.groups import GroupRow, Groups
 from re6st.registry.ledger import Ledger
 from re6st.registry.requests import Requests
-from re6st.registry.space import Space
 
 
 class Way(enum.Enum):
@@ -87,7 +87,7 @@ class Reservation:
     created: float
 
 
-class Admissions(Ledger, Space, Requests, Groups):
+class Admissions(Ledger, FurtherPrefixes, Requests, Groups):
     """The tables for those who shall come. Belongs to one thread at a time."""
 
     # -- reservations

@@ -32,6 +32,11 @@ class Announcer:
         self._poll: asyncio.Task[None] | None = None
         self._stopping = False
 
+    @property
+    def stopping(self) -> bool:
+        """Whether nobody may wait any longer."""
+        return self._stopping
+
     async def wait(
         self, versions: DocumentVersions, known: DocumentVersions, patience: float
     ) -> DocumentVersions:

@@ -29,6 +29,7 @@ from re6st.identity import (
     TrustStore,
     address_block,
     fingerprint,
+    further_blocks,
     sign_document,
 )
 from re6st.messages import NetworkParameters, Revocations, SignedDocument, encode
@@ -123,8 +124,9 @@ class Authority:
         prefix: IPv6Network,
         now: float,
         validity: float = NODE_VALIDITY,
+        further: tuple[IPv6Network, ...] = (),
     ) -> bytes:
-        """Return a certificate (DER) for the node ``name`` that owns ``prefix``.
+        """Return a certificate (DER) for the node ``name`` that owns ``prefix`` and ``further`` ones.
 
         ``now`` is in seconds since the epoch, ``validity`` in seconds; no certificate outlives the CA.
         """
@@ -132,7 +134,10 @@ class Authority:
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         san = x509.SubjectAlternativeName([x509.IPAddress(node_address(prefix))])
         builder = self._leaf(subject, public_key, usages, san, now, validity)
-        return self._sign(builder.add_extension(address_block(prefix), critical=False))
+        builder = builder.add_extension(address_block(prefix), critical=False)
+        if further:
+            builder = builder.add_extension(further_blocks(further), critical=False)
+        return self._sign(builder)
 
     def issue_server(
         self, public_key: ec.EllipticCurvePublicKey, now: float, validity: float = SERVER_VALIDITY

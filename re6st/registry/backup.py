@@ -184,16 +184,18 @@ def check(state: StateDirectory) -> list[str]:
         problems += store.find_damage()
         service = Service(store, state.authority())
         problems += _check_documents(service, state)
-        held = sorted((node.prefix.network_address, node) for node in store.nodes() if node.released is None)
+        names = {node.identifier: node.name for node in store.nodes()}
+        held = [(node.prefix, node.name) for node in store.nodes() if node.released is None]
+        held = sorted([*held, *((row.prefix, names[row.node]) for row in store.further_held())])
         problems += [
-            f"{one.name} ({one.prefix}) and {other.name} ({other.prefix}) overlap"
-            for (_, one), (_, other) in pairwise(held)
-            if one.prefix.overlaps(other.prefix)
+            f"{one} ({prefix}) and {other} ({overlapping}) overlap"
+            for (prefix, one), (overlapping, other) in pairwise(held)
+            if prefix.overlaps(overlapping)
         ]
         problems += [
-            f"{node.name} ({node.prefix}) is outside the network {service.network}"
-            for _, node in held
-            if not node.prefix.subnet_of(service.network)
+            f"{name} ({prefix}) is outside the network {service.network}"
+            for prefix, name in held
+            if not prefix.subnet_of(service.network)
         ]
     return problems
 

@@ -151,6 +151,8 @@ for command in (
     cli_nodes.rename,
     cli_nodes.move,
     cli_nodes.owner,
+    cli_nodes.add_prefix,
+    cli_nodes.remove_prefix,
     cli_nodes.suspend,
     cli_nodes.resume,
     cli_nodes.revoke,

@@ -1,4 +1,4 @@
-"""Commands around nodes: list, show, rename, move, owner, suspend, resume, revoke, delete."""
+"""Commands around nodes: list, show, rename, move, owner, prefixes, suspend, resume, revoke, delete."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from re6st.identity import format_time
+from re6st.prefix import parse_prefix
 from re6st.registry.cli_common import cell, json_option, opened, print_json, print_rows
 from re6st.registry.database import ALL
 from re6st.registry.state import StateDirectory
@@ -68,6 +69,7 @@ def show(state: StateDirectory, node: str, as_json: bool) -> None:
         print_json(values)
         return
     certificates = values.pop("certificates")
+    values["further_prefixes"] = ", ".join(str(prefix) for prefix in member.further) or None
     for key, value in values.items():
         click.echo(f"{key.replace('_', ' ')}: {cell(value)}")
     for row in certificates if isinstance(certificates, list) else []:
@@ -80,6 +82,7 @@ def _describe(service: Service, member: Member, now: float) -> dict[str, object]
     return {
         "name": node.name,
         "prefix": str(node.prefix),
+        "further_prefixes": [str(prefix) for prefix in member.further],
         "address": str(node.address),
         "state": member.state(now),
         "group": node.group,
@@ -127,6 +130,29 @@ def owner(state: StateDirectory, node: str, owner: str) -> None:
     with opened(state) as service:
         row = service.set_owner(node, owner)
     click.echo(f"{row.name} ({row.prefix}) belongs to {row.owner or 'nobody'}", err=True)
+
+
+@click.command("add-prefix")
+@node_argument
+@click.option("--prefix", help="This prefix; else a free one.")
+@click.option("--prefix-length", type=int, help="By default as the node's group says, or 64.")
+@click.pass_obj
+def add_prefix(state: StateDirectory, node: str, prefix: str | None, prefix_length: int | None) -> None:
+    """Give a node a further prefix, and print it; the node uses it within minutes."""
+    with opened(state) as service:
+        added = service.add_prefix(node, parse_prefix(prefix) if prefix else None, prefix_length)
+    click.echo(str(added))
+
+
+@click.command("remove-prefix")
+@node_argument
+@click.argument("prefix")
+@click.pass_obj
+def remove_prefix(state: StateDirectory, node: str, prefix: str) -> None:
+    """Take a further prefix from a node; it is in quarantine then."""
+    with opened(state) as service:
+        row = service.remove_prefix(node, parse_prefix(prefix))
+    click.echo(f"{prefix} is not a prefix of {row.name} any more", err=True)
 
 
 @click.command()

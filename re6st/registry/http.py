@@ -47,7 +47,7 @@ from re6st.messages import (
     decode,
     encode,
 )
-from re6st.registry.announcer import Announcer
+from re6st.registry.announcer import Announcer, is_news
 from re6st.registry.invitation_page import InvitationPage
 from re6st.registry.joiner_http import JoinerApi
 from re6st.registry.limits import RateLimiter
@@ -64,6 +64,9 @@ logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT = 20.0
 """Seconds that reading a request and answering it may take; longer than a database may be locked."""
+
+RENEWAL_POLL = 10.0
+"""Seconds between looks whether a node that waits for versions should renew its certificate."""
 
 MAXIMUM_WAIT = 120
 """Seconds for which a question for versions may be held back at most."""
@@ -96,6 +99,8 @@ REFUSALS = {
     "unknown-request": HTTPStatus.NOT_FOUND,
     "request-decided": HTTPStatus.CONFLICT,
     "mailbox-full": HTTPStatus.CONFLICT,
+    "unknown-prefix": HTTPStatus.NOT_FOUND,
+    "too-many-prefixes": HTTPStatus.CONFLICT,
     "unknown-group": HTTPStatus.NOT_FOUND,
     "group-in-use": HTTPStatus.CONFLICT,
     "group-full": HTTPStatus.CONFLICT,
@@ -310,10 +315,12 @@ class Api:
         """Take note of how the caller is, and tell which documents are in force, see ``/v1/versions``."""
         certificate, report = _certificate(request), await _message(request, NodeReport)
         service = self._service
-        versions = await self._worker.change(
-            lambda: service.report(service.authenticate(certificate).node, report)
-        )
-        return await self._tell_versions(request, versions)
+
+        def note() -> tuple[Caller, DocumentVersions]:
+            caller = service.authenticate(certificate)
+            return caller, _with_renewal(service.report(caller.node, report), service, caller)
+
+        return await self._tell_versions(request, *await self._worker.change(note))
 
     async def versions(self, request: web.Request) -> web.Response:
         """Tell which documents are in force: with ``wait``, after so many seconds or once there is a newer
@@ -321,18 +328,25 @@ class Api:
         """
         certificate, service = _certificate(request), self._service
 
-        def read() -> DocumentVersions:
-            service.authenticate(certificate)
-            return service.versions()
+        def read() -> tuple[Caller, DocumentVersions]:
+            caller = service.authenticate(certificate)
+            return caller, _with_renewal(service.versions(), service, caller)
 
-        return await self._tell_versions(request, await self._worker.ask(read))
+        return await self._tell_versions(request, *await self._worker.ask(read))
 
-    async def _tell_versions(self, request: web.Request, versions: DocumentVersions) -> web.Response:
+    async def _tell_versions(
+        self, request: web.Request, caller: Caller, versions: DocumentVersions
+    ) -> web.Response:
         known = DocumentVersions(
             parameters_version=_number(request, "parameters", 2**53),
             revocations_version=_number(request, "revocations", 2**53),
         )
-        return _json(await self._announcer.wait(versions, known, _number(request, "wait", MAXIMUM_WAIT)))
+        left = float(_number(request, "wait", MAXIMUM_WAIT))
+        while left > 0 and not (versions.renewal or is_news(versions, known) or self._announcer.stopping):
+            newest = await self._announcer.wait(versions, known, min(left, RENEWAL_POLL))
+            versions = await self._run(_with_renewal, newest, self._service, caller)
+            left -= RENEWAL_POLL
+        return _json(versions)
 
     async def _stop_waiting(self, _application: web.Application) -> None:
         await self._announcer.stop()
@@ -370,6 +384,11 @@ class Api:
         method, route = (request.method, resource.canonical) if resource is not None else ("other", "unknown")
         self._metrics.count(method, route, response.status, time.monotonic() - began)
         return response
+
+
+def _with_renewal(versions: DocumentVersions, service: Service, caller: Caller) -> DocumentVersions:
+    """Return ``versions`` with whether the caller should renew its certificate."""
+    return msgspec.structs.replace(versions, renewal=service.wants_renewal(caller))
 
 
 def _time_limit(route: Route) -> float | None:

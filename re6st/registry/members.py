@@ -11,6 +11,8 @@ A prefix that was given back stays in quarantine before somebody else gets it.
 
 from __future__ import annotations
 
+from ipaddress import IPv6Network
+
 from re6st.errors import RegistryRefusedError, RemoteProtocolError
 from re6st.identity import CONTEXT_REVOCATIONS
 from re6st.messages import Revocations, decode, encode
@@ -142,18 +144,21 @@ class MemberUseCases(UseCases):
 
     def _find(self, selector: str) -> NodeRow:
         """Return the member with this name or prefix."""
-        node = (
-            self._store.member_at(parse_prefix(selector)) if ":" in selector else self._store.member(selector)
-        )
+        node = self._holder(parse_prefix(selector)) if ":" in selector else self._store.member(selector)
         if node is None:
             raise self._unknown(selector)
         return node
+
+    def _holder(self, prefix: IPv6Network) -> NodeRow | None:
+        """Return the member that has this prefix, be it a further one."""
+        number = self._store.holder_of_further(prefix)
+        return self._store.member_at(prefix) or (self._store.node(number) if number is not None else None)
 
     def _find_any(self, selector: str) -> NodeRow:
         """Return the member with this name or prefix, or else who had it last."""
         if ":" in selector:
             prefix = parse_prefix(selector)
-            node = self._store.member_at(prefix) or self._store.former_member_at(prefix)
+            node = self._holder(prefix) or self._store.former_member_at(prefix)
         else:
             node = self._store.member(selector) or self._store.former_member(selector)
         if node is None:

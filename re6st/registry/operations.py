@@ -57,6 +57,7 @@ from re6st.registry.operator_messages import (
     ParametersPlanRequest,
     ParametersPreview,
     ParametersUndo,
+    PrefixRequest,
     Renaming,
     RequestPage,
     ReservationList,
@@ -183,6 +184,7 @@ def _node(service: Service, condition: Condition) -> Node:
         prefix=str(node.prefix),
         address=str(node.address),
         state=NodeState(member.state(service.now())),
+        further_prefixes=tuple(str(prefix) for prefix in member.further),
         group=node.group,
         owner=node.owner,
         created=node.created,
@@ -231,6 +233,19 @@ def set_owner(service: Service, call: Call) -> Node:
     """Write down to whom a node belongs."""
     message: NodeOwner = call.message
     return _selected(service, service.set_owner(call.path["node"], message.owner).name)
+
+
+def add_prefix(service: Service, call: Call) -> Node:
+    """Give a node a further prefix."""
+    message: PrefixRequest = call.message
+    prefix = parse_prefix(message.prefix) if message.prefix is not None else None
+    service.add_prefix(call.path["node"], prefix, message.prefix_length)
+    return _selected(service, call.path["node"])
+
+
+def remove_prefix(service: Service, call: Call) -> None:
+    """Take a further prefix (with its ``/`` as ``%2F``) from a node; it is in quarantine then."""
+    service.remove_prefix(call.path["node"], parse_prefix(call.path["prefix"]))
 
 
 def suspend_node(service: Service, call: Call) -> Node:

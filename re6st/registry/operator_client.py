@@ -65,6 +65,7 @@ from re6st.registry.operator_messages import (
     ParametersPlanRequest,
     ParametersPreview,
     ParametersUndo,
+    PrefixRequest,
     Renaming,
     RequestPage,
     ReservationRequest,
@@ -182,6 +183,14 @@ class OperatorClient:
     async def set_owner(self, selector: str, owner: str) -> Node:
         """Write down to whom a node belongs."""
         return await self._ask("PUT", _node(selector) + "/owner", Node, NodeOwner(owner=owner))
+
+    async def add_prefix(self, selector: str, request: PrefixRequest | None = None) -> Node:
+        """Give a node a further prefix."""
+        return await self._ask("POST", _node(selector) + "/prefixes", Node, request or PrefixRequest())
+
+    async def remove_prefix(self, selector: str, prefix: str) -> None:
+        """Take a further prefix from a node; it is in quarantine then."""
+        await self._send("DELETE", f"{_node(selector)}/prefixes/{quote(prefix, safe='')}")
 
     async def suspend(self, selector: str) -> Node:
         """Keep a node out of the network until it is resumed."""

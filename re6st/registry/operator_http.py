@@ -111,6 +111,24 @@ class OperatorApi:
             self._route(
                 "POST", "/nodes/{node}/revocation", write, operations.revoke_node, node, None, (_NODE,)
             ),
+            self._route(
+                "POST",
+                "/nodes/{node}/prefixes",
+                write,
+                operations.add_prefix,
+                node,
+                messages.PrefixRequest,
+                (_NODE,),
+            ),
+            self._route(
+                "DELETE",
+                "/nodes/{node}/prefixes/{prefix}",
+                write,
+                operations.remove_prefix,
+                None,
+                None,
+                (_NODE, Parameter("prefix", _NODE.schema, "path")),
+            ),
             self._route("DELETE", "/nodes/{node}", write, operations.delete_node, None, None, (_NODE,)),
             self._route("POST", "/links", write, operations.create_link, messages.Link, messages.LinkRequest),
             self._get("/tokens", operations.list_tokens, messages.TokenPage, pages),

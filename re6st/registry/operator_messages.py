@@ -48,6 +48,8 @@ class Node(Message, frozen=True, kw_only=True):
     prefix: str
     address: str
     state: NodeState
+    further_prefixes: tuple[str, ...] = ()
+    """Other prefixes that it has."""
     group: str = ""
     """Empty only from a registry that knows no groups."""
     owner: str = ""
@@ -136,6 +138,15 @@ class NodeOwner(Message, frozen=True, kw_only=True):
     """To whom a node belongs, for people; empty for nobody."""
 
     owner: Owner
+
+
+class PrefixRequest(Message, frozen=True, kw_only=True):
+    """A further prefix for a node."""
+
+    prefix: Text | None = None
+    """Without it: a free one of ``prefix_length``."""
+    prefix_length: PrefixLength | None = None
+    """Without it: as the node's group says, or 64."""
 
 
 class GroupRequest(Message, frozen=True, kw_only=True):

@@ -82,7 +82,11 @@ class RecoveryUseCases(TokenUseCases, ParameterUseCases):
             lease.released is None for lease in overlapping
         ):
             raise self._lost(certificate)
-        return self._store.add_node(certificate.name, certificate.prefix, self._clock())
+        node = self._store.add_node(certificate.name, certificate.prefix, self._clock())
+        for prefix in certificate.further:
+            if not self._store.holders(prefix, certificate.name):
+                self._store.add_further(node.identifier, prefix, self._clock())
+        return node
 
     def _lost(self, certificate: NodeCertificate) -> UntrustedError:
         return UntrustedError(

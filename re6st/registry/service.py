@@ -29,6 +29,7 @@ from re6st.messages import (
     encode,
 )
 from re6st.registry.admissions import TokenRow, TokenUse
+from re6st.registry.assigning import PrefixUseCases
 from re6st.registry.certification import CertificationRequest, open_request
 from re6st.registry.groups import DEFAULT_GROUP
 from re6st.registry.invitations import InvitationUseCases
@@ -60,7 +61,13 @@ class Caller:
 
 
 class Service(
-    InvitationUseCases, RecoveryUseCases, OperatorUseCases, RolloverUseCases, PlanUseCases, LanKeyUseCases
+    InvitationUseCases,
+    PrefixUseCases,
+    RecoveryUseCases,
+    OperatorUseCases,
+    RolloverUseCases,
+    PlanUseCases,
+    LanKeyUseCases,
 ):
     """All use cases; those of nodes are here, those of operators in the modules it inherits from."""
 
@@ -173,7 +180,8 @@ class Service(
             node = self._member_again(caller)
             live = self._live_certificates(node, now)
             newest = live[0]
-            if _is_repetition(newest, caller, request, now):
+            current = parse_node_certificate(newest.der).further == self._store.further(node.identifier)
+            if current and _is_repetition(newest, caller, request, now):
                 return self._enrolment(node, newest.der, now)
             if len(live) >= LIVE_CERTIFICATES:
                 raise RegistryRefusedError(
@@ -185,8 +193,15 @@ class Service(
             self._log("node.renewed", node.name, prefix=node.prefix)
             return self._enrolment(node, certificate, now)
 
+    def wants_renewal(self, caller: Caller) -> bool:
+        """Return whether the caller's prefixes are others now than its certificate says."""
+        return caller.certificate.further != self._store.further(caller.node.identifier)
+
     def _issue(self, node: NodeRow, request: CertificationRequest, now: float) -> bytes:
-        der = self._authority.issue_node(request.public_key, node.name, node.prefix, now, self._validity)
+        further = self._store.further(node.identifier)
+        der = self._authority.issue_node(
+            request.public_key, node.name, node.prefix, now, self._validity, further
+        )
         certificate = parse_node_certificate(der)
         self._store.add_certificate(
             CertificateRow(

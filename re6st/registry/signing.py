@@ -24,10 +24,12 @@ from re6st.identity import (
     ADDRESS_BLOCKS,
     CONTEXT_PARAMETERS,
     CONTEXT_REVOCATIONS,
+    FURTHER_BLOCKS,
     REGISTRY_NAME,
     authority_network,
     format_time,
     parse_node_certificate,
+    sequence,
 )
 from re6st.messages import NetworkParameters, Revocations, decode
 from re6st.prefix import check_node_length
@@ -118,7 +120,7 @@ class Policy:
         raise UntrustedError("neither a certificate nor a document of the network")
 
     def _judge_certificate(self, tbs: bytes, now: float) -> str:
-        der = _sequence(tbs + _ALGORITHM + _NO_SIGNATURE)
+        der = sequence(tbs + _ALGORITHM + _NO_SIGNATURE)
         certificate = x509.load_der_x509_certificate(der)
         if certificate.tbs_certificate_bytes != tbs:
             raise UntrustedError("not exactly one certificate")
@@ -130,16 +132,18 @@ class Policy:
             self._check_server(certificate, usages)
             return f"server certificate {until}"
         node = parse_node_certificate(der)
-        if identifiers != _COMMON | {ADDRESS_BLOCKS} or set(usages) != {
+        if identifiers - {FURTHER_BLOCKS} != _COMMON | {ADDRESS_BLOCKS} or set(usages) != {
             ExtendedKeyUsageOID.CLIENT_AUTH,
             ExtendedKeyUsageOID.SERVER_AUTH,
         }:
             raise UntrustedError("a node certificate has other extensions than every node's")
-        if not node.prefix.subnet_of(self.network):
-            raise UntrustedError(f"{node.prefix} is not inside the network {self.network}")
-        check_node_length(self.network, node.prefix.prefixlen)
+        for prefix in node.prefixes:
+            if not prefix.subnet_of(self.network):
+                raise UntrustedError(f"{prefix} is not inside the network {self.network}")
+            check_node_length(self.network, prefix.prefixlen)
         check_name(node.name)
-        return f"node certificate name={node.name} prefix={node.prefix} {until}"
+        prefixes = ",".join(str(prefix) for prefix in node.prefixes)
+        return f"node certificate name={node.name} prefix={prefixes} {until}"
 
     def _check_frame(self, certificate: x509.Certificate, now: float) -> None:
         """Refuse what is wrong for every certificate: issuer, time, key, powers."""
@@ -182,12 +186,3 @@ def check_longest(longest: float) -> None:
 
 def _end(certificate: x509.Certificate) -> float:
     return certificate.not_valid_after_utc.timestamp()
-
-
-def _sequence(content: bytes) -> bytes:
-    """Return ``content`` as a SEQUENCE (X.690, 8.1.3)."""
-    length = len(content)
-    if length < 128:
-        return bytes([0x30, length]) + content
-    octets = length.to_bytes((length.bit_length() + 7) // 8)
-    return bytes([0x30, 0x80 | len(octets)]) + octets + content

@@ -59,13 +59,22 @@ class Space(Database):
         for identifier, first, length in rows:
             self.execute("UPDATE nodes SET recycled = ? WHERE id = ?", (now, identifier))
             self.refresh_space(IPv6Network((first, length)))
-        return len(rows)
+        further = self.execute(
+            "SELECT id, prefix_first, prefix_length FROM further_prefixes WHERE released <= ?"
+            " AND released IS NOT NULL ORDER BY released LIMIT ?",
+            (released_before, RECYCLED_AT_ONCE),
+        )
+        for identifier, first, length in further:
+            self.execute("DELETE FROM further_prefixes WHERE id = ?", (identifier,))
+            self.refresh_space(IPv6Network((first, length)))
+        return len(rows) + len(further)
 
     def waiting(self) -> tuple[int, float]:
         """Return how many prefixes are in quarantine, and when the first of them was given back."""
         rows = self.execute(
-            "SELECT count(*), coalesce(min(released), 0) FROM nodes"
+            "SELECT count(*), coalesce(min(released), 0) FROM (SELECT released FROM nodes"
             " WHERE released IS NOT NULL AND recycled IS NULL"
+            " UNION ALL SELECT released FROM further_prefixes WHERE released IS NOT NULL) AS waiting"
         )
         return int(rows[0][0]), float(rows[0][1])
 
@@ -113,10 +122,13 @@ class Space(Database):
 
     def _holders(self, region: Lease, name: str = "") -> list[Lease]:
         nodes = "SELECT {}, released FROM nodes WHERE recycled IS NULL AND {}"
+        further = "SELECT {}, released FROM further_prefixes WHERE {}"
         reservations = "SELECT {} FROM reservations WHERE name <> ? AND {}"
         return [
             *self._around(nodes, region),
             *self._within(nodes, region),
+            *self._around(further, region),
+            *self._within(further, region),
             *self._around(reservations, region, name),
             *self._within(reservations, region, name),
         ]
@@ -151,7 +163,7 @@ def allocate(space: Space, network: IPv6Network, length: int, now: float, quaran
     space.prepare_space(network)
     more = True
     while more:
-        more = space.recycle(now - quarantine, now) == RECYCLED_AT_ONCE
+        more = space.recycle(now - quarantine, now) >= RECYCLED_AT_ONCE
         prefix = space.best_room(length)
         if prefix is not None:
             return prefix

@@ -66,6 +66,8 @@ class Member:
     published: float | None
     reachable: bool | None
     software: str | None
+    further: tuple[IPv6Network, ...] = ()
+    """Its further prefixes."""
 
     def state(self, now: float) -> str:
         """Return ``released``, ``suspended``, ``active`` or ``expired``."""
@@ -253,18 +255,21 @@ class Store(Admissions, Reports):
             "UPDATE nodes SET released = ?, suspended = NULL WHERE id = ? AND released IS NULL",
             (released, identifier),
         )
+        self.release_all_further(identifier, released)
         self.withdraw_certificates(identifier, now)
         self.drop_record(identifier)
         self.drop_report(identifier)
 
     def restore_node(self, identifier: int, name: str) -> None:
         """Make a former member a member again; its prefix must be free."""
+        former = self.node(identifier)
         self.execute(
             "UPDATE nodes SET released = NULL, recycled = NULL, name = ? WHERE id = ?", (name, identifier)
         )
-        node = self.node(identifier)
-        if node is not None:
-            self.refresh_space(node.prefix)
+        if former is not None:
+            self.refresh_space(former.prefix)
+            if former.released is not None:
+                self.restore_further(identifier, name, former.released)
 
     def delete_node(self, identifier: int, now: float) -> None:
         """Do not show a former member any more; nothing gives it its place back."""
@@ -289,6 +294,7 @@ class Store(Admissions, Reports):
             )
             self.execute("DELETE FROM token_uses WHERE node = ?", row)
             self.execute("UPDATE tokens SET node = NULL, revoked = coalesce(revoked, 0) WHERE node = ?", row)
+            self.drop_further(node.identifier)
             self.execute("DELETE FROM certificates WHERE node = ?", row)
             self.execute("DELETE FROM nodes WHERE id = ?", row)
             self.refresh_space(node.prefix)
@@ -313,9 +319,12 @@ class Store(Admissions, Reports):
         if selection.search:
             clauses.append(
                 "(instr(lower(name), lower(?)) > 0 OR instr(lower(owner), lower(?)) > 0"
-                " OR instr(prefix_text(prefix_first, prefix_length), lower(?)) > 0)"
+                " OR instr(prefix_text(prefix_first, prefix_length), lower(?)) > 0"
+                " OR EXISTS (SELECT 1 FROM further_prefixes AS further WHERE further.node = overview.id"
+                " AND further.released IS NULL"
+                " AND instr(prefix_text(further.prefix_first, further.prefix_length), lower(?)) > 0))"
             )
-            values += [selection.search] * 3
+            values += [selection.search] * 4
         if selection.group is not None:
             clause = "node_group = (SELECT id FROM node_groups WHERE name = ?)"
             without = selection.group.lower() == DEFAULT_GROUP
@@ -345,6 +354,7 @@ class Store(Admissions, Reports):
             f" software FROM overview {clause}",
             values,
         )
+        further = self.further_of([row[0] for row in rows])
         return [
             Member(
                 _node(row[:9]),
@@ -353,6 +363,7 @@ class Store(Admissions, Reports):
                 published=row[11],
                 reachable=None if row[12] is None else bool(row[12]),
                 software=row[13],
+                further=further.get(row[0], ()),
             )
             for row in rows
         ]

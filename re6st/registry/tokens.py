@@ -230,10 +230,16 @@ class TokenUseCases(GroupUseCases):
         if member is not None and member.prefix == prefix:
             return
         self._check_prefix_free(prefix, name)
-        for node in self._store.nodes():
-            until = self.release_time(node)
-            waits = until is not None and until > now and node.name.lower() != name.lower()
-            if waits and node.prefix.overlaps(prefix):
+        self._check_no_quarantine(prefix, name, now)
+
+    def _check_no_quarantine(self, prefix: IPv6Network, name: str, now: float) -> None:
+        """Refuse a prefix of which another node than ``name`` may still believe that it is its own."""
+        nodes = {node.identifier: node for node in self._store.nodes()}
+        former = [(node, node.prefix, node.released) for node in nodes.values()]
+        former += [(nodes[row.node], row.prefix, row.released) for row in self._store.further_waiting()]
+        for node, other, released in former:
+            waits = released is not None and released + self._quarantine > now
+            if waits and node.name.lower() != name.lower() and other.overlaps(prefix):
                 raise RegistryRefusedError(
                     f"{prefix} is in quarantine: {node.name} may still believe to have it",
                     code="prefix-taken",

@@ -41,6 +41,7 @@ from re6st.routing.table import (
     InterfaceUp,
     NeighbourHeard,
     NeighbourRestarted,
+    NeighbourUp,
     RoutingTable,
 )
 from re6st.supervisor import ChildExit, Supervisor
@@ -298,6 +299,9 @@ class Babeld:
                 self._introductions.nudge(change.interface)
             if isinstance(change, NeighbourRestarted):
                 self._introductions.greet_again(change.interface)
+            if isinstance(change, NeighbourUp) and self._configuration.further:
+                # A neighbour that has known us before does not ask for what is new.
+                self._introductions.have_told(change.interface, self._configuration.further)
             if isinstance(change, InterfaceQuiet) and self._links.is_attached(change.interface):
                 continue
             self._report(change)

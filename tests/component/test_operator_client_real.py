@@ -16,6 +16,7 @@ from re6st.registry.operator_messages import (
     GroupRequest,
     LinkRequest,
     NodeState,
+    PrefixRequest,
     ReservationRequest,
 )
 from re6st.registry.operators import Scope
@@ -53,6 +54,11 @@ async def test_a_cloud_lets_machines_in_and_out(registry, client, monkeypatch):
         assert [item.name async for item in client.nodes()] == ["vm3", "vm1", "vm2"]
         assert [item.name async for item in client.nodes(search="M2")] == ["vm2"]
         assert (await client.rename("vm2", "db")).name == "db"
+        node = await client.add_prefix("db", PrefixRequest(prefix_length=90))
+        [further] = node.further_prefixes
+        assert (await client.node(further)).name == "db"
+        await client.remove_prefix("db", further)
+        assert (await client.node("db")).further_prefixes == ()
         assert (await client.move("db", "default")).group == "default"
         assert (await client.set_owner("db", "bert")).owner == "bert"
         assert [item.name async for item in client.nodes(group="cloud", owner="anna")] == ["vm3", "vm1"]

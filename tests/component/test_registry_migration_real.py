@@ -126,7 +126,14 @@ def make_schema(state, newest):
         add("tokens", id=8, digest=b"desk", prefix_length=64, created=NOW, expires=NOW + 60, maximum_uses=2,
             node_group=5, owner="bert")  # fmt: skip
 
-    fillers = {1: fill_1, 2: fill_2, 3: fill_3, 4: fill_4, 6: fill_6, 7: fill_7, 8: fill_8}
+    def fill_9():
+        """Further prefixes, one of them in quarantine."""
+        for number, released in ((10, None), (11, NOW)):
+            prefix = PREFIXES[number]
+            add("further_prefixes", node=1, prefix_first=prefix[0].packed, prefix_last=prefix[-1].packed,
+                prefix_length=64, created=NOW, released=released)  # fmt: skip
+
+    fillers = {1: fill_1, 2: fill_2, 3: fill_3, 4: fill_4, 6: fill_6, 7: fill_7, 8: fill_8, 9: fill_9}
     for number, script in schema_scripts("sqlite"):
         if number <= newest:
             connection.executescript(script)
@@ -144,6 +151,7 @@ def tell(service):
             for view in service.members()
         },
         "owners": {view.node.name: (view.node.group, view.node.owner) for view in service.members()},
+        "further": {view.node.name: view.further for view in service.members() if view.further},
         "groups": [
             (row.name, row.prefix_length, row.maximum_nodes, service.count_group(row))
             for row in service.groups()
@@ -182,6 +190,7 @@ def expected(version):
     return {
         "nodes": known,
         "owners": owners,
+        "further": {"attic": (PREFIXES[10],)} if version >= 9 else {},
         "groups": groups[: 1 + (version >= 8)],
         "links": [("office", "bert")] if version >= 8 else [],
         "tokens": tokens[: 3 + (version >= 2) + (version >= 8)],

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from schemathesis.specs.openapi import checks as openapi_checks
 from test_registry_real import join, running
 
-from re6st.identity import REGISTRY_NAME, build_request, generate_key
+from re6st.identity import REGISTRY_NAME, build_request, generate_key, parse_node_certificate
 from re6st.registry.client import JoinLink, RegistryClient
 from re6st.registry.limits import RateLimiter
 from re6st.registry.operators import Scope
@@ -219,6 +219,32 @@ async def test_reservations(registry, asker):
     assert (await ask("GET", "/reservations"))["items"] == [made]
     await ask("DELETE", "/reservations/attic", status=204)
     await ask.refused("unknown-reservation", 404, "DELETE", "/reservations/attic")
+
+
+async def test_further_prefixes(registry, asker, tmp_path, monkeypatch):
+    monkeypatch.setattr("re6st.registry.http.RENEWAL_POLL", 0.5)
+    ask, node = asker("write"), await join(registry, tmp_path / "1", "attic")
+    assert not (await node.client.versions(None)).renewal
+    waiting = asyncio.create_task(
+        node.client.versions(None, known=await node.client.versions(None), wait=100)
+    )
+    made = await ask("POST", "/nodes/attic/prefixes", {"prefix_length": 60}, 201, Idempotency_Key="p")
+    assert made["further_prefixes"] == ["2001:db8:42:10::/60"]
+    assert await ask("POST", "/nodes/attic/prefixes", {"prefix_length": 60}, 201, Idempotency_Key="p") == made
+    # Who waits for versions hears of it before the wait is over.
+    async with asyncio.timeout(90):
+        assert (await waiting).renewal
+    renewed = await node.client.renew(build_request(node.key, ""))
+    certificate = parse_node_certificate(renewed.certificate)
+    assert [str(prefix) for prefix in certificate.further] == made["further_prefixes"]
+    path = "/nodes/attic/prefixes/" + quote(made["further_prefixes"][0], safe="")
+    assert (await ask("GET", "/nodes?search=42:10::"))["items"][0]["name"] == "attic"
+    await ask("DELETE", path, status=204)
+    await ask.refused("unknown-prefix", 404, "DELETE", path)
+    taken = {"prefix": "2001:db8:42::/64"}
+    await ask.refused("prefix-taken", 409, "POST", "/nodes/attic/prefixes", taken)
+    await ask.refused("unknown-node", 404, "POST", "/nodes/nobody/prefixes", {})
+    assert "further_prefixes" not in await ask("GET", "/nodes/attic")
 
 
 async def test_groups(registry, asker, tmp_path):

@@ -33,7 +33,14 @@ from re6st.registry.usecases import SYSTEM
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from registry_world import DAY, NETWORK, World
 
-SUITES = ("test_service", "test_registry_lifecycle", "test_approval", "test_invitations", "test_grouping")
+SUITES = (
+    "test_service",
+    "test_registry_lifecycle",
+    "test_approval",
+    "test_invitations",
+    "test_grouping",
+    "test_assigning",
+)
 """Unit tests of the registry's service, which are repeated here."""
 
 FOR_SQLITE = {
@@ -151,6 +158,8 @@ def test_a_backup_leads_from_one_kind_to_the_other_and_back(tmp_path, place, mon
         world.service.create_group("office", maximum_nodes=5)
         world.node("desk", group="office", owner="anna")
         world.service.reserve("barn")
+        world.service.add_prefix("desk")
+        world.service.remove_prefix("desk", world.service.add_prefix("desk"))
         assert len({node.prefix for node in world.store.nodes()}) < len(world.store.nodes())
         before = rows_of(world.store, world.store.adapter.tables())
         audit = world.service.audit()

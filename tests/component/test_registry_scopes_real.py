@@ -26,6 +26,8 @@ OPERATOR_ROUTES = {
     "DELETE /v1/operator/nodes/{node}": "write",
     "PUT /v1/operator/nodes/{node}/group": "write",
     "PUT /v1/operator/nodes/{node}/owner": "write",
+    "POST /v1/operator/nodes/{node}/prefixes": "write",
+    "DELETE /v1/operator/nodes/{node}/prefixes/{prefix}": "write",
     "GET /v1/operator/groups": "read",
     "POST /v1/operator/groups": "write",
     "GET /v1/operator/groups/{name}": "read",
@@ -108,7 +110,8 @@ async def ask(registry):
 
         async def ask(route, token=None, body=None, **headers):
             method, path = route.split(" ")
-            url = registry.url + re.sub(r"{node}|{name}", "attic", path).replace("{id}", "1")
+            path = path.replace("{id}", "1").replace("{prefix}", "2001:db8::%2F64")
+            url = registry.url + re.sub(r"{node}|{name}", "attic", path)
             if token:
                 headers["Authorization"] = f"Bearer {token}"
             async with session.request(

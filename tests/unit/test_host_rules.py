@@ -1,5 +1,6 @@
 """re6st.node.firewall and re6st.node.sysctl: rules and settings of the host."""
 
+import dataclasses
 import json
 from ipaddress import IPv6Network
 from pathlib import Path
@@ -120,6 +121,10 @@ def test_firewall_names_no_interface_of_another_network() -> None:
     assert 'elements = { "re6st0", "re6st1" }' in text
     assert "re6st*" not in text
     assert text.startswith(render_removal(configuration))
+    further = dataclasses.replace(configuration, further=(IPv6Network("2001:db8:42:7::/64"),))
+    own = "{ 2001:db8:42:1::/64, 2001:db8:42:7::/64 }"
+    assert render(further) == text.replace("2001:db8:42:1::/64", own)
+    assert text.count("2001:db8:42:1::/64") == 4
     # Whatever comes from a tunnel and was not accepted is refused, and all else goes on.
     forward = text.partition("chain forward")[2]
     assert forward.count("iifname @tunnels reject") == 1

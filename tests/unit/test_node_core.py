@@ -547,6 +547,16 @@ def test_the_certificate_is_renewed_after_two_thirds_of_its_life() -> None:
     assert renew not in bench.wait(3000)
 
 
+def test_the_certificate_is_renewed_when_the_registry_wants_it() -> None:
+    bench = Bench()
+    bench.report(ev.ClockRead(WALL - bench.now), ev.OwnCertificateChanged(WALL, WALL + 9000))
+    renew = fx.AskRegistry(ev.RegistryOperation.RENEW)
+    bench.report(ev.RenewalWanted(), ev.RenewalWanted())
+    assert bench.wait(1).count(renew) == 1
+    bench.report(ev.RenewalWanted(), ev.RegistryAnswered(ev.RegistryOperation.RENEW))
+    assert renew not in bench.wait(60)
+
+
 # -- anything at all --------------------------------------------------------------------------------------
 
 numbers = st.integers(0, 12)
@@ -555,6 +565,7 @@ events = st.one_of(
     st.builds(ev.PeersLearned, st.lists(peers, max_size=4).map(tuple), st.sampled_from(ev.Source)),
     st.builds(ev.ClockRead, st.floats(0, 2e9)),
     st.builds(ev.OwnCertificateChanged, st.floats(0, 1e9), st.floats(1e9, 2e9)),
+    st.builds(ev.RenewalWanted),
     st.builds(
         ev.TunnelRequested,
         st.integers(0, 2**31),

@@ -39,6 +39,17 @@ def test_configuration_file() -> None:
     ]
 
 
+def test_all_own_prefixes_are_announced_and_accepted_from_nobody() -> None:
+    further = (IPv6Network("2001:db8:42:200::/56"),)
+    text = render(BabelConfiguration.from_parameters(CONFIGURATION.prefix, PARAMETERS, further=further))
+    lines = text.splitlines()
+    announced = lines.index("redistribute ip 2001:db8:42:200::/56 eq 56 proto 44 allow")
+    assert announced < lines.index("redistribute local deny")
+    denied = lines.index("in ip 2001:db8:42:200::/56 deny")
+    assert denied < lines.index("in ip 2001:db8:42::/48 ge 49 le 120 allow")
+    assert "router-id 20:01:0d:b8:00:42:01:00" in lines
+
+
 def test_the_placeholder_can_never_be_an_interface() -> None:
     assert len(PLACEHOLDER) > 15
 

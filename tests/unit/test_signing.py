@@ -56,6 +56,18 @@ def test_what_a_registry_has_to_sign_passes():
     assert POLICY.judge(b"revocations\0" + revocations, NOW) == expected
 
 
+def test_further_prefixes_are_signed_inside_the_network():
+    def judged(*further):
+        prefixes = tuple(map(IPv6Network, further))
+        der = AUTHORITY.issue_node(NODE_KEY, "alpha", PREFIX, NOW, further=prefixes)
+        return POLICY.judge(tbs(der), NOW).text
+
+    assert f"prefix={PREFIX},2001:db8:42:8::/62 " in judged("2001:db8:42:8::/62")
+    for wrong in ("2001:db8:77::/64", "2001:db8:42::/48", "2001:db8:42:8::/121"):
+        with pytest.raises(UntrustedError):
+            judged(wrong)
+
+
 FOREIGN = Authority(build_authority(KEY, IPv6Network("2001:db8:77::/48"), NOW - DAY), KEY)
 EVERYTHING = Authority(build_authority(KEY, IPv6Network("2001:db8::/32"), NOW - DAY), KEY)
 

@@ -208,7 +208,8 @@ function nodeRow(node) {
   const troubles = (node.troubles || []).map((trouble) => make("li", { class: trouble.severity }, trouble.text));
   const state = make("div", {}, make("span", { class: node.state }, node.state),
     troubles.length ? make("ul", { class: "troubles" }, ...troubles) : null);
-  return [node.name, make("span", { class: "code" }, node.prefix), node.group, node.owner || "–", state, node.state === "released" ? "–" : ago(node.seen),
+  const prefixes = make("div", {}, ...[node.prefix, ...(node.further_prefixes || [])].map((prefix) => make("div", { class: "code" }, prefix)));
+  return [node.name, prefixes, node.group, node.owner || "–", state, node.state === "released" ? "–" : ago(node.seen),
     node.tunnels === undefined ? "–" : String(node.tunnels), when(node.expires), node.software || "–", actions];
 }
 
