@@ -48,7 +48,7 @@ DEAR = 8192
 INTERVAL = 0.3
 """Seconds between packets to both ends of a tunnel that is drained."""
 
-ASKED_AT_ONCE = 64
+ASKED_AT_ONCE = 56
 """Most prefixes in one packet, which then fits the smallest MTU."""
 
 ASKING = 6

@@ -33,11 +33,11 @@ def test_a_dear_link_is_said_in_an_ihu_that_holds_for_a_while() -> None:
 
 
 def test_routes_are_asked_for_by_prefix_in_packets_that_fit() -> None:
-    prefixes = [IPv6Network(f"2001:db8:42:{number:x}::/64") for number in range(ASKED_AT_ONCE)]
-    packet = route_requests(prefixes)
-    assert len(packet) <= 1280 - 48
-    first = records(packet)[0]
-    assert first == (9, bytes((2, 64)) + prefixes[0].network_address.packed[:8])
+    longest = [IPv6Network(f"2001:db8:42:{number:x}::/128") for number in range(ASKED_AT_ONCE)]
+    assert len(route_requests(longest)) <= 1280 - 48
+    prefix = IPv6Network("2001:db8:42:7::/64")
+    first = records(route_requests([prefix]))[0]
+    assert first == (9, bytes((2, 64)) + prefix.network_address.packed[:8])
 
 
 def test_an_injected_datagram_has_a_correct_checksum() -> None:
