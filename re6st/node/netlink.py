@@ -13,15 +13,14 @@ import errno
 import re
 import secrets
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
 from re6st.errors import NetlinkError
-from re6st.node.default_routes import DefaultRoutes
 from re6st.node.interface_index import interface_index, interface_name
 from re6st.prefix import node_address
 from re6st.routing.configuration import ROUTE_PROTOCOL
@@ -36,7 +35,6 @@ containers, is preferred."""
 MAXIMUM_ALIAS = 63
 """Characters of an interface alias that we use (the kernel takes 255)."""
 
-_RT_SCOPE_LINK = 253  # rtnetlink(7)
 _IFF_UP = 1  # netdevice(7)
 _RTNH_F_ONLINK = 4  # rtnetlink(7): the next hop is on the link, whatever its address
 _IFA_F_NODAD = 2  # if_addr.h: usable at once, without looking for duplicates
@@ -53,14 +51,6 @@ _INTERFACE_SETTINGS = {
     "addr_gen_mode": "1",
     "forwarding": "1",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class UnderlayChanged:
-    """Something of the host's own network has changed: a link, an address or a default route."""
-
-    kind: str
-    """``link``, ``address`` or ``route``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +86,7 @@ class Kernel:
         # Imported here because it is large: the command line does not need it.
         from pyroute2 import AsyncIPRoute
 
-        with _translated("open a netlink socket"):
+        with translated("open a netlink socket"):
             self._route = AsyncIPRoute()
             await self._route.bind()
             self._socket = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -118,7 +108,7 @@ class Kernel:
         Raises :class:`NetlinkError`, also when the name belongs to an interface of another kind.
         """
         self._check_name(name)
-        with _translated(f"prepare the interface {name}"):
+        with translated(f"prepare the interface {name}"):
             async with self._lock:
                 link = await self._find_link(name)
                 if link is None:
@@ -141,7 +131,7 @@ class Kernel:
 
     async def set_link(self, name: str, *, up: bool) -> None:
         """Set the link up or down; an interface that does not exist is down. Raises :class:`NetlinkError`."""
-        with _translated(f"set {name} {'up' if up else 'down'}"):
+        with translated(f"set {name} {'up' if up else 'down'}"):
             index = self._index(name)
             if index is not None:
                 await self._route.link("set", index=index, state="up" if up else "down")
@@ -150,34 +140,34 @@ class Kernel:
 
     async def mtu(self, name: str) -> int | None:
         """Return the MTU of an interface, None if it does not exist. Raises :class:`NetlinkError`."""
-        with _translated(f"look at {name}"):
+        with translated(f"look at {name}"):
             link = await self._find_link(name)
             return int(link.get("mtu")) if link is not None else None
 
     async def set_mtu(self, name: str, mtu: int) -> None:
         """Set the MTU of an interface, octets, if it exists. Raises :class:`NetlinkError`."""
-        with _translated(f"set the MTU of {name} to {mtu}"):
+        with translated(f"set the MTU of {name} to {mtu}"):
             index = self._index(name)
             if index is not None:
                 await self._route.link("set", index=index, mtu=mtu)
 
     async def is_up(self, name: str) -> bool:
         """Return whether the interface ``name`` exists and its link is up. Raises :class:`NetlinkError`."""
-        with _translated(f"look at {name}"):
+        with translated(f"look at {name}"):
             link = await self._find_link(name)
             return link is not None and bool(link["flags"] & _IFF_UP)
 
     async def remove_link(self, name: str) -> None:
         """Remove the tunnel interface ``name`` if it exists. Raises :class:`NetlinkError`."""
         self._check_name(name)
-        with _translated(f"remove the interface {name}"):
+        with translated(f"remove the interface {name}"):
             index = self._index(name)
             if index is not None:
                 await self._route.link("del", index=index)
 
     async def tunnel_links(self) -> list[str]:
         """Return the names of all tun devices that are called like ours, also those of an earlier run."""
-        with _translated("list interfaces"):
+        with translated("list interfaces"):
             links = [link async for link in await self._route.get_links()]
         return sorted(
             link.get("ifname")
@@ -194,7 +184,7 @@ class Kernel:
         :class:`NetlinkError`.
         """
         address = node_address(prefix)
-        with _translated(f"put {address} on {interface}"):
+        with translated(f"put {address} on {interface}"):
             await self._route.addr(
                 "replace",
                 index=self._existing_index(interface),
@@ -202,17 +192,17 @@ class Kernel:
                 prefixlen=128,
                 flags=_IFA_F_NODAD,
             )
-        with _translated(f"add the route to {prefix}"):
+        with translated(f"add the route to {prefix}"):
             await self._route.route("replace", **_unreachable(prefix))
 
     async def remove_prefix(self, prefix: IPv6Network, interface: str) -> None:
         """Undo :meth:`add_prefix` as far as it is done. Raises :class:`NetlinkError`."""
         address = node_address(prefix)
-        with _translated(f"remove the route to {prefix}", errno.ESRCH):
+        with translated(f"remove the route to {prefix}", errno.ESRCH):
             await self._route.route("del", **_unreachable(prefix))
         index = self._index(interface)
         if index is not None:
-            with _translated(f"remove {address} from {interface}", errno.EADDRNOTAVAIL):
+            with translated(f"remove {address} from {interface}", errno.EADDRNOTAVAIL):
                 await self._route.addr("del", index=index, address=str(address), prefixlen=128)
 
     async def close_network(self, network: IPv6Network) -> None:
@@ -221,12 +211,12 @@ class Kernel:
         Where the default route leads through a LAN that also carries routes of the overlay, the firewall
         could not tell such packets from those of the overlay. Raises :class:`NetlinkError`.
         """
-        with _translated(f"add the route to {network}"):
+        with translated(f"add the route to {network}"):
             await self._route.route("replace", **_unreachable(network))
 
     async def reopen_network(self, network: IPv6Network) -> None:
         """Undo :meth:`close_network` if it was done. Raises :class:`NetlinkError`."""
-        with _translated(f"remove the route to {network}", errno.ESRCH):
+        with translated(f"remove the route to {network}", errno.ESRCH):
             await self._route.route("del", **_unreachable(network))
 
     async def flush_routes(self, network: IPv6Network) -> int:
@@ -242,7 +232,7 @@ class Kernel:
     async def babel_routes(self, network: IPv6Network) -> list[BabelRoute]:
         """Return babeld's routes to destinations inside ``network``. Raises :class:`NetlinkError`."""
         found = []
-        with _translated(f"read routes inside {network}"):
+        with translated(f"read routes inside {network}"):
             routes = [route async for route in await self._route.get_routes(family=socket.AF_INET6)]
         for route in routes:
             destination = route.get("dst")
@@ -265,7 +255,7 @@ class Kernel:
 
     async def remove_route(self, route: BabelRoute) -> None:
         """Remove ``route`` if it is there. Raises :class:`NetlinkError`."""
-        with _translated(f"remove the route to {route.destination}", errno.ESRCH):
+        with translated(f"remove the route to {route.destination}", errno.ESRCH):
             await self._route.route("del", type=route.kind, **_babel_route(route))
 
     async def redirect_route(self, route: BabelRoute, via: str, interface: str) -> None:
@@ -274,7 +264,7 @@ class Kernel:
         Raises :class:`NetlinkError`.
         """
         source = {"prefsrc": route.source} if route.source else {}
-        with _translated(f"correct the route to {route.destination}"):
+        with translated(f"correct the route to {route.destination}"):
             await self._route.route(
                 "replace",
                 **_babel_route(route),
@@ -283,63 +273,6 @@ class Kernel:
                 oif=self._existing_index(interface),
                 flags=_RTNH_F_ONLINK,
             )
-
-    # -- the underlay -----------------------------------------------------------------------------------
-
-    async def watch_underlay(self) -> AsyncIterator[UnderlayChanged]:
-        """Yield an event for each change of the host's own links, addresses and default routes.
-
-        Tunnel interfaces, link-local addresses and other routes are left out. Several changes often come
-        together: wait a moment before acting. Raises :class:`NetlinkError`: some may have been missed then.
-        """
-        known = DefaultRoutes()
-        async with self._subscription() as subscription:
-            while True:
-                with _translated("watch the network"):
-                    messages = [message async for message in subscription.get()]
-                for message in messages:
-                    change = self._underlay_change(message, known)
-                    if change is not None:
-                        yield change
-
-    @asynccontextmanager
-    async def _subscription(self) -> AsyncIterator[Any]:
-        from pyroute2 import AsyncIPRoute
-        from pyroute2.netlink import rtnl
-
-        groups = (
-            rtnl.RTMGRP_LINK
-            | rtnl.RTMGRP_IPV4_IFADDR
-            | rtnl.RTMGRP_IPV6_IFADDR
-            | rtnl.RTMGRP_IPV4_ROUTE
-            | rtnl.RTMGRP_IPV6_ROUTE
-        )
-        with _translated("watch the network"):
-            subscription = AsyncIPRoute()
-            await subscription.bind(groups=groups)
-        try:
-            yield subscription
-        finally:
-            subscription.close()
-
-    def _underlay_change(self, message: Any, known: DefaultRoutes) -> UnderlayChanged | None:
-        event = message.get("event", "")
-        if event in ("RTM_NEWLINK", "RTM_DELLINK"):
-            if self._pattern.fullmatch(message.get("ifname") or ""):
-                return None
-            known.forget()
-            return UnderlayChanged("link")
-        if event in ("RTM_NEWADDR", "RTM_DELADDR"):
-            if message["scope"] == _RT_SCOPE_LINK or self._is_ours(message["index"]):
-                return None
-            return UnderlayChanged("address")
-        if event in ("RTM_NEWROUTE", "RTM_DELROUTE"):
-            is_default = message["dst_len"] == 0 and message["proto"] != BABEL_PROTOCOL
-            return UnderlayChanged("route") if is_default and known.changes(message) else None
-        return None
-
-    def _is_ours(self, index: int) -> bool:
-        return self._pattern.fullmatch(self._name(index)) is not None
 
     # -- helpers ----------------------------------------------------------------------------------------
 
@@ -356,7 +289,7 @@ class Kernel:
         return None
 
     def _index(self, interface: str) -> int | None:
-        with _translated(f"look up the interface {interface}"):
+        with translated(f"look up the interface {interface}"):
             return interface_index(self._socket, interface)
 
     def _existing_index(self, interface: str) -> int:
@@ -369,7 +302,7 @@ class Kernel:
 
     def _name(self, index: int | None) -> str:
         """Return the name of the interface ``index``, empty if it has gone."""
-        with _translated(f"look up the interface {index}"):
+        with translated(f"look up the interface {index}"):
             return interface_name(self._socket, index) if index else ""
 
     def _configure(self, name: str) -> None:
@@ -411,7 +344,7 @@ def _babel_route(route: BabelRoute) -> dict[str, object]:
 
 
 @contextmanager
-def _translated(what: str, *ignored: int) -> Iterator[None]:
+def translated(what: str, *ignored: int) -> Iterator[None]:
     """Turn errors of pyroute2 and of the kernel into :class:`NetlinkError`, except the ``ignored`` ones."""
     from pyroute2.netlink.exceptions import NetlinkError as ForeignError
 

@@ -68,6 +68,7 @@ from re6st.node.lan_key_search import LanKeySearch
 from re6st.node.liveness_monitor import LivenessMonitor
 from re6st.node.negotiation import Negotiation
 from re6st.node.netlink import Kernel
+from re6st.node.network_watch import NetworkWatch
 from re6st.node.observation import Observation
 from re6st.node.outside import OutsideTester
 from re6st.node.own_record import OwnRecord
@@ -148,7 +149,7 @@ class Parts:
             self._trust.network,
             str(self._prefix),
             mapping_secret.load(config.state_directory),
-            self._kernel,
+            NetworkWatch(config.interface_prefix),
             self.tell_endpoints,
             self._on_moved,
         )

@@ -20,7 +20,7 @@ from re6st.errors import NetlinkError
 from re6st.messages import Endpoint, Transport
 from re6st.node.addresses import default_router, host_addresses, source_towards
 from re6st.node.mapping_trust import MappingTrust, TrustState
-from re6st.node.netlink import Kernel
+from re6st.node.network_watch import NetworkChange, NetworkWatch
 from re6st.node.underlay import (
     Listener,
     Situation,
@@ -56,16 +56,17 @@ class ReachabilityKeeper:
         network: IPv6Network,
         seed: str,
         secret: bytes,
-        kernel: Kernel,
+        watch: NetworkWatch,
         changed: Callable[[], None],
         moved: Callable[[], None],
     ) -> None:
         """Call ``changed`` when :attr:`situation` may have changed, ``moved`` when the host may be elsewhere.
 
-        ``seed`` tells this node from others, ``secret`` proves to a router that a mapping is ours.
+        ``seed`` tells this node from others, ``secret`` proves to a router that a mapping is ours, ``watch``
+        tells of changes of the host's network.
         """
         self._config = config
-        self._kernel = kernel
+        self._watch = watch
         self._changed = changed
         self._moved = moved
         advertised = [ipaddress.ip_address(address) for address in config.advertise]
@@ -99,9 +100,9 @@ class ReachabilityKeeper:
         """Follow changes of the host's network for ever."""
         while True:
             try:
-                async for change in self._kernel.watch_underlay():
+                async for change in self._watch.changes():
                     await asyncio.sleep(SETTLE_TIME)
-                    await self._on_network_change(is_route=change.kind == "route")
+                    await self._on_network_change(is_route=change is NetworkChange.ROUTE)
             except NetlinkError as error:
                 logger.warning("Changes of the network may be noticed late: %s", error)
             await asyncio.sleep(WATCH_RETRY)

@@ -59,8 +59,8 @@ _NUDGE = "pid"
 _NUDGE_MARGIN = 0.012  # time(2), which OpenVPN uses, lags by up to a tick of the kernel: 10 ms at 100 Hz
 
 
-class TunnelState(enum.Enum):
-    """What a tunnel is doing."""
+class ConnectionState(enum.Enum):
+    """How far the processes of a tunnel are; compare :class:`re6st.tunnel.lifecycle.TunnelState`."""
 
     OPENING = "opening"
     CONNECTING = "connecting"
@@ -123,7 +123,7 @@ class OpenVpnTunnel:
         report: Callable[[DriverEvent], None],
     ) -> None:
         self.link = link
-        self.state = TunnelState.OPENING
+        self.state = ConnectionState.OPENING
         self._files = files
         self._supervisor = supervisor
         self._counter_interval = counter_interval
@@ -192,7 +192,7 @@ class OpenVpnTunnel:
             raise
         self._was_connected = True
         self._opened.set_result(None)
-        self._set_state(TunnelState.CONNECTED)
+        self._set_state(ConnectionState.CONNECTED)
         self._management.listen(self._on_event)
         self._management.send("state on", f"bytecount {self._counter_interval}")
         self._task = self._loop.create_task(self._run(self._await_end(ended), gone), name=self.child)
@@ -219,7 +219,7 @@ class OpenVpnTunnel:
             logger.exception("The task of %s has failed", self.child)
             reason = "an error in this program; see its log"
             await self._stop_process()
-        self._set_state(TunnelState.CLOSED)
+        self._set_state(ConnectionState.CLOSED)
         shutil.rmtree(self._files.directory, ignore_errors=True)
         gone()
         if self._opened.done():
@@ -259,7 +259,7 @@ class OpenVpnTunnel:
 
         Raises :class:`ChildError` when it ends before it is released.
         """
-        self._set_state(TunnelState.OPENING)
+        self._set_state(ConnectionState.OPENING)
         self._files.management.unlink(missing_ok=True)
         ended: asyncio.Future[ChildExit] = self._loop.create_future()
         spec = ChildSpec(
@@ -355,7 +355,7 @@ class OpenVpnTunnel:
                 self._send("hold release")
             case Succeeded(text="hold release succeeded"):
                 self._send(_NUDGE)  # answered only when the socket has been made, or never
-            case Succeeded() if self.state is TunnelState.OPENING and _is_nudge_answer(event):
+            case Succeeded() if self.state is ConnectionState.OPENING and _is_nudge_answer(event):
                 self._on_released()
             case StateChanged(state=State.CONNECTED):
                 self._on_connected(event)
@@ -372,16 +372,16 @@ class OpenVpnTunnel:
 
     def _on_released(self) -> None:
         """It has its socket."""
-        self._set_state(TunnelState.CONNECTING)
+        self._set_state(ConnectionState.CONNECTING)
         self._schedule_nudge()
         if not self._opened.done():
             self._opened.set_result(None)
 
     def _on_connected(self, event: StateChanged) -> None:
-        if self.state is TunnelState.CONNECTING and not self._closing:
+        if self.state is ConnectionState.CONNECTING and not self._closing:
             self._stop_nudging()
             self._was_connected = True
-            self._set_state(TunnelState.CONNECTED)
+            self._set_state(ConnectionState.CONNECTED)
             remote = self._proxied or self._remote(event)
             self._report(Connected(self.link.tunnel, remote, self._proxied is not None))
 
@@ -416,7 +416,7 @@ class OpenVpnTunnel:
             return None
         return Endpoint(self._transport, event.remote_address.removeprefix("::ffff:"), event.remote_port)
 
-    def _set_state(self, state: TunnelState) -> None:
+    def _set_state(self, state: ConnectionState) -> None:
         if state is not self.state:
             logger.debug("= %s: %s -> %s", self.child, self.state.value, state.value)
             self.state = state

@@ -22,7 +22,8 @@ from namespaced import Host, Tunnel, connect, remove_all, wait_until
 
 from re6st.errors import NetlinkError
 from re6st.node.firewall import Firewall, FirewallConfiguration
-from re6st.node.netlink import Kernel, UnderlayChanged
+from re6st.node.netlink import Kernel
+from re6st.node.network_watch import NetworkChange, NetworkWatch
 from re6st.node.sysctl import ForwardingSettings
 
 NETWORK = IPv6Network("2001:db8:42::/48")
@@ -251,10 +252,10 @@ def _without_timers(state: dict[str, Any]) -> dict[str, Any]:
 
 def test_changes_of_the_underlay_are_noticed(house: House) -> None:
     kernel = house.kernel(house.host)
-    seen: list[UnderlayChanged] = []
+    seen: list[NetworkChange] = []
 
     async def watch() -> None:
-        async for change in kernel.watch_underlay():
+        async for change in NetworkWatch("re6st").changes():
             seen.append(change)  # noqa: PERF401  (what is seen so far is looked at meanwhile)
 
     async def begin() -> asyncio.Task[None]:
@@ -268,18 +269,18 @@ def test_changes_of_the_underlay_are_noticed(house: House) -> None:
     def changed() -> bool:
         house.host.ip("address", "add", "2001:db8:1a:1::7/64", "dev", "lan0", "nodad")
         house.host.ip("address", "del", "2001:db8:1a:1::7/64", "dev", "lan0")
-        return UnderlayChanged("address") in seen
+        return NetworkChange.ADDRESS in seen
 
     task = house.host.call(begin())
     wait_until(changed, 5, "the address is noticed")
     house.host.ip("route", "add", "default", "via", "fe80::99", "dev", "lan0")
-    wait_until(lambda: UnderlayChanged("route") in seen, 5, "the default route is noticed")
+    wait_until(lambda: NetworkChange.ROUTE in seen, 5, "the default route is noticed")
     seen.clear()
     house.host.call(kernel.ensure_tun("re6st3", mtu=1280, alias="peer"))
     house.host.call(kernel.remove_link("re6st3"))
     house.host.ip("link", "set", "box0", "down")
-    wait_until(lambda: UnderlayChanged("link") in seen, 5, "the link is noticed")
-    assert {change.kind for change in seen} == {"link"}
+    wait_until(lambda: NetworkChange.LINK in seen, 5, "the link is noticed")
+    assert set(seen) == {NetworkChange.LINK}
     house.host.call(end(task))
 
 
