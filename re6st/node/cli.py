@@ -106,7 +106,7 @@ def join(
     from functools import partial
 
     from re6st.node import setup
-    from re6st.node.asking import ask_mail
+    from re6st.node.admission_request import ask_mail
     from re6st.node.credentials import CredentialFiles
     from re6st.node.enrolment import join as enrol_machine
     from re6st.proxy import load_proxy

@@ -39,7 +39,7 @@ from re6st.identity import (
 from re6st.messages import Enrolment, Gossip
 from re6st.node import mapping_secret
 from re6st.node.addresses import host_addresses, source_towards
-from re6st.node.asking import ask_admission, forget
+from re6st.node.admission_request import ask_admission, forget
 from re6st.node.cache import Cache
 from re6st.node.control_client import ControlClient
 from re6st.node.credentials import CredentialFiles, Credentials, same_key

@@ -7,7 +7,7 @@ received is verified before the core hears of it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from ipaddress import IPv6Network
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from re6st.node.documents import Documents
 from re6st.node.own_record import OwnRecord
 from re6st.node.tasks import Tasks
 from re6st.node.verifier import Verifier
+from re6st.node.whereabouts import DialOrder
 from re6st.peers import Peer
 
 logger = logging.getLogger(__name__)
@@ -30,13 +31,6 @@ SAMPLE = 20
 
 MOST_MEETINGS = 4
 """Nodes in LANs that this node gets to know at a time."""
-
-
-class Underlay(Protocol):
-    """What must be known of the network below; see :mod:`re6st.node.reachability`."""
-
-    def dial_order(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
-        """Return those of a peer's ``endpoints`` that can be tried from here, best first."""
 
 
 class AddressBook(Protocol):
@@ -61,7 +55,7 @@ class Gossiping:
         documents: Documents,
         document_exchange: DocumentExchange,
         client: ControlClient,
-        underlay: Underlay,
+        underlay: DialOrder,
         tasks: Tasks,
         report: Callable[[Event], None],
     ) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
-from typing import Protocol
 
 from re6st.errors import IdentityError, ProtocolError
-from re6st.messages import Draining, Endpoint
+from re6st.messages import Draining
 from re6st.node.control_client import ControlClient
 from re6st.node.tasks import Tasks
+from re6st.node.whereabouts import DialOrder
 from re6st.peers import Peer
 
 logger = logging.getLogger(__name__)
@@ -33,17 +32,10 @@ DRAIN_ATTEMPT = 2.0
 """Seconds of one question how far a peer is with a tunnel that is drained."""
 
 
-class Underlay(Protocol):
-    """What must be known of the network below; see :mod:`re6st.node.reachability`."""
-
-    def dial_order(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
-        """Return those of a peer's ``endpoints`` that can be tried from here, best first."""
-
-
 class PeerNotices:
     """What this node tells the other ends of its tunnels."""
 
-    def __init__(self, client: ControlClient, underlay: Underlay, tasks: Tasks) -> None:
+    def __init__(self, client: ControlClient, underlay: DialOrder, tasks: Tasks) -> None:
         self._client = client
         self._underlay = underlay
         self._tasks = tasks

@@ -10,8 +10,8 @@ from re6st.messages import Endpoint
 from re6st.peers import Peer
 
 
-class Underlay(Protocol):
-    """What must be known of the network below; see :mod:`re6st.node.reachability`."""
+class DialOrder(Protocol):
+    """Who knows what can be tried on the network below; see :mod:`re6st.node.reachability`."""
 
     def dial_order(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
         """Return those of a peer's ``endpoints`` that can be tried from here, best first."""
@@ -20,7 +20,7 @@ class Underlay(Protocol):
 class Whereabouts:
     """Knows at which endpoints a peer can be tried."""
 
-    def __init__(self, underlay: Underlay, nearby: Callable[[IPv6Network], Endpoint | None]) -> None:
+    def __init__(self, underlay: DialOrder, nearby: Callable[[IPv6Network], Endpoint | None]) -> None:
         """``nearby`` tells where in a LAN of this host a node is, if it is known to be there."""
         self._underlay = underlay
         self._nearby = nearby
