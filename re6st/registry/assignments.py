@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
@@ -42,7 +43,21 @@ def convert(
         try:
             accepted[key] = msgspec.convert(value, fields[key].type, strict=False)
         except msgspec.ValidationError as error:
-            mistakes.append(f"{key}={text}: {error}")
+            mistakes.append(f"{key}={text}: {_expectation(before, fields[key].type, str(error))}")
     if mistakes:
         raise ConfigError(f"{what}: " + "; ".join(mistakes))
     return accepted
+
+
+def _expectation(before: object, kind: Any, error: str) -> str:
+    """Return what a setting must be, for people, where ``error`` names types of Python."""
+    if isinstance(before, bool):
+        return "must be on or off"
+    if get_origin(kind) is Literal:
+        return f"must be one of {', '.join(get_args(kind))}"
+    bound = re.fullmatch(r"Expected `(?:int|float)` ([<>])= ([0-9.e+-]+)", error)
+    if bound is not None:
+        return f"must be {bound[2]} at {'most' if bound[1] == '<' else 'least'}"
+    if isinstance(before, int | float):
+        return "must be a whole number" if isinstance(before, int) else "must be a number"
+    return error

@@ -52,7 +52,7 @@ def check_name(name: str) -> None:
     """Raise :class:`RegistryRefusedError` unless ``name`` can be a node name."""
     if len(name) > NAME_LENGTH or re.fullmatch(NAME_PATTERN, name) is None:
         raise RegistryRefusedError(
-            f"{name[:80]!r} cannot be a node name: 1 to {NAME_LENGTH} letters, digits, '.', '_' and '-',"
+            f"{name[:80]!r} cannot be a name: 1 to {NAME_LENGTH} letters, digits, '.', '_' and '-',"
             " beginning and ending with a letter or digit",
             code="name-invalid",
         )

@@ -9,7 +9,7 @@ import click
 
 from re6st.errors import ConfigError
 from re6st.prefix import DEFAULT_NODE_LENGTH, parse_prefix
-from re6st.registry.cli_common import duration, json_option, opened, print_rows
+from re6st.registry.cli_common import duration, identifier_type, json_option, opened, print_rows
 from re6st.registry.links import JoinLink
 from re6st.registry.state import StateDirectory
 
@@ -94,7 +94,7 @@ def _describe_token(row: TokenRow, names: dict[int, str], now: float) -> dict[st
 
 
 @token.command("revoke")
-@click.argument("identifier", type=int, metavar="ID")
+@click.argument("identifier", type=identifier_type, metavar="ID")
 @click.pass_obj
 def token_revoke(state: StateDirectory, identifier: int) -> None:
     """Let nobody in with this token any more (ID as in the list)."""
@@ -140,6 +140,7 @@ def reservation_remove(state: StateDirectory, name: str) -> None:
     """Keep no prefix for NAME any more."""
     with opened(state) as service:
         service.unreserve(name)
+    click.echo(f"No prefix is reserved for {name} any more", err=True)
 
 
 @click.group("operator-token")

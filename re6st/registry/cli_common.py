@@ -17,9 +17,16 @@ from re6st.registry.place import parse_place
 from re6st.registry.state import StateDirectory
 
 if TYPE_CHECKING:
+    from re6st.registry.parameters import Difference
     from re6st.registry.service import Service
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+LONGEST = 36_500.0 * UNITS["d"]
+"""Seconds; what lasts longer than a century is a slip, and its end may have no date."""
+
+identifier_type = click.IntRange(0, 2**53)
+"""Of what lists number: rows of a database."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
@@ -37,7 +44,10 @@ def duration(text: str) -> float:
     match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
     if match is None:
         raise click.BadParameter(f"{text!r} is not a time such as 12h, 1d or 2w")
-    return float(int(match[1]) * UNITS[match[2]])
+    seconds = float(int(match[1]) * UNITS[match[2]])
+    if seconds > LONGEST:
+        raise click.BadParameter(f"{text!r} is too long: 36500d, a hundred years, is the most")
+    return seconds
 
 
 def moment(text: str) -> float:
@@ -45,7 +55,7 @@ def moment(text: str) -> float:
     import datetime
 
     if re.fullmatch(r"[0-9]{1,9}[smhdw]", text):
-        return time.time() - duration(text)
+        return max(0.0, time.time() - duration(text))
     try:
         parsed = datetime.datetime.fromisoformat(text)
     except ValueError as error:
@@ -67,6 +77,8 @@ def assignments(texts: Sequence[str]) -> dict[str, str]:
         key, separator, value = text.partition("=")
         if not separator:
             raise ConfigError(f"{text!r} is not KEY=VALUE")
+        if key in changes:
+            raise ConfigError(f"{key} is given twice: once is enough")
         changes[key] = value
     return changes
 
@@ -85,13 +97,33 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def print_differences(differences: Sequence[Difference]) -> None:
+    """Write settings that differ to standard output, a line each."""
+    for item in differences:
+        click.echo(_line(item))
+    if not differences:
+        click.echo("no difference", err=True)
+
+
+def tell_differences(differences: Sequence[Difference]) -> None:
+    """Tell the person at the terminal which settings a command changed."""
+    for item in differences:
+        click.echo(_line(item), err=True)
+    if not differences:
+        click.echo("Nothing is different from before", err=True)
+
+
+def _line(item: Difference) -> str:
+    return f"{item.key}: {item.before or '(empty)'} -> {item.after or '(empty)'}"
+
+
 def print_rows(title: str, columns: Sequence[str], rows: Sequence[dict[str, object]], as_json: bool) -> None:
     """Write ``rows`` as JSON or as a table of these columns."""
     if as_json:
         print_json(rows)
         return
     if not rows:
-        click.echo(f"no {title} yet", err=True)
+        click.echo(f"no {title}", err=True)
         return
     from rich.console import Console
     from rich.table import Table

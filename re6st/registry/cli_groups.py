@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from re6st.errors import ConfigError
 from re6st.registry.cli_common import json_option, opened, print_rows
 from re6st.registry.state import StateDirectory
 
@@ -23,8 +24,12 @@ def _number(text: str) -> int | None:
 def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give ``command`` the options of what a group can be like."""
     for option in (
-        click.option("--maximum-nodes", type=_number, help="How many nodes it may have, or none."),
-        click.option("--prefix-length", type=_number, help="Of the prefixes of its new nodes, or none."),
+        click.option(
+            "--maximum-nodes", type=_number, metavar="NUMBER|none", help="How many nodes it may have."
+        ),
+        click.option(
+            "--prefix-length", type=_number, metavar="LENGTH|none", help="Of the prefixes of its new nodes."
+        ),
         click.option("--description", help="What it is for."),
     ):
         command = option(command)
@@ -49,7 +54,10 @@ def group_create(
 ) -> None:
     """Make the group NAME."""
     with opened(state) as service:
-        service.create_group(name, description or "", prefix_length, maximum_nodes)
+        row = service.create_group(name, description or "", prefix_length, maximum_nodes)
+    click.echo(
+        f"The group {row.name} is there: put nodes into it with token create --group, or move", err=True
+    )
 
 
 @group.command("list")
@@ -77,12 +85,15 @@ def group_list(state: StateDirectory, as_json: bool) -> None:
 @click.pass_context
 def group_set(context: click.Context, /, name: str, **settings: Any) -> None:
     """Change the group NAME; what is not given stays. Nodes that are in it keep their prefixes."""
+    if not any(_is_given(context, key) for key in settings):
+        raise ConfigError("say what to change: --description, --prefix-length or --maximum-nodes")
     with opened(context.obj) as service, service.database.transaction():
         row = service.group(name)
         given = {
             key: value if _is_given(context, key) else getattr(row, key) for key, value in settings.items()
         }
-        service.change_group(name, **given)
+        row = service.change_group(name, **given)
+    click.echo(f"The group {row.name} is changed", err=True)
 
 
 def _is_given(context: click.Context, name: str) -> bool:

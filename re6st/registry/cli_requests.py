@@ -10,9 +10,18 @@ from collections.abc import Sequence
 import click
 import msgspec
 
-from re6st.registry.cli_common import assignments, json_option, opened, print_json, print_rows
+from re6st.errors import ConfigError
+from re6st.registry.cli_common import (
+    assignments,
+    identifier_type,
+    json_option,
+    opened,
+    print_json,
+    print_rows,
+    tell_differences,
+)
 from re6st.registry.links import JoinLink
-from re6st.registry.parameters import format_value
+from re6st.registry.parameters import differences, format_value
 from re6st.registry.state import StateDirectory
 
 
@@ -46,7 +55,7 @@ def requests_list(state: StateDirectory, everything: bool, as_json: bool) -> Non
 
 
 @requests.command("approve")
-@click.argument("identifier", type=int, metavar="ID")
+@click.argument("identifier", type=identifier_type, metavar="ID")
 @click.option("--name", help="Instead of the name that it wants.")
 @click.option("--group", help="Its group; by default requests_group of the admission policy.")
 @click.option("--owner", default="", help="To whom it belongs: an e-mail address, for example.")
@@ -67,7 +76,7 @@ def requests_approve(
 
 
 @requests.command("deny")
-@click.argument("identifier", type=int, metavar="ID")
+@click.argument("identifier", type=identifier_type, metavar="ID")
 @click.option("--reason", default="", help="Told to the machine.")
 @click.pass_obj
 def requests_deny(state: StateDirectory, identifier: int, reason: str) -> None:
@@ -101,7 +110,9 @@ def admission(context: click.Context, as_json: bool) -> None:
 def admission_set(state: StateDirectory, changes: Sequence[str]) -> None:
     """Set who may come in without a join link of yours; in force at once."""
     with opened(state) as service:
-        service.change_policy(assignments(changes))
+        before = service.policy()
+        after = service.change_policy(assignments(changes))
+    tell_differences(differences(before, after))
 
 
 @admission.command("link")
@@ -124,10 +135,13 @@ def mail() -> None:
 @click.pass_obj
 def mail_test(state: StateDirectory, address: str) -> None:
     """Send a mail to ADDRESS now, by the mail server that is set."""
-    from re6st.messages import InvitationRequest, decode, encode
+    from re6st.messages import Mailbox
     from re6st.registry import mail as post
 
-    mailbox = decode(encode(InvitationRequest(email=address)), InvitationRequest).email
+    try:
+        mailbox = msgspec.convert(address, Mailbox)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{address!r} is not an e-mail address") from error
     with opened(state) as service:
         policy, network, now = service.policy(), str(service.network), service.now()
     message = post.compose_test(policy.mail_sender, mailbox, network, now)

@@ -16,18 +16,21 @@ from re6st.identity import format_time
 from re6st.registry.cli_common import (
     assignments,
     coming,
+    identifier_type,
     json_option,
     moment,
     opened,
+    print_differences,
     print_json,
     print_rows,
     store_option,
+    tell_differences,
 )
 from re6st.registry.place import Place
 from re6st.registry.state import StateDirectory
 
 if TYPE_CHECKING:
-    from re6st.registry.parameters import Difference
+    from re6st.messages import NetworkParameters
 
 
 @click.group(invoke_without_command=True)
@@ -50,21 +53,22 @@ def parameters_show(state: StateDirectory, as_json: bool) -> None:
 @parameters.command("set")
 @click.argument("texts", nargs=-1, required=True, metavar="KEY=VALUE...")
 @click.option("--preview", is_flag=True, help="Check and show what would change, and change nothing.")
-@click.option("--at", type=coming, help="Later: in 12h, or at 2026-01-31T03:00 (UTC).")
+@click.option("--at", type=coming, metavar="TIME|DATE", help="Later: in 12h, or at 2026-01-31T03:00 (UTC).")
 @click.pass_obj
 def parameters_set(state: StateDirectory, texts: Sequence[str], preview: bool, at: float | None) -> None:
     """Set network parameters for all nodes; they take the new version over, usually within a minute."""
     changes = assignments(texts)
     with opened(state) as service:
         if preview:
-            _print_differences(service.preview_parameters(changes))
+            print_differences(service.preview_parameters(changes))
             return
         if at is not None:
             plan = service.plan_parameters(changes, at)
             click.echo(f"Change {plan.identifier} will happen at {format_time(at)}", err=True)
             return
+        before = service.current_parameters()
         changed = service.change_parameters(changes)
-    click.echo(f"Network parameters version {changed.version} are in force", err=True)
+    _tell_change(before, changed)
 
 
 @parameters.command("planned")
@@ -85,7 +89,7 @@ def parameters_planned(state: StateDirectory, as_json: bool) -> None:
 
 
 @parameters.command("cancel")
-@click.argument("identifier", type=int, metavar="ID")
+@click.argument("identifier", type=identifier_type, metavar="ID")
 @click.pass_obj
 def parameters_cancel(state: StateDirectory, identifier: int) -> None:
     """Drop a change that waits for its time."""
@@ -108,30 +112,31 @@ def parameters_history(state: StateDirectory, as_json: bool) -> None:
 
 
 @parameters.command("diff")
-@click.argument("earlier", type=int, required=False)
-@click.argument("later", type=int, required=False)
+@click.argument("earlier", type=identifier_type, required=False)
+@click.argument("later", type=identifier_type, required=False)
 @click.pass_obj
 def parameters_diff(state: StateDirectory, earlier: int | None, later: int | None) -> None:
     """Show what changed between two versions: by default with the last change."""
     with opened(state) as service:
-        _print_differences(service.compare_parameters(earlier, later))
+        print_differences(service.compare_parameters(earlier, later))
 
 
 @parameters.command("undo")
-@click.option("--to", "version", type=int, help="This version; else the previous one.")
+@click.option("--to", "version", type=identifier_type, help="This version; else the previous one.")
 @click.pass_obj
 def parameters_undo(state: StateDirectory, version: int | None) -> None:
     """Put the values of an earlier version in force again."""
     with opened(state) as service:
+        before = service.current_parameters()
         changed = service.undo_parameters(version)
-    click.echo(f"Network parameters version {changed.version} are in force", err=True)
+    _tell_change(before, changed)
 
 
-def _print_differences(differences: Sequence[Difference]) -> None:
-    for item in differences:
-        click.echo(f"{item.key}: {item.before or '(empty)'} -> {item.after or '(empty)'}")
-    if not differences:
-        click.echo("no difference", err=True)
+def _tell_change(before: NetworkParameters, after: NetworkParameters) -> None:
+    from re6st.registry.parameters import differences
+
+    tell_differences(differences(before, after))
+    click.echo(f"Network parameters version {after.version} are in force", err=True)
 
 
 def _show_parameters(state: StateDirectory, as_json: bool) -> None:
@@ -147,7 +152,13 @@ def _show_parameters(state: StateDirectory, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--since", type=moment, default="1970-01-01", help="7d (ago) or a date such as 2026-01-31.")
+@click.option(
+    "--since",
+    type=moment,
+    metavar="TIME|DATE",
+    default="1970-01-01",
+    help="7d (ago) or a date such as 2026-01-31.",
+)
 @json_option
 @click.pass_obj
 def audit(state: StateDirectory, since: float, as_json: bool) -> None:

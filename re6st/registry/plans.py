@@ -61,7 +61,10 @@ class PlanUseCases(ParameterUseCases):
         """Drop a planned change. Raises :class:`RegistryRefusedError` with the code ``unknown-plan``."""
         with self._store.transaction():
             if identifier not in [plan.identifier for plan in self.plans()]:
-                raise RegistryRefusedError(f"there is no planned change {identifier}", code="unknown-plan")
+                raise RegistryRefusedError(
+                    f"there is no planned change {identifier}: see re6st-registry parameters planned",
+                    code="unknown-plan",
+                )
             self._store.drop_planned_parameters(identifier)
             self._log("parameters.plan-cancelled", f"plan {identifier}")
 

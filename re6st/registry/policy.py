@@ -95,8 +95,9 @@ def change_policy(
     changed = msgspec.structs.replace(policy, **convert(policy, changes, "admission"))
     check_node_length(network, changed.open_prefix_length)
     check_node_length(network, changed.mail_prefix_length)
-    if changed.mail:
+    if changed.mail_server or changed.mail:
         host, _ = changed.mail_place
+    if changed.mail:
         if not changed.mail_domains:
             raise ConfigError("admission: mail_domains must say who gets join links (* for anybody)")
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from re6st.errors import RegistryUnavailableError, RevokedError
+from re6st.errors import Re6stError, RegistryUnavailableError, RevokedError
 from re6st.identity import build_request, der_to_pem, generate_key, key_to_pem
 from re6st.registry.cli import cli
 from re6st.registry.client import ClientCertificate, JoinLink, RegistryClient, fetch_authorities
@@ -91,6 +91,14 @@ class Server:
 @pytest.fixture
 def operator(tmp_path):
     operator = Operator(tmp_path / "state")
+    operator("init", "--network", "2001:db8:42::/48")
+    return operator
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """A registry for commands that need nothing of their own."""
+    operator = QuickOperator(tmp_path_factory.mktemp("quick") / "state")
     operator("init", "--network", "2001:db8:42::/48")
     return operator
 
@@ -264,6 +272,43 @@ def test_mistakes_are_one_line(operator, tmp_path):
         "init", "--network", "2001:db8::/48", "--url", "http://r"
     )
     assert not fresh.state.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("token revoke 99999999999999999999999", "is not in the range"),
+        ("token create --url https://r --expires 99999999w", "a hundred years"),
+        ("parameters set hello_interval=2 hello_interval=3", "hello_interval is given twice"),
+        ("parameters set hello_interval=soon", "hello_interval=soon: must be a number"),
+        ("parameters set hello_interval=-1", "hello_interval=-1: must be 0.2 at least"),
+        ("admission set requests=perhaps", "requests=perhaps: must be on or off"),
+        ("admission set requests_pending=1.5", "must be a whole number"),
+        ("admission set mail_security=some", "must be one of starttls, tls, none"),
+        ("admission set mail_server=smtp.example.org", "must be HOST:PORT"),
+        ("mail test somebody", "'somebody' is not an e-mail address"),
+        ("group create r&d", "'r&d' cannot be a name"),
+        ("group set default", "say what to change"),
+        ("parameters cancel 7", "see re6st-registry parameters planned"),
+    ],
+)
+def test_mistakes_are_told_to_people(quick, arguments, message):
+    done = CliRunner().invoke(cli, ["--state", str(quick.state), *arguments.split()])
+    assert isinstance(done.exception, Re6stError | SystemExit), done.exception
+    assert message in done.output + str(done.exception)
+    assert done.stdout == ""
+
+
+def test_changes_are_told(quick):
+    def told(*arguments):
+        done = CliRunner().invoke(cli, ["--state", str(quick.state), *arguments])
+        assert (done.exit_code, done.stdout) == (0, ""), (done.output, done.exception)
+        return done.stderr
+
+    assert "requests: off -> on" in told("admission", "set", "requests=on")
+    assert "Nothing is different" in told("admission", "set", "requests=on")
+    assert "update_interval: 40.0 -> 30.0" in told("parameters", "set", "update_interval=30")
+    assert "update_interval: 30.0 -> 40.0" in told("parameters", "undo")
 
 
 def test_a_corrupted_database_is_refused(operator):
