@@ -12,6 +12,9 @@ The host is a guest house. These packets are ours to judge, all others pass as i
 - *packets from a tunnel to the host itself*, which has more addresses than that of the overlay: only to those
   of the overlay and of the link.
 - *IPv4 in a tunnel*: there is none in the overlay, so it is dropped in both directions.
+- *connections over TCP to the ports of tunnels*: both ends are told to use small segments (the option MSS,
+  RFC 9293, 3.7.1), as if the other one had asked for that. TCP stalls on paths that swallow larger packets
+  without a word, and OpenVPN, which opens the connections, has no option for it.
 - *packets that pretend*: with a source in the network they come from a tunnel or from this host; with a
   source in the node prefix they come from where the route to that source leads, a container. Everywhere
   else they are dropped, except that a trusted LAN may send what comes from other nodes.
@@ -33,6 +36,9 @@ from re6st.errors import NetlinkError
 TIMEOUT = 10.0
 """Seconds that nft may take."""
 
+LARGEST_SEGMENT = 1220
+"""Of tunnels over TCP, octets: with headers of IPv6 and TCP (60) 1280, which every path of IPv6 carries."""
+
 
 @dataclass(frozen=True, slots=True)
 class FirewallConfiguration:
@@ -49,6 +55,8 @@ class FirewallConfiguration:
     """Interfaces of trusted LANs."""
     further: tuple[IPv6Network, ...] = ()
     """Further prefixes of the node."""
+    tunnel_ports: range = range(0)
+    """At which tunnels come in, one after the other."""
 
     @property
     def table(self) -> str:
@@ -68,6 +76,8 @@ def render(configuration: FirewallConfiguration) -> str:
     tunnels = _elements(configuration.interfaces)
     lans = _elements(configuration.lan_interfaces)
     overlay = _elements((*configuration.interfaces, *configuration.lan_interfaces))
+    called = _small_segments(configuration.tunnel_ports, "iifname", "dport")
+    answered = _small_segments(configuration.tunnel_ports, "oifname", "sport")
     return f"""{render_removal(configuration)}
 table inet {configuration.table} {{
     set tunnels {{
@@ -94,6 +104,7 @@ table inet {configuration.table} {{
     }}
     chain input {{
         type filter hook input priority filter; policy accept;
+{called}
         iifname != @tunnels accept
         ip6 saddr != {{ {network}, fe80::/10 }} drop
         ip6 daddr != {{ {network}, fe80::/10, ff02::/16 }} drop
@@ -112,6 +123,7 @@ table inet {configuration.table} {{
     chain output {{
         type filter hook output priority filter; policy accept;
         oifname @tunnels meta nfproto ipv4 drop
+{answered}
     }}
 }}
 """
@@ -121,6 +133,14 @@ def _elements(names: Sequence[str]) -> str:
     """Return the line that gives a set its elements, nothing for none."""
     quoted = ", ".join(f'"{name}"' for name in names)
     return f"        elements = {{ {quoted} }}" if names else ""
+
+
+def _small_segments(ports: range, interface: str, end: str) -> str:
+    """Return the rule that lowers the MSS of connections to ``ports``, nothing if there are none."""
+    if not ports:
+        return ""
+    syn = f'{interface} != "lo" tcp {end} {ports[0]}-{ports[-1]} tcp flags & (syn | rst) == syn'
+    return f"        {syn} tcp option maxseg size set {LARGEST_SEGMENT}"
 
 
 def render_removal(configuration: FirewallConfiguration) -> str:

@@ -45,6 +45,7 @@ class Host:
                 prefix=prefixes[0],
                 further=prefixes[1:],
                 lan_interfaces=config.lan_interfaces,
+                tunnel_ports=config.tunnel_port_range,
             )
         )
 

@@ -26,6 +26,7 @@ from pyroute2 import netns
 from re6st.errors import ChildError, ConfigError
 from re6st.identity import der_to_pem, fingerprint, generate_key, key_to_pem
 from re6st.messages import Endpoint, Transport
+from re6st.node.firewall import FirewallConfiguration, render, render_removal
 from re6st.prefix import node_address
 from re6st.registry.authority import Authority, build_authority
 from re6st.supervisor import Child, ChildExit, ChildSpec, Supervisor
@@ -283,6 +284,36 @@ async def test_packets_that_are_cut_pass_a_black_hole(nodes: tuple[Node, Node], 
     await until(lambda: "duplicates" in ping(alpha, largest) and "duplicates" in ping(beta, largest))
     for node in nodes:
         run("ip", "-n", node.namespace, "link", "set", "re6st0", "down")
+
+
+@pytest.fixture
+def segment_hole(namespaces: tuple[str, str]) -> Iterator[None]:
+    """The same for segments that the kernel cuts only later, which are judged one by one (tc-tbf(8))."""
+    for name in namespaces:
+        run(*f"tc -n {name} qdisc add dev eth0 root tbf rate 8mbit burst 1295 limit 200000".split())
+    yield
+    for name in namespaces:
+        run(*f"tc -n {name} qdisc delete dev eth0 root".split())
+
+
+@pytest.mark.usefixtures("segment_hole")
+async def test_tunnels_over_tcp_pass_a_black_hole(nodes: tuple[Node, Node]) -> None:
+    rules = FirewallConfiguration("x", (), NETWORK, nodes[0].prefix, tunnel_ports=range(PORT, PORT + 1))
+    nft = ["ip", "netns", "exec", nodes[0].namespace, "nft", "-f", "-"]
+    subprocess.run(nft, input=render(rules), text=True, check=True)
+    try:
+        await open_tunnel(*nodes, Endpoint(Transport.TCP, "10.9.0.1", PORT))
+        await until(lambda: both_connected(*nodes))
+        for node in nodes:
+            run("ip", "-n", node.namespace, "link", "set", "re6st0", "up")
+        largest = 1280 - 48
+        await until(
+            lambda: "duplicates" in ping(nodes[0], largest) and "duplicates" in ping(nodes[1], largest)
+        )
+    finally:
+        subprocess.run(nft, input=render_removal(rules), text=True, check=True)
+        for node in nodes:
+            run("ip", "-n", node.namespace, "link", "set", "re6st0", "down")
 
 
 async def refused(listener: Node, dialer: Node) -> str:
