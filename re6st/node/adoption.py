@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Protocol
@@ -49,17 +49,6 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     """As peers know it."""
     prefix: str
     """Node prefix: who has joined anew is another node."""
-    further: tuple[str, ...] = ()
-    """Further prefixes that it announced."""
-
-    @property
-    def further_prefixes(self) -> tuple[IPv6Network, ...]:
-        """The same, parsed."""
-        return tuple(IPv6Network(prefix) for prefix in self.further)
-
-    def announcing(self, further: Sequence[IPv6Network]) -> RunRecord:
-        """Return the same record of a run with these further prefixes."""
-        return msgspec.structs.replace(self, further=tuple(str(prefix) for prefix in further))
 
     @classmethod
     def begin(cls, prefix: IPv6Network) -> RunRecord:

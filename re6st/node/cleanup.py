@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 from re6st.config import NodeConfig
 from re6st.errors import IdentityError, Re6stError
-from re6st.node.adoption import RunRecord
 from re6st.node.credentials import load_credentials
 from re6st.node.host import Host
 from re6st.node.interface_claim import claim_interfaces
@@ -60,11 +59,7 @@ async def _clean_host(config: NodeConfig, network: str) -> None:
     kernel = Kernel(config.interface_prefix)
     await kernel.open()
     host = Host(config, network, credentials.certificate.prefixes, credentials.trust.network, kernel)
-    record = RunRecord.read(config.runtime_directory, credentials.certificate.prefix)
-    try:
-        await host.give_up(record.further_prefixes if record is not None else ())
-    finally:
-        await host.stop()
+    await host.stop()
 
 
 def _remove_files(config: NodeConfig) -> None:

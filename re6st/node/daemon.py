@@ -23,7 +23,7 @@ from re6st.core.events import (
     TunnelAdopted,
     TunnelDown,
 )
-from re6st.errors import ChildError, Re6stError
+from re6st.errors import ChildError, NetlinkError, Re6stError
 from re6st.node import restart
 from re6st.node.parts import Parts
 from re6st.node.underlay import Listener
@@ -68,7 +68,6 @@ class Daemon:
         if not parts.continues:
             await self._remove_leftovers(())
             await parts.host.clean_routes()
-        await parts.host.give_up(parts.former_prefixes)
         parts.run_record.write(self._config.runtime_directory)
         await self._step(self._start_client, parts.client.stop)
         self._undo.append(parts.tasks.stop)
@@ -165,9 +164,18 @@ class Daemon:
         self._parts.tasks.spawn(self._restart(), "restart in place")
 
     def _on_prefixes_changed(self) -> None:
-        """Use other prefixes, which concern babeld's filters, the firewall and the kernel's routes."""
-        logger.info("This node's prefixes have changed: restarting in place to use them")
-        self.request_restart()
+        self._parts.tasks.spawn(self._use_prefixes(), "use other prefixes")
+
+    async def _use_prefixes(self) -> None:
+        """Use the prefixes of the certificate in force. babeld follows the kernel's routes."""
+        certificate = self._parts.renewal.credentials.certificate
+        self._parts.babeld.own(certificate.further)
+        try:
+            await self._parts.host.use(certificate.prefixes)
+        except NetlinkError as error:
+            logger.error("Not all changed prefixes are in use ('re6st-node restart' tries again): %s", error)
+        else:
+            logger.info("This node's prefixes are now %s", ", ".join(map(str, certificate.prefixes)))
 
     async def _restart(self) -> None:
         restart.announce()

@@ -184,6 +184,8 @@ class Kernel:
         :class:`NetlinkError`.
         """
         address = node_address(prefix)
+        with translated(f"add the route to {prefix}"):
+            await self._route.route("replace", **_unreachable(prefix))
         with translated(f"put {address} on {interface}"):
             await self._route.addr(
                 "replace",
@@ -192,18 +194,24 @@ class Kernel:
                 prefixlen=128,
                 flags=_IFA_F_NODAD,
             )
-        with translated(f"add the route to {prefix}"):
-            await self._route.route("replace", **_unreachable(prefix))
 
     async def remove_prefix(self, prefix: IPv6Network, interface: str) -> None:
         """Undo :meth:`add_prefix` as far as it is done. Raises :class:`NetlinkError`."""
         address = node_address(prefix)
-        with translated(f"remove the route to {prefix}", errno.ESRCH):
-            await self._route.route("del", **_unreachable(prefix))
         index = self._index(interface)
         if index is not None:
             with translated(f"remove {address} from {interface}", errno.EADDRNOTAVAIL):
                 await self._route.addr("del", index=index, address=str(address), prefixlen=128)
+        with translated(f"remove the route to {prefix}", errno.ESRCH):
+            await self._route.route("del", **_unreachable(prefix))
+
+    async def prefixes(self, network: IPv6Network) -> list[IPv6Network]:
+        """Return the prefixes inside ``network`` that this host owns, as far as the route is there.
+
+        Raises :class:`NetlinkError`.
+        """
+        routes = await self._routes(network, ROUTE_PROTOCOL)
+        return sorted(prefix for prefix, _ in routes if prefix != network)
 
     async def close_network(self, network: IPv6Network) -> None:
         """Let nothing for ``network`` leave this host that no more specific route leads to.
@@ -231,26 +239,31 @@ class Kernel:
 
     async def babel_routes(self, network: IPv6Network) -> list[BabelRoute]:
         """Return babeld's routes to destinations inside ``network``. Raises :class:`NetlinkError`."""
-        found = []
+        return [
+            BabelRoute(
+                destination=prefix,
+                via=route.get("gateway") or "",
+                interface=self._name(route.get("oif")),
+                metric=route.get("priority"),
+                table=route.get("table"),
+                kind=route["type"],
+                source=route.get("prefsrc"),
+            )
+            for prefix, route in await self._routes(network, BABEL_PROTOCOL)
+        ]
+
+    async def _routes(self, network: IPv6Network, protocol: int) -> list[tuple[IPv6Network, Any]]:
+        """Return the routes of ``protocol`` to destinations inside ``network``."""
         with translated(f"read routes inside {network}"):
             routes = [route async for route in await self._route.get_routes(family=socket.AF_INET6)]
+        found = []
         for route in routes:
             destination = route.get("dst")
-            if route["proto"] != BABEL_PROTOCOL or destination is None:
+            if route["proto"] != protocol or destination is None:
                 continue
             prefix = IPv6Network(f"{destination}/{route['dst_len']}")
             if prefix.subnet_of(network):
-                found.append(
-                    BabelRoute(
-                        destination=prefix,
-                        via=route.get("gateway") or "",
-                        interface=self._name(route.get("oif")),
-                        metric=route.get("priority"),
-                        table=route.get("table"),
-                        kind=route["type"],
-                        source=route.get("prefsrc"),
-                    )
-                )
+                found.append((prefix, route))
         return found
 
     async def remove_route(self, route: BabelRoute) -> None:

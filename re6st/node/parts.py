@@ -129,7 +129,6 @@ class Parts:
         config = self.config
         self._loaded = load_credentials(config.state_directory, time.time())
         self._prefix = self._loaded.certificate.prefix
-        self._further = self._loaded.certificate.further
         self._trust = self._loaded.trust
         self.documents = Documents(config.state_directory, self._trust, self._loaded.certificate.der)
         self.cache = Cache(config.state_directory / CACHE_NAME)
@@ -142,7 +141,7 @@ class Parts:
         """Make what deals with the host and its place in the Internet."""
         config = self.config
         self._kernel = Kernel(config.interface_prefix)
-        prefixes = (self._prefix, *self._further)
+        prefixes = self._loaded.certificate.prefixes
         self.host = Host(config, network, prefixes, self._trust.network, self._kernel)
         self.reachability = ReachabilityKeeper(
             config,
@@ -185,10 +184,11 @@ class Parts:
             config.state_directory,
             self.supervisor,
             BabelConfiguration.from_parameters(
-                self._prefix, self.documents.parameters, config.lan_interfaces, self._further
+                self._prefix, self.documents.parameters, config.lan_interfaces
             ),
             self.route_news.take,
         )
+        self.babeld.own(self._loaded.certificate.further)
 
     def _make_tunnels(self) -> None:
         config, files = self.config, self._loaded.files
@@ -222,10 +222,7 @@ class Parts:
         former = RunRecord.read(config.runtime_directory, self._prefix)
         self.continues = former is not None and bool(self.driver.survivors())
         """Whether tunnels of an earlier run may be adopted; this run keeps its boot id then."""
-        self.former_prefixes = former.further_prefixes if former is not None else ()
-        """Further prefixes of an earlier run, which may be this node's no more."""
-        record = former if former and self.continues else RunRecord.begin(self._prefix)
-        self.run_record = record.announcing(self._further)
+        self.run_record = former if former and self.continues else RunRecord.begin(self._prefix)
 
     def _make_correspondence(self) -> None:
         """Make what talks with peers and the registry."""

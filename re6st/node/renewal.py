@@ -52,7 +52,7 @@ class Renewal:
         self.server_context: ssl.SSLContext = credentials.server_context()
         """For the control API; it changes with the credentials."""
         self.prefixes_changed: Callable[[], None] = lambda: None
-        """Called when the node has other prefixes than at the start; set by the daemon."""
+        """Called when the node has other prefixes than before; set by the daemon."""
         self._prefixes = credentials.certificate.prefixes
         documents.trust_changed = self._on_trust_changed
 
@@ -68,6 +68,7 @@ class Renewal:
         self._own.renew(self.credentials)
         self.report()
         if self.credentials.certificate.prefixes != self._prefixes:
+            self._prefixes = self.credentials.certificate.prefixes
             self.prefixes_changed()
 
     def _on_trust_changed(self) -> None:

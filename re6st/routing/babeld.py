@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 from pathlib import Path
 
-from re6st.errors import ChildError
+from re6st.errors import ChildError, StorageError
 from re6st.messages import NetworkParameters
 from re6st.routing import configuration as settings
 from re6st.routing.babeld_child import BabeldChild
@@ -34,14 +34,13 @@ from re6st.routing.introductions import Introductions
 from re6st.routing.lan import LanKey
 from re6st.routing.lan_neighbours import LanNeighbours
 from re6st.routing.links import Link, Links
-from re6st.routing.monitor import Update
+from re6st.routing.monitor import Action, Route, Update
 from re6st.routing.table import (
     Change,
     InterfaceQuiet,
     InterfaceUp,
     NeighbourHeard,
     NeighbourRestarted,
-    NeighbourUp,
     RoutingTable,
 )
 from re6st.supervisor import ChildExit, Supervisor
@@ -78,6 +77,7 @@ class Babeld:
         report: Callable[[Change | Started], None],
     ) -> None:
         """Call ``report`` in the event loop for each change of neighbours and routes."""
+        self._further: tuple[IPv6Network, ...] = ()
         self._files = BabelFiles.inside(runtime_directory, state_directory)
         self._child = BabeldChild(self._files, supervisor, self._on_exit)
         self._configuration = configuration
@@ -157,6 +157,13 @@ class Babeld:
             hello_interval=parameters.hello_interval,
             update_interval=parameters.update_interval,
         )
+
+    def own(self, further: tuple[IPv6Network, ...]) -> None:
+        """Let the node have these ``further`` prefixes; babeld announces them as soon as the kernel has their
+        routes, and nobody else may claim a part of them.
+        """
+        self._further = further
+        self._deny({route.prefix for route in self.table.routes()})
 
     @property
     def lan_interfaces(self) -> tuple[str, ...]:
@@ -247,6 +254,8 @@ class Babeld:
 
         def note(update: Update) -> None:
             changes = fresh.apply(update)
+            if self._further and isinstance(update.thing, Route) and update.action is not Action.FLUSH:
+                self._deny({update.thing.prefix})
             if complete:
                 self._announce(changes)
 
@@ -291,6 +300,28 @@ class Babeld:
             return True
         return False
 
+    def _deny(self, claimed: Collection[IPv6Network]) -> None:
+        """Deny all parts of a further prefix if one of them is among those that others have ``claimed``."""
+        denied = tuple(
+            own
+            for own in self._further
+            if own in self._configuration.denied
+            or any(prefix != own and prefix.subnet_of(own) for prefix in claimed)
+        )
+        if denied == self._configuration.denied:
+            return
+        self._configuration = replace(self._configuration, denied=denied)
+        logger.warning(
+            "Starting babeld again with other filters; prefixes of this node of which peers claim a part: %s",
+            ", ".join(map(str, denied)) or "none any more",
+        )
+        try:
+            self._child.configure(self._configuration)
+        except StorageError as error:
+            logger.error("babeld goes on with its old filters: %s", error)
+        else:
+            self._child.kill()
+
     def _announce(self, changes: list[Change]) -> None:
         for change in changes:
             if self._lans.take(change):
@@ -299,9 +330,6 @@ class Babeld:
                 self._introductions.nudge(change.interface)
             if isinstance(change, NeighbourRestarted):
                 self._introductions.greet_again(change.interface)
-            if isinstance(change, NeighbourUp) and self._configuration.further:
-                # A neighbour that has known us before does not ask for what is new.
-                self._introductions.have_told(change.interface, self._configuration.further)
             if isinstance(change, InterfaceQuiet) and self._links.is_attached(change.interface):
                 continue
             self._report(change)

@@ -61,8 +61,12 @@ class BabeldChild:
     async def start(self, configuration: BabelConfiguration) -> None:
         """Start a new one. Raises :class:`ChildError` and :class:`StorageError`."""
         await self._supervisor.reconcile(KIND, grace=0.0)
-        write_atomically(self._files.configuration, _text(configuration), 0o600)
+        self.configure(configuration)
         await self._supervisor.start(self._specification(configuration), self._on_exit)
+
+    def configure(self, configuration: BabelConfiguration) -> None:
+        """Write what the next one that starts will read. Raises :class:`StorageError`."""
+        write_atomically(self._files.configuration, _text(configuration), 0o600)
 
     async def stop(self) -> None:
         """End it in good order. Raises :class:`ChildError` when it cannot be ended."""

@@ -3,10 +3,12 @@
 babeld reads filters only when it starts (babeld(8), "Filtering rules"), so they are written without
 interface names and hold for every tunnel of the pool. The first rule that matches decides:
 
-- *redistribute*: nothing but the prefixes of the node, in the form of our own ``unreachable`` routes.
-- *in*: prefixes of this network with the length of a node prefix. Never an own prefix or a part of it, which
-  a peer could use to draw the traffic of this host's containers to itself; never the network as a
-  whole, a default route or IPv4.
+- *redistribute*: nothing but the prefixes of the node, in the form of our own ``unreachable`` routes. Those
+  are known by their protocol number, so further prefixes come and go with their routes while babeld runs.
+- *in*: prefixes of this network with the length of a node prefix. Never the node prefix or a part of it,
+  which a peer could use to draw the traffic of this host's containers to itself; never the network as a
+  whole, a default route or IPv4. babeld itself never uses a route to exactly what it announces. Parts of a
+  further prefix are denied once a peer has claimed one, which takes a new babeld.
 - *install*: with the node address as preferred source, so that programs on this host talk from it.
 
 Metrics are not smoothed: they are sums of fixed costs, so there is no noise to wait out, while a new route
@@ -52,8 +54,8 @@ class BabelConfiguration:
     """Seconds between full updates."""
     lan_interfaces: tuple[str, ...] = ()
     """Where neighbours are sought without a tunnel; see :mod:`re6st.routing.lan`."""
-    further: tuple[IPv6Network, ...] = ()
-    """Further prefixes of the node."""
+    denied: tuple[IPv6Network, ...] = ()
+    """Further prefixes of the node of which a peer has claimed a part."""
 
     @classmethod
     def from_parameters(
@@ -61,7 +63,6 @@ class BabelConfiguration:
         prefix: IPv6Network,
         parameters: NetworkParameters,
         lan_interfaces: tuple[str, ...] = (),
-        further: tuple[IPv6Network, ...] = (),
     ) -> BabelConfiguration:
         """Return the configuration of the node with ``prefix``; ``parameters`` are valid ones."""
         return cls(
@@ -71,7 +72,6 @@ class BabelConfiguration:
             hello_interval=parameters.hello_interval,
             update_interval=parameters.update_interval,
             lan_interfaces=lan_interfaces,
-            further=further,
         )
 
 
@@ -106,18 +106,18 @@ def render(configuration: BabelConfiguration) -> str:
     babeld that has others than it should is not adopted.
     """
     network, prefix = configuration.network, configuration.prefix
-    own = (prefix, *configuration.further)
+    inside = f"ip {network} ge {network.prefixlen + 1}"
     lines = (
         *(f"# LAN interface: {name}" for name in configuration.lan_interfaces),
         "skip-kernel-setup true",
         "smoothing-half-life 0",
         f"router-id {format_router_id(router_id(prefix))}",
         f"interface {PLACEHOLDER}",
-        *(f"redistribute ip {one} eq {one.prefixlen} proto {ROUTE_PROTOCOL} allow" for one in own),
+        f"redistribute {inside} proto {ROUTE_PROTOCOL} allow",
         "redistribute local deny",
         "redistribute deny",
-        *(f"in ip {one} deny" for one in own),
-        f"in ip {network} ge {network.prefixlen + 1} le {LONGEST_NODE_LENGTH} allow",
+        *(f"in ip {one} deny" for one in (prefix, *configuration.denied)),
+        f"in {inside} le {LONGEST_NODE_LENGTH} allow",
         "in deny",
         f"install pref-src {node_address(prefix)}",
     )

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from ipaddress import IPv6Network
+from collections.abc import Callable
 
 from re6st.errors import NetlinkError
-from re6st.routing.draining import route_requests
 from re6st.routing.first_exchange import first_packet, greeting, wildcard_request
 from re6st.routing.links import Links
 from re6st.routing.monitor import INFINITY, Neighbour
@@ -129,18 +127,6 @@ class Introductions:
             if not neighbours:
                 return
             await asyncio.sleep(INTRODUCTION_INTERVAL)
-
-    def have_told(self, interface: str, prefixes: Iterable[IPv6Network]) -> None:
-        """Have babeld tell the neighbours on ``interface`` its routes to ``prefixes`` now.
-
-        It tells of its own prefixes by itself only with its periodic updates, or when they come and go.
-        """
-        packet = route_requests(prefixes)
-        for neighbour in self._table().neighbours(interface):
-            try:
-                inject_packet(interface, self._port, neighbour.address, packet)
-            except NetlinkError as error:
-                logger.debug("%s", error)
 
     def _greet_for(self, neighbour: Neighbour) -> None:
         interval = self._links[neighbour.interface].hello_interval

@@ -299,6 +299,27 @@ def test_only_prefixes_of_nodes_are_accepted(pair: tuple[Node, Node]) -> None:
     wait_until(lambda: len(left.routes("re6st0")) == len(legitimate), 10, "the legitimate routes")
     assert {str(route.prefix) for route in left.babeld.table.routes()} == set(legitimate)
     assert "src 2001:db8:42:1::1" in left.host.ip("route", "show", legitimate[0])
+    # A part of what the node gets now is claimed already.
+    left.host.do(lambda: left.babeld.own((IPv6Network("2001:db8:42:7::/64"),)))
+    wait_until(lambda: left.changes.count(Started()) == 2, 15, "another babeld")
+    wait_until(lambda: left.routes("re6st0") == {right.prefix}, 30, "the claim is denied")
+    tunnel.close()
+
+
+def test_prefixes_come_and_go_while_babeld_runs(pair: tuple[Node, Node]) -> None:
+    left, right = pair
+    tunnel = open_tunnel(left, right, "re6st0")
+    left.up("re6st0", right)
+    right.up("re6st0", left)
+    wait_for_routes(left, right, "re6st0")
+    further = IPv6Network("2001:db8:42:10::/60")
+    left.host.do(lambda: left.babeld.own((further,)))
+    left.host.call(left.kernel.add_prefix(further, "lo"))
+    wait_until(lambda: further in right.routes("re6st0"), 30, "the further prefix is announced")
+    assert right.host.pings("2001:db8:42:10::1")
+    left.host.call(left.kernel.remove_prefix(further, "lo"))
+    wait_until(lambda: right.routes("re6st0") == {left.prefix}, 30, "it is retracted")
+    assert left.changes.count(Started()) == 1
     tunnel.close()
 
 

@@ -5,8 +5,10 @@ import threading
 import time
 
 from re6st import status
+from re6st.lab.daemons import Node
 from re6st.lab.lab import Lab
 from re6st.status import TunnelStatus
+from re6st.supervisor.record import read_all
 
 PATIENCE = 90.0
 """Seconds that what must happen may take on a busy machine; normally it takes a small part of that."""
@@ -25,6 +27,11 @@ def tunnels(lab: Lab, name: str) -> dict[str, TunnelStatus]:
     """Return the tunnels of a node that are up, by their peer."""
     found = status.fetch(lab.nodes[name].runtime, "tunnels", list[TunnelStatus], timeout=PATIENCE)
     return {tunnel.peer: tunnel for tunnel in found if tunnel.state == "up"}
+
+
+def children(node: Node) -> dict[str, int]:
+    """Return the processes of the node's tunnels and of its babeld, by name."""
+    return {record.name: record.pid for record in read_all(node.runtime / "children")}
 
 
 class Transfer:

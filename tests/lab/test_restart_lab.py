@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import FORMING
-from observing import PATIENCE, until
+from observing import PATIENCE, children, until
 
 from re6st.lab import worlds
 from re6st.lab.bench_outage import next_hop
@@ -24,7 +24,6 @@ from re6st.lab.lab import Lab
 from re6st.lab.ping_train import PingTrain
 from re6st.status import TunnelStatus, fetch
 from re6st.supervisor.process import executable
-from re6st.supervisor.record import read_all
 
 RELAY = worlds.REGISTRY
 
@@ -55,11 +54,6 @@ def recovering_train(pings) -> Iterator[PingTrain]:
     yield pings
     assert pings.wait_steady(2, PATIENCE, since=time.monotonic())
     print(f"lost {sum(sent > begin for sent in pings.lost())} pings")
-
-
-def children(node):
-    """Return the processes of the node's tunnels and of its babeld, by name."""
-    return {record.name: record.pid for record in read_all(node.runtime / "children")}
 
 
 def tunnels(node):
