@@ -8,6 +8,7 @@ not report; its peers know better, but they do not tell.
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from dataclasses import dataclass
 
@@ -156,6 +157,7 @@ def _report(row: ReportRow, standard: Standard) -> list[Trouble]:
     return found
 
 
+@functools.lru_cache(maxsize=256)
 def _release(software: str) -> tuple[int, ...] | None:
     """Return the numbers of a version such as ``re6st 1.2.0``, None if there are none."""
     match = re.search(r"\b(\d{1,6}(?:\.\d{1,6}){1,3})", software)

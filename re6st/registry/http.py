@@ -50,6 +50,7 @@ from re6st.messages import (
 from re6st.registry.announcer import Announcer, is_news
 from re6st.registry.invitation_page import InvitationPage
 from re6st.registry.joiner_http import JoinerApi
+from re6st.registry.kept import Kept
 from re6st.registry.limits import RateLimiter
 from re6st.registry.metrics import CONTENT_TYPE, Metrics
 from re6st.registry.openapi import Parameter, Route, describe_api
@@ -165,9 +166,10 @@ class Api:
         self._service = service
         self._worker = worker
         self._attempts = RateLimiter(REFUSED_ATTEMPTS, ATTEMPT_RATE)
-        self._operators = OperatorApi(service, self._run, self._attempts)
+        health = Kept(service.count_troubles)
+        self._operators = OperatorApi(service, self._run, self._attempts, health)
         self._joiners = JoinerApi(service, self._run, self._attempts)
-        self._metrics = Metrics(service)
+        self._metrics = Metrics(service, health)
         self._announcer = Announcer(lambda: self._run(service.versions))
         self._limits = {route.path: _time_limit(route) for route in self.routes()}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter as Counts
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -10,20 +9,20 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from re6st.registry.diagnosis import Kind, Severity
+from re6st.registry.kept import Kept
+from re6st.registry.reporting import Health
 from re6st.registry.service import Service
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-TROUBLES_AGE = 60.0
-"""Seconds for which the counts of troubles are kept: all nodes have to be looked at for them."""
 
 
 class Metrics:
     """Counts requests, and asks the service for the rest when it is scraped."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, health: Kept[Health]) -> None:
+        """``health`` says how many nodes have which trouble."""
         self._registry = CollectorRegistry()
-        self._registry.register(_State(service))
+        self._registry.register(_State(service, health))
         self._requests = Counter(
             "re6st_registry_requests",
             "Requests by route and status",
@@ -51,10 +50,10 @@ class Metrics:
 class _State(Collector):
     """What the database says when it is asked."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, health: Kept[Health]) -> None:
         self._service = service
-        self._troubles: Counts[tuple[Kind, Severity]] = Counts()
-        self._troubles_at = float("-inf")
+        self._health = health
+        self._known: set[tuple[Kind, Severity]] = set()
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -87,12 +86,8 @@ class _State(Collector):
         for name, text, value in values:
             yield GaugeMetricFamily(f"re6st_registry_{name}", text, value=value)
 
-    def _count_troubles(self) -> Counts[tuple[Kind, Severity]]:
+    def _count_troubles(self) -> dict[tuple[Kind, Severity], int]:
         """Return how many nodes have which trouble, with zeros so that a trouble is seen to end."""
-        now = self._service.now()
-        if not 0 <= now - self._troubles_at < TROUBLES_AGE:
-            counts = self._service.count_troubles()
-            for key in self._troubles:
-                counts.setdefault(key, 0)
-            self._troubles, self._troubles_at = counts, now
-        return self._troubles
+        counts = self._health.get().troubles
+        self._known.update(counts)
+        return {key: counts[key] for key in self._known}

@@ -19,7 +19,7 @@ from re6st.errors import RegistryRefusedError
 from re6st.messages import AdmissionState, NetworkParameters, encode
 from re6st.prefix import parse_prefix
 from re6st.registry.admissions import Reservation
-from re6st.registry.diagnosis import SILENCE, last_contact
+from re6st.registry.diagnosis import SILENCE, Kind, last_contact
 from re6st.registry.groups import GroupRow
 from re6st.registry.ledger import AuditRow
 from re6st.registry.links import JoinLink
@@ -140,7 +140,7 @@ def overview(service: Service, call: Call) -> Overview:
 def list_nodes(service: Service, call: Call) -> NodePage:
     """List nodes by prefix, former ones included; ``search`` is a part of name, owner or prefix.
 
-    With ``unwell`` only those that somebody should look after.
+    With ``unwell`` only those that somebody should look after, with ``trouble`` those that have this one.
     """
     limit = _limit(call)
     state = call.query.get("state")
@@ -154,8 +154,14 @@ def list_nodes(service: Service, call: Call) -> NodePage:
         owner=call.query.get("owner"),
     )
     after = _node_cursor(call)
-    if call.query.get("unwell", "") not in ("", "0"):
-        found = service.unwell(limit + 1, selection, after=after)
+    trouble = call.query.get("trouble")
+    if trouble is not None and trouble not in [kind.value for kind in Kind]:
+        raise RegistryRefusedError(
+            f"trouble must be one of {', '.join(kind.value for kind in Kind)}", code="malformed"
+        )
+    if trouble is not None or call.query.get("unwell", "") not in ("", "0"):
+        kind = Kind(trouble) if trouble is not None else None
+        found = service.unwell(limit + 1, selection, kind=kind, after=after)
     else:
         found = service.conditions(service.members_page(limit + 1, selection, after=after))
     last = found[limit - 1].member.node if len(found) > limit else None

@@ -35,6 +35,7 @@ from re6st.errors import (
 from re6st.identity import REGISTRY_NAME
 from re6st.messages import MessageType, decode, encode
 from re6st.registry.client import REQUEST_TIMEOUT, fetch_authorities, worst_failure
+from re6st.registry.diagnosis import Kind
 from re6st.registry.links import JoinLink, RegistryUrl, parse_registry_url
 from re6st.registry.operator_messages import (
     Approval,
@@ -69,6 +70,7 @@ from re6st.registry.operator_messages import (
     Renaming,
     RequestPage,
     ReservationRequest,
+    Troubles,
     WaitingRequest,
 )
 from re6st.registry.policy import AdmissionPolicy
@@ -148,15 +150,17 @@ class OperatorClient:
         group: str | None = None,
         owner: str | None = None,
         unwell: bool = False,
+        trouble: Kind | None = None,
     ) -> AsyncIterator[Node]:
         """Iterate over nodes by prefix; ``search`` is a part of name, owner or prefix.
 
-        ``unwell`` gives only those that somebody should look after.
+        ``unwell`` gives only those that somebody should look after, ``trouble`` those that have this one.
         """
         query = {"limit": str(PAGE)}
         if state is not None:
             query["state"] = state.value
         wanted = {"search": search or None, "group": group, "owner": owner}
+        wanted["trouble"] = trouble.value if trouble is not None else None
         query |= {key: value for key, value in wanted.items() if value is not None}
         if unwell:
             query["unwell"] = "1"
@@ -207,6 +211,10 @@ class OperatorClient:
     async def delete(self, selector: str) -> None:
         """Forget a node, revoking it first."""
         await self._send("DELETE", _node(selector))
+
+    async def troubles(self) -> Troubles:
+        """Return how many nodes are unwell, and of what."""
+        return await self._get("/troubles", Troubles)
 
     async def mesh(self) -> Mesh:
         """Return the nodes that reported lately, and their tunnels."""

@@ -23,11 +23,14 @@ from re6st.messages import OWNER_LENGTH, decode, encode
 from re6st.registry import operations
 from re6st.registry import operator_messages as messages
 from re6st.registry import settings_operations as settings
+from re6st.registry.diagnosis import Kind, Severity
+from re6st.registry.kept import Kept
 from re6st.registry.limits import RateLimiter
 from re6st.registry.openapi import Parameter, Route
 from re6st.registry.operations import PAGE_LIMIT, Call, Operation, entity_tag
 from re6st.registry.operators import Operator, Scope
 from re6st.registry.policy import AdmissionPolicy
+from re6st.registry.reporting import Health
 from re6st.registry.service import Service
 from re6st.registry.usecases import Actor, ActorKind
 
@@ -58,6 +61,7 @@ _TAGGED = (operations.set_parameters, operations.change_group, settings.set_poli
 """What changes something that ``If-Match`` can name, and answers with it."""
 _SWITCH = {"type": "string", "enum": ["0", "1"]}
 _UNWELL = Parameter("unwell", _SWITCH)
+_TROUBLE = Parameter("trouble", {"type": "string", "enum": [kind.value for kind in Kind]})
 _GROUP = Parameter("group", {"type": "string", "minLength": 1, "maxLength": 63})
 _OWNER = Parameter("owner", {"type": "string", "maxLength": OWNER_LENGTH})
 
@@ -68,11 +72,15 @@ Run = Callable[..., Awaitable[Any]]
 class OperatorApi:
     """The operator's routes over one service."""
 
-    def __init__(self, service: Service, run: Run, attempts: RateLimiter) -> None:
-        """``run`` calls a function in the service's thread; ``attempts`` counts wrong tokens."""
+    def __init__(self, service: Service, run: Run, attempts: RateLimiter, health: Kept[Health]) -> None:
+        """``run`` calls a function in the service's thread; ``attempts`` counts wrong tokens.
+
+        ``health`` says how many nodes have which trouble.
+        """
         self._service = service
         self._run = run
         self._attempts = attempts
+        self._health = health
         self._streams = 0
         self._stopping = asyncio.Event()
 
@@ -89,8 +97,9 @@ class OperatorApi:
                 "/nodes",
                 operations.list_nodes,
                 messages.NodePage,
-                (_LIMIT, Parameter("after"), _STATE, Parameter("search"), _UNWELL, _GROUP, _OWNER),
+                (_LIMIT, Parameter("after"), _STATE, Parameter("search"), _UNWELL, _TROUBLE, _GROUP, _OWNER),
             ),
+            self._get("/troubles", self._show_troubles, messages.Troubles),
             self._get("/mesh", operations.show_mesh, messages.Mesh),
             self._get("/nodes/{node}", operations.show_node, node, (_NODE,)),
             self._route(
@@ -224,6 +233,20 @@ class OperatorApi:
                 None,
                 (_NAME,),
             ),
+        )
+
+    def _show_troubles(self, _service: Service, _call: Call) -> messages.Troubles:
+        """Say how many nodes are unwell, and of what."""
+        health = self._health.get()
+        order = list(Severity)
+        items = sorted(health.troubles.items(), key=lambda item: (-order.index(item[0][1]), -item[1]))
+        return messages.Troubles(
+            unwell=health.unwell,
+            items=tuple(
+                messages.TroubleCount(kind=kind, severity=severity, nodes=nodes)
+                for (kind, severity), nodes in items
+            ),
+            counted=health.counted,
         )
 
     def _group_routes(self) -> tuple[Route, ...]:

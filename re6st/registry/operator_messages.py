@@ -122,6 +122,25 @@ class NodePage(Message, frozen=True, kw_only=True):
     """What to give as ``after`` for the next page; absent on the last one."""
 
 
+class TroubleCount(Message, frozen=True, kw_only=True):
+    """How many nodes have one kind of trouble."""
+
+    kind: Kind
+    severity: Severity
+    nodes: int
+
+
+class Troubles(Message, frozen=True, kw_only=True):
+    """How many nodes are unwell, and of what."""
+
+    unwell: int
+    """Nodes that somebody should look after."""
+    items: tuple[TroubleCount, ...]
+    """The worst first; a node may have several troubles."""
+    counted: float
+    """When: in a large network it is not counted again for each question."""
+
+
 class Renaming(Message, frozen=True, kw_only=True):
     """A node's new name."""
 

@@ -33,6 +33,22 @@ class Condition:
         """Whether somebody should look after it."""
         return any(trouble.severity is not Severity.NOTE for trouble in self.troubles)
 
+    def has(self, kind: Kind) -> bool:
+        """Return whether it has this trouble."""
+        return any(trouble.kind is kind for trouble in self.troubles)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How many nodes are how."""
+
+    unwell: int
+    """That somebody should look after."""
+    troubles: Counter[tuple[Kind, Severity]]
+    """How many nodes have which trouble; one may have several."""
+    counted: float
+    """When, in seconds since the epoch."""
+
 
 class ReportUseCases(UseCases):
     """What nodes tell, and what that means."""
@@ -64,12 +80,20 @@ class ReportUseCases(UseCases):
         return found
 
     def unwell(
-        self, limit: int, selection: Selection = EVERYBODY, *, after: tuple[bytes, int] | None = None
+        self,
+        limit: int,
+        selection: Selection = EVERYBODY,
+        *,
+        kind: Kind | None = None,
+        after: tuple[bytes, int] | None = None,
     ) -> list[Condition]:
-        """Return up to ``limit`` nodes that somebody should look after, by prefix; see ``members_page``."""
+        """Return up to ``limit`` nodes that somebody should look after, by prefix; see ``members_page``.
+
+        With ``kind`` those that have this trouble, even if it is none that somebody should look after.
+        """
         found: list[Condition] = []
         for condition in self._walk(selection, after):
-            if condition.unwell:
+            if condition.has(kind) if kind is not None else condition.unwell:
                 found.append(condition)
                 if len(found) == limit:
                     break
@@ -84,13 +108,14 @@ class ReportUseCases(UseCases):
             last = batch[-1].node
             after = (last.prefix.network_address.packed, last.identifier)
 
-    def count_troubles(self) -> Counter[tuple[Kind, Severity]]:
-        """Return how many nodes have which trouble."""
-        return Counter(
-            (trouble.kind, trouble.severity)
-            for condition in self._walk(EVERYBODY, None)
-            for trouble in condition.troubles
-        )
+    def count_troubles(self) -> Health:
+        """Return how many nodes have which trouble; all have to be looked at for that."""
+        unwell = 0
+        troubles: Counter[tuple[Kind, Severity]] = Counter()
+        for condition in self._walk(EVERYBODY, None):
+            unwell += condition.unwell
+            troubles.update((trouble.kind, trouble.severity) for trouble in condition.troubles)
+        return Health(unwell, troubles, self._clock())
 
     def mesh(self, limit: int, age: float) -> list[Condition]:
         """Return up to ``limit`` members whose reports are not older than ``age`` seconds, newest first."""

@@ -12,6 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from re6st.node.metrics import render
+from re6st.registry.kept import Kept
 from re6st.registry.metrics import Metrics
 from re6st.registry.state import StateDirectory
 from re6st.status import NodeStatus, Reachability, TunnelStatus
@@ -75,7 +76,7 @@ def names(tmp_path):
     state = StateDirectory(tmp_path / "registry")
     state.create(IPv6Network("2001:db8:42::/48"))
     with state.service() as service:
-        metrics = Metrics(service)
+        metrics = Metrics(service, Kept(service.count_troubles))
         metrics.count("GET", "/", 200, 0.1)
         text = metrics.render().decode() + render(Observed()).decode()
     families = list(text_string_to_metric_families(text))

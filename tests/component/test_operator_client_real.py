@@ -10,6 +10,7 @@ from re6st.errors import RegistryRefusedError, RegistryUnavailableError, Untrust
 from re6st.identity import build_request, generate_key
 from re6st.registry import operator_client, operator_http
 from re6st.registry.client import JoinLink, RegistryClient, fetch_authorities
+from re6st.registry.diagnosis import Kind
 from re6st.registry.operator_client import OperatorClient
 from re6st.registry.operator_messages import (
     GroupChange,
@@ -78,6 +79,8 @@ async def test_a_cloud_lets_machines_in_and_out(registry, client, monkeypatch):
         spare = await client.create_link(LinkRequest())
         await client.revoke_link(spare.id)
         assert (await client.mesh()).nodes == ()
+        assert (await client.troubles()).unwell == 0
+        assert [node async for node in client.nodes(trouble=Kind.CLOCK)] == []
         entries = [entry async for entry in client.audit()]
         assert [entry.id for entry in entries] == list(range(1, len(entries) + 1))
         assert {"node.renamed", "node.deleted", "token.revoked"} <= {entry.action for entry in entries}

@@ -248,16 +248,23 @@ async def test_who_is_unwell_and_why(registry, browser, tmp_path):
         browser.sees("its clock is 60 minutes behind", "#nodes .bad")
         browser.sees("re6st 0.0.1, the registry", "#nodes .warning")
         browser.sees("others cannot dial it: no UPnP", "#nodes .note")
-        browser.read("select", lambda select: Select(select).select_by_visible_text("with trouble"))
+        browser.sees("2 of 3 nodes unwell", "#health")
+        browser.click("old version 1", "#health")
+        browser.sees_not("cellar", "#nodes")
+        browser.sees("garage", "#nodes")
+        browser.click("old version 1", "#health")
+        browser.sees("cellar", "#nodes")
+        browser.read("select", lambda select: Select(select).select_by_value("unwell"))
         browser.sees_not("attic", "#nodes")
         browser.sees("garage", "#nodes")
         browser.click("Map")
         browser.sees("3 nodes, 4 tunnels, 2 nodes with trouble")
         assert len(browser.all("#map line")) == 4
+        # The worst are drawn last, above the others.
         assert [node.get_attribute("class") for node in browser.all("#map g")] == [
             "node well",
-            "node bad",
             "node warning",
+            "node bad",
         ]
         browser.read("#map g.bad circle", lambda node: node.click())
         browser.sees("cellar", "#nodes")

@@ -17,6 +17,7 @@ from re6st.registry.diagnosis import (
     Standard,
     find_troubles,
 )
+from re6st.registry.kept import SHARE, Kept
 from re6st.registry.mesh import draw_mesh
 
 REPORT = NodeReport(
@@ -149,6 +150,36 @@ def test_unwell_nodes_are_found_among_many(world):
     last = found[-1].member.node
     rest = world.service.unwell(9, after=(last.prefix.network_address.packed, last.identifier))
     assert {item.member.node.name for item in found + rest} == {"n1", "n3", "n5"}
+
+
+def test_troubles_are_counted_and_found_by_kind(world):
+    attic, cellar, garage = (world.node(name)[1] for name in ("attic", "cellar", "garage"))
+    tell(world, attic)
+    tell(world, cellar, software="re6st 0.0.1", tunnels=())
+    tell(world, garage, reachability="outgoing only")
+    health = world.service.count_troubles()
+    assert health.unwell == 1
+    assert dict(health.troubles) == {
+        (Kind.ALONE, Severity.BAD): 1,
+        (Kind.SOFTWARE, Severity.WARNING): 1,
+        (Kind.REACHABILITY, Severity.NOTE): 1,
+    }
+    for kind, name in ((Kind.ALONE, "cellar"), (Kind.REACHABILITY, "garage")):
+        assert [item.member.node.name for item in world.service.unwell(9, kind=kind)] == [name]
+
+
+def test_what_takes_long_is_kept_long():
+    now, made = [0.0], []
+
+    def make():
+        made.append(now[0])
+        now[0] += 0.5
+        return len(made)
+
+    kept = Kept(make, lambda: now[0])
+    assert [kept.get(), kept.get()] == [1, 1]
+    now[0] += 0.5 / SHARE
+    assert kept.get() == 2
 
 
 def test_the_mesh(world):

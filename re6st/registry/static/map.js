@@ -85,16 +85,22 @@ const Mesh = (() => {
     });
     const touching = mesh.nodes.map((_, number) => lines.filter((_, line) => pairs[line].includes(number)));
     const light = (number, on) => touching[number].forEach((line) => line.classList.toggle("lit", on));
+    // Many nodes are drawn on a larger plane: dots must stay visible, those with trouble above all.
+    const plane = viewBox(points).split(" ").map(Number);
+    const scale = Math.max(1, Math.max(plane[2], plane[3]) / 1400);
+    const radius = (node) => scale * (["warning", "bad"].includes(node.severity) ? 12 : node.reachability === "outgoing only" ? 6 : scale > 1 ? 7 : 10);
     const groups = mesh.nodes.map((node, number) => svg("g", {
-      class: `node ${node.severity || "well"}`, tabindex: 0, role: "button", "aria-label": `${node.name}, ${node.severity || "well"}`,
-      onclick: () => choose(node), onkeydown: (event) => { if (event.key === "Enter") choose(node); },
+      class: `node ${node.severity || "well"}`, tabindex: 0, "data-key": node.prefix, role: "button", "aria-label": `${node.name}, ${node.severity || "well"}`,
+      onclick: () => choose(node), onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(node); } },
       onmouseenter: () => light(number, true), onmouseleave: () => light(number, false),
       onfocus: () => light(number, true), onblur: () => light(number, false),
     },
     svg("title", {}, `${node.name}\n${node.prefix}\n${touching[number].length} tunnels, ${node.reachability}`),
-    svg("circle", { cx: points[number].x, cy: points[number].y, r: node.reachability === "outgoing only" ? 7 : 10 }),
+    svg("circle", { cx: points[number].x, cy: points[number].y, r: radius(node), "stroke-width": 2 * scale }),
     ...(mesh.nodes.length > 150 ? [] : [svg("text", { x: points[number].x, y: points[number].y + 26 }, node.name)])));
-    return svg("svg", { id: "map", viewBox: viewBox(points), role: "group", "aria-label": "Map of the mesh" }, ...lines, ...groups);
+    const ills = ["note", "warning", "bad"];
+    const order = mesh.nodes.map((node, number) => [ills.indexOf(node.severity), number]).sort(([a], [b]) => a - b);
+    return svg("svg", { id: "map", viewBox: viewBox(points), role: "group", "aria-label": "Map of the mesh" }, ...lines, ...order.map(([, number]) => groups[number]));
   }
 
   return { draw };

@@ -45,6 +45,7 @@ async function follow() {
     try {
       const response = await fetch(`${API}/events`, { headers: { Authorization: `Bearer ${token}` }, signal: mine.signal });
       if (response.status === 401) return logout("The token is not valid any more.");
+      if (lost) { lost = false; tell(""); soon(); }
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         const { done, value } = await reader.read();
@@ -52,15 +53,27 @@ async function follow() {
         if (value.includes("data: ")) soon();
       }
     } catch { /* the connection broke: try again */ }
+    if (stream !== mine || !token) return;
+    if (!lost) { lost = true; tell("The registry does not answer: what is shown may be old.", true); }
     await new Promise((resolve) => setTimeout(resolve, 3000));
   }
 }
 
+const PAUSE = 2000;    // milliseconds between two refreshes, however much happens
+const REFRESH = 60000;  // nodes fall ill without an entry in the audit log
+let lost = false;
 let waiting = 0;
+let refreshed = 0;
 function soon() {
-  clearTimeout(waiting);
-  waiting = setTimeout(() => { if (!busy()) show(current, true); }, 300);
+  if (waiting) return;
+  waiting = setTimeout(async () => {
+    waiting = 0;
+    refreshed = Date.now();
+    if (token && !document.hidden && !busy()) await show(current, true);
+  }, Math.max(300, refreshed + PAUSE - Date.now()));
 }
+setInterval(soon, REFRESH);
+document.addEventListener("visibilitychange", soon);
 
 function busy() {
   // Neither take away what somebody typed or types, nor a link that is shown only once.
@@ -96,6 +109,8 @@ function table(columns, rows) {
 
 const when = (seconds) => (seconds === undefined || seconds === null ? "–" : new Date(seconds * 1000).toLocaleString());
 
+const day = (seconds) => (seconds === undefined || seconds === null ? "–" : new Date(seconds * 1000).toLocaleDateString());
+
 function ago(seconds) {
   if (seconds === undefined || seconds === null) return "never";
   const passed = Math.max(0, overview.time - seconds);
@@ -106,7 +121,10 @@ function ago(seconds) {
 function tell(text, bad = false) {
   byId("message").textContent = text;
   byId("message").classList.toggle("bad", bad);
+  clearTimeout(told);
+  if (text && !bad) told = setTimeout(() => tell(""), 15000);
 }
+let told = 0;
 
 function confirmed(question, label, lines = []) {
   const dialog = byId("confirmation");
@@ -146,7 +164,27 @@ function submits(action) {
 
 // -- views: each returns its elements
 
-const filter = { search: "", state: "", group: "" };  // a state, or "unwell"
+const filter = { search: "", state: "", group: "", trouble: "" };  // a state, or "unwell"; a kind of trouble
+const TROUBLES = { certificate: "certificate", silent: "silent", clock: "wrong clock", alone: "no tunnel", parameters: "old parameters",
+  software: "old version", reachability: "cannot be dialled" };
+const count = new Intl.NumberFormat();
+
+function health(troubles, choose) {
+  // What an operator wants to see first: is anybody unwell, and of what.
+  const summary = troubles.unwell ? `${count.format(troubles.unwell)} of ${count.format(overview.nodes.active)} nodes unwell`
+    : overview.nodes.active ? "No node is unwell" : "No node yet";
+  const kinds = new Map();
+  for (const { kind, severity, nodes } of troubles.items) {
+    if (nodes) kinds.set(kind, { severity: kinds.get(kind)?.severity || severity, nodes: nodes + (kinds.get(kind)?.nodes || 0) });
+  }
+  const chip = (label, severity, pressed, chosen) => make("button", { type: "button", class: `chip ${severity}`, "data-key": label,
+    "aria-pressed": String(pressed), onclick: () => choose(pressed ? {} : chosen) }, label);
+  return make("div", { id: "health", role: "group", "aria-label": "Health" },
+    troubles.unwell ? chip(summary, "all", filter.state === "unwell" && !filter.trouble, { state: "unwell" })
+      : make("span", { class: `chip ${overview.nodes.active ? "well" : "note"}` }, summary),
+    ...[...kinds].map(([kind, { severity, nodes }]) => chip(`${TROUBLES[kind] || kind} ${count.format(nodes)}`, severity, filter.trouble === kind,
+      { trouble: kind })));
+}
 
 function groupChoice(groups, chosen, attributes, every) {
   // Nothing to choose from while there is but one group.
@@ -155,12 +193,15 @@ function groupChoice(groups, chosen, attributes, every) {
   return make("label", {}, "Group", make("select", attributes, every ? make("option", { value: "" }, every) : null, ...options));
 }
 
-async function nodes() {
+async function nodes(again) {
   const place = make("div", { id: "nodes" });
-  const groups = (await ask("GET", "/groups")).items;
+  const [{ items: groups }, troubles] = await Promise.all([ask("GET", "/groups"), ask("GET", "/troubles")]);
+  // Who has read on does not lose his place when something happens.
+  const shown = again ? document.querySelectorAll("#nodes tbody tr").length : 0;
   if (!groups.some((group) => group.name === filter.group)) filter.group = "";
   const more = async (after) => {
-    const query = new URLSearchParams({ limit: PAGE });
+    const query = new URLSearchParams({ limit: after ? PAGE : Math.min(1000, Math.max(PAGE, shown)) });
+    if (filter.trouble) query.set("trouble", filter.trouble);
     if (filter.search) query.set("search", filter.search);
     if (filter.state === "unwell") query.set("unwell", "1");
     else if (filter.state) query.set("state", filter.state);
@@ -168,7 +209,7 @@ async function nodes() {
     if (after) query.set("after", after);
     const page = await ask("GET", `/nodes?${query}`);
     const rows = page.items.map(nodeRow);
-    const columns = ["Name", "Prefix", "Group", "Owner", "State", "Last seen", "Tunnels", "Certificate until", "Version", "Actions"];
+    const columns = ["Node", "State", "Group and owner", "Last seen", "Tunnels", "Certificate until", "Version", "Actions"];
     place.querySelector("button.more")?.remove();
     if (after) place.querySelector("tbody").append(...table(columns, rows).querySelector("tbody").children);
     else place.replaceChildren(rows.length ? table(columns, rows) : make("p", { class: "quiet" }, "No node."));
@@ -177,7 +218,7 @@ async function nodes() {
   await more();
   const states = ["", "unwell", "active", "suspended", "expired", "released"].map((state) =>
     make("option", { value: state, selected: state === filter.state },
-      state === "unwell" ? "with trouble" : state ? `${state} (${overview.nodes[state]})` : "all states"));
+      state === "unwell" ? `unwell (${troubles.unwell})` : state ? `${state} (${overview.nodes[state]})` : "all states"));
   let typing = 0;
   const search = make("input", { type: "search", value: filter.search, placeholder: "name, owner or prefix", oninput: (event) => {
     filter.search = event.target.value.trim();
@@ -185,14 +226,15 @@ async function nodes() {
     typing = setTimeout(() => attempt(() => more()), 200);
   } });
   const select = make("select", { onchange: (event) => { filter.state = event.target.value; attempt(() => more()); } }, ...states);
-  return [make("form", { onsubmit: submits(() => {}) }, make("label", {}, "Search", search), make("label", {}, "State", select),
+  const choose = (chosen) => { Object.assign(filter, { state: "", trouble: "" }, chosen); show("nodes"); };
+  return [health(troubles, choose), make("form", { onsubmit: submits(() => {}) }, make("label", {}, "Search", search), make("label", {}, "State", select),
     groupChoice(groups, filter.group, { id: "group", onchange: (event) => { filter.group = event.target.value; attempt(() => more()); } }, "all groups")), place];
 }
 
 function nodeRow(node) {
   const path = `/nodes/${encodeURIComponent(node.prefix)}`;
   const act = (label, method, place, done, question, body) => make("button", {
-    type: "button", class: question ? "danger" : null,
+    type: "button", "aria-label": `${label} ${node.name}`, "data-key": `${place} ${node.prefix}`,
     onclick: async () => {
       if (question && !(await confirmed(question, label))) return;
       await attempt(() => ask(method, path + place, body), done);
@@ -208,22 +250,24 @@ function nodeRow(node) {
   const troubles = (node.troubles || []).map((trouble) => make("li", { class: trouble.severity }, trouble.text));
   const state = make("div", {}, make("span", { class: node.state }, node.state),
     troubles.length ? make("ul", { class: "troubles" }, ...troubles) : null);
-  const prefixes = make("div", {}, ...[node.prefix, ...(node.further_prefixes || [])].map((prefix) => make("div", { class: "code" }, prefix)));
-  return [node.name, prefixes, node.group, node.owner || "–", state, node.state === "released" ? "–" : ago(node.seen),
-    node.tunnels === undefined ? "–" : String(node.tunnels), when(node.expires), node.software || "–", actions];
+  const prefixes = [node.prefix, ...(node.further_prefixes || [])].map((prefix) => make("div", { class: "code" }, prefix));
+  const name = make("div", {}, make("div", { class: `name ${(node.troubles || [])[0]?.severity || "well"}` }, node.name), ...prefixes);
+  const owned = make("div", {}, node.group, node.owner ? make("div", { class: "quiet" }, node.owner) : null);
+  return [name, state, owned, node.state === "released" ? "–" : ago(node.seen),
+    node.tunnels === undefined ? "–" : String(node.tunnels), day(node.expires), (node.software || "–").replace(/^re6st /, ""), actions];
 }
 
 async function map() {
   const mesh = await ask("GET", "/mesh");
   if (!mesh.nodes.length) return [make("p", { class: "quiet" }, "No node has reported within the last hours.")];
-  const choose = (node) => { filter.search = node.name; filter.state = ""; filter.group = ""; show("nodes"); };
+  const choose = (node) => { Object.assign(filter, { search: node.name, state: "", group: "", trouble: "" }); show("nodes"); };
   const ill = mesh.nodes.filter((node) => ["warning", "bad"].includes(node.severity)).length;
-  const summary = `${mesh.nodes.length}${mesh.complete ? "" : " (not all)"} nodes, ${mesh.tunnels.length} tunnels` +
+  const summary = `${mesh.nodes.length}${mesh.complete ? "" : ` of ${count.format(overview.nodes.active)}`} nodes, ${mesh.tunnels.length} tunnels` +
     (ill ? `, ${ill} nodes with trouble` : "");
   const key = [["well", "well"], ["note", "cannot be dialled"], ["warning", "warning"], ["bad", "trouble"]].map(([kind, text]) =>
     make("span", { class: `key ${kind}` }, text));
-  return [make("p", { class: "legend" }, summary, ...key), Mesh.draw(mesh, choose),
-    make("p", { class: "quiet" }, "As the nodes reported last. Thick lines are fast tunnels, dashed ones were reported by one end only.")];
+  return [make("p", { class: "legend" }, summary, make("span", { class: "keys" }, ...key)), Mesh.draw(mesh, choose),
+    make("p", { class: "quiet" }, `${mesh.complete ? "As the nodes reported last." : "Those that reported last."} Thick lines are fast tunnels, dashed ones were reported by one end only.`)];
 }
 
 function qrCode(rows) {
@@ -291,15 +335,23 @@ function placement(wish) {
   return chosen;
 }
 
-async function links() {
-  const [page, groups] = await Promise.all([ask("GET", "/tokens?limit=1000"), ask("GET", "/groups")]);
-  const rows = page.items.reverse().map((item) => [String(item.id), item.name || "any", item.group || "–", item.owner || "–", `/${item.prefix_length}`,
+function linkTable(items) {
+  const rows = [...items].reverse().map((item) => [String(item.id), make("div", {}, item.name || "any"), make("div", {}, item.group || "–"), make("div", {}, item.owner || "–"), `/${item.prefix_length}`,
     make("span", { class: item.state }, item.state), `${item.uses} of ${item.maximum_uses}`, when(item.expires),
     may("write") && item.state === "open" ? [make("button", { type: "button", class: "danger", onclick: async () => {
       if (!(await confirmed(`Let nobody in with link ${item.id} any more?`, "Revoke"))) return;
       await attempt(() => ask("DELETE", `/tokens/${item.id}`), `Link ${item.id} is revoked.`);
       show(current);
     } }, "Revoke")] : []]);
+  return rows.length ? table(["Link", "Name", "Group", "Owner", "Prefix", "State", "Used", "Valid until", "Actions"], rows)
+    : make("p", { class: "quiet" }, "No join link yet.");
+}
+
+async function links() {
+  const groups = await ask("GET", "/groups");
+  const place = make("div");
+  const list = async () => place.replaceChildren(linkTable((await ask("GET", "/tokens?limit=1000")).items));
+  await list();
   const result = make("div", { id: "result" });
   const form = make("form", { id: "create", onsubmit: submits(async (target) => {
     const wish = values(target);
@@ -310,6 +362,7 @@ async function links() {
     const text = make("code", { id: "link" }, made.link);
     result.replaceChildren(make("p", { class: "result" }, text), make("button", { type: "button",
       onclick: () => attempt(() => navigator.clipboard.writeText(made.link), "Copied.") }, "Copy"), qrCode(made.qr_code || []));
+    await attempt(list);
   }) },
   make("label", {}, "Name", make("input", { name: "name", maxlength: 63, placeholder: "the node chooses", autocapitalize: "none" })),
   ...placementFields(groups.items, "default").filter(Boolean),
@@ -317,17 +370,18 @@ async function links() {
   make("label", {}, "Valid for", make("select", { name: "lifetime" },
     make("option", { value: 3600 }, "1 hour"), make("option", { value: 86400, selected: true }, "1 day"), make("option", { value: 604800 }, "1 week"))),
   make("button", { type: "submit" }, "Create link"));
-  return [may("write") ? form : null, result,
-    rows.length ? table(["Link", "Name", "Group", "Owner", "Prefix", "State", "Used", "Valid until", "Actions"], rows) : make("p", { class: "quiet" }, "No join link yet.")];
+  return [may("write") ? form : null, result, place];
 }
+
+const TIMES = ["expires", "due"];  // of the details
 
 async function audit() {
   const columns = ["Time", "Who", "From", "Action", "Subject", "Details"];
   const place = make("div");
   const more = async (before) => {
     const page = await ask("GET", `/audit?before=${before}&limit=${PAGE}`);
-    const rows = page.items.map((entry) => [when(entry.time), `${entry.actor_kind} ${entry.actor}`, entry.origin, entry.action, entry.subject,
-      make("code", {}, Object.entries(entry.details).map(([key, value]) => `${key}=${value}`).join(" "))]);
+    const rows = page.items.map((entry) => [when(entry.time), `${entry.actor_kind} ${entry.actor}`, entry.origin, entry.action, make("div", {}, entry.subject),
+      make("code", {}, Object.entries(entry.details).map(([key, value]) => `${key}=${TIMES.includes(key) ? when(value) : value}`).join(" "))]);
     place.querySelector("button.more")?.remove();
     if (place.querySelector("tbody")) place.querySelector("tbody").append(...table(columns, rows).querySelector("tbody").children);
     else place.append(table(columns, rows));
@@ -344,9 +398,10 @@ async function show(view, unasked = false) {
   const mine = ++drawn;
   await attempt(async () => {
     overview = await ask("GET", "/overview");
-    const elements = await views[view]();
+    const elements = await views[view](unasked);
     if (mine !== drawn || (unasked && busy())) return;
-    byId("network").textContent = `${overview.network} · ${overview.nodes.active} active`;
+    const focused = document.activeElement?.dataset.key;
+    byId("network").textContent = `${overview.network} · ${count.format(overview.nodes.active)} active`;
     byId("tabs").hidden = false;
     document.querySelector("[data-view=requests]").dataset.count = overview.requests ? String(overview.requests) : "";
     for (const tab of document.querySelectorAll("[data-view]")) {
@@ -354,6 +409,7 @@ async function show(view, unasked = false) {
       else tab.removeAttribute("aria-current");
     }
     byId("view").replaceChildren(...elements.filter(Boolean));
+    if (focused) byId("view").querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
   });
 }
 

@@ -4,6 +4,7 @@
 
 const Settings = (() => {
   const FIXED = ["version", "network", "babel_port", "authorities", "lan_keys"];
+  const UNITS = { registry_urls: " (separated by commas)", hello_interval: " (seconds)", update_interval: " (seconds)", gossip_interval: " (seconds)" };
   const text = (value) => {
     if (typeof value === "boolean") return value ? "on" : "off";
     return Array.isArray(value) ? value.join(", ") : String(value);
@@ -38,7 +39,7 @@ const Settings = (() => {
 
   function parameterForm(now, tag) {
     const inputs = Object.keys(now).filter((key) => !FIXED.includes(key)).map((key) =>
-      make("label", { class: Array.isArray(now[key]) ? "wide" : null }, key, make("input", { name: key, value: text(now[key]), readonly: !may("admin") })));
+      make("label", { class: Array.isArray(now[key]) ? "wide" : null }, `${key}${UNITS[key] || ""}`, make("input", { name: key, value: text(now[key]), readonly: !may("admin") })));
     const send = async (target) => {
       const changes = changed(target, now);
       const due = target.elements.due.value ? new Date(target.elements.due.value).getTime() / 1000 : 0;
