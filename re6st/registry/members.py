@@ -14,7 +14,7 @@ from __future__ import annotations
 from ipaddress import IPv6Network
 
 from re6st.errors import RegistryRefusedError, RemoteProtocolError
-from re6st.identity import CONTEXT_REVOCATIONS
+from re6st.identity import CONTEXT_REVOCATIONS, format_time
 from re6st.messages import Revocations, decode, encode
 from re6st.prefix import parse_prefix
 from re6st.registry.certification import check_name
@@ -146,6 +146,13 @@ class MemberUseCases(UseCases):
         """Return the member with this name or prefix."""
         node = self._holder(parse_prefix(selector)) if ":" in selector else self._store.member(selector)
         if node is None:
+            former = self._store.former_member(selector) if ":" not in selector else None
+            if former is not None and former.released is not None:
+                raise RegistryRefusedError(
+                    f"{former.name} is no member any more: it was revoked, left or expired on"
+                    f" {format_time(former.released)}",
+                    code="unknown-node",
+                )
             raise self._unknown(selector)
         return node
 

@@ -11,7 +11,7 @@ import functools
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -360,7 +360,7 @@ class OperatorApi:
         return Route(
             method,
             PREFIX + path,
-            functools.partial(self._handle, operation, scope, request, int(status)),
+            functools.partial(self._handle, operation, scope, request, int(status), _questions(parameters)),
             request=request,
             answer=answer,
             status=int(status),
@@ -375,10 +375,12 @@ class OperatorApi:
         scope: Scope,
         kind: type[Struct] | None,
         status: int,
+        questions: Sequence[str],
         request: web.Request,
     ) -> web.Response:
         operator = await self.authenticate(request, scope)
         _check_texts(request)
+        _check_questions(request, questions)
         body = await request.read()
         call = Call(
             operator,
@@ -445,7 +447,8 @@ class OperatorApi:
         if start is None:
             position = int(await self._run(self._service.last_change))
         elif re.fullmatch(r"[0-9]{1,16}", start):
-            position = int(start)
+            # Whoever is ahead of the log has followed one that was restored from a backup since.
+            position = min(int(start), int(await self._run(self._service.last_change)))
         else:
             raise RegistryRefusedError("after must be the number of an entry", code="malformed")
         if self._streams >= MAXIMUM_STREAMS:
@@ -503,6 +506,21 @@ def _check_texts(request: web.Request) -> None:
         if not text.isprintable():
             raise RegistryRefusedError(
                 f"{name[:64]!a} holds a character that cannot be printed: leave it away", code="malformed"
+            )
+
+
+def _questions(parameters: Sequence[Parameter]) -> tuple[str, ...]:
+    """Return which of these parameters may be in the query."""
+    return tuple(parameter.name for parameter in parameters if parameter.where == "query")
+
+
+def _check_questions(request: web.Request, possible: Sequence[str]) -> None:
+    """Refuse a query that asks what nobody understands: the answer would be about everything."""
+    for name in request.query:
+        if name not in possible:
+            hint = f"possible are {', '.join(possible)}" if possible else "it takes none"
+            raise RegistryRefusedError(
+                f"{name[:64]!a} is not a parameter of this query: {hint}", code="malformed"
             )
 
 

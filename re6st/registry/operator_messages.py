@@ -23,6 +23,10 @@ Owner = Annotated[str, Meta(max_length=OWNER_LENGTH)]
 MaximumNodes = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
+class Order(Message, frozen=True, forbid_unknown_fields=True):
+    """What an operator asks for: a field that is not known is a slip, which must not be passed over."""
+
+
 class NodeState(enum.Enum):
     """What a node may do now."""
 
@@ -141,25 +145,25 @@ class Troubles(Message, frozen=True, kw_only=True):
     """When: in a large network it is not counted again for each question."""
 
 
-class Renaming(Message, frozen=True, kw_only=True):
+class Renaming(Order, frozen=True, kw_only=True):
     """A node's new name."""
 
     name: Name
 
 
-class NodeGroup(Message, frozen=True, kw_only=True):
+class NodeGroup(Order, frozen=True, kw_only=True):
     """The group that a node shall be in."""
 
     group: Name
 
 
-class NodeOwner(Message, frozen=True, kw_only=True):
+class NodeOwner(Order, frozen=True, kw_only=True):
     """To whom a node belongs, for people; empty for nobody."""
 
     owner: Owner
 
 
-class PrefixRequest(Message, frozen=True, kw_only=True):
+class PrefixRequest(Order, frozen=True, kw_only=True):
     """A further prefix for a node."""
 
     prefix: Text | None = None
@@ -168,7 +172,7 @@ class PrefixRequest(Message, frozen=True, kw_only=True):
     """Without it: as the node's group says, or 64."""
 
 
-class GroupRequest(Message, frozen=True, kw_only=True):
+class GroupRequest(Order, frozen=True, kw_only=True):
     """A group to be made."""
 
     name: Name
@@ -179,7 +183,7 @@ class GroupRequest(Message, frozen=True, kw_only=True):
     """Members that it may have; absent: any number."""
 
 
-class GroupChange(Message, frozen=True, kw_only=True):
+class GroupChange(Order, frozen=True, kw_only=True):
     """What a group shall be like; what is absent is taken away."""
 
     description: Text = ""
@@ -205,7 +209,7 @@ class GroupList(Message, frozen=True, kw_only=True):
     items: tuple[Group, ...]
 
 
-class LinkRequest(Message, frozen=True, kw_only=True):
+class LinkRequest(Order, frozen=True, kw_only=True):
     """Whom a join link is for."""
 
     name: Name | None = None
@@ -233,6 +237,9 @@ class Link(Message, frozen=True, kw_only=True):
     expires: float
     qr_code: tuple[str, ...] = ()
     """The link as a QR code (ISO/IEC 18004): rows of ``0`` and ``1`` (dark), without the quiet zone."""
+
+    def __repr__(self) -> str:
+        return f"Link(id={self.id}, expires={self.expires})"
 
 
 class TokenState(enum.Enum):
@@ -267,7 +274,7 @@ class TokenPage(Message, frozen=True, kw_only=True):
     next: int | None = None
 
 
-class ReservationRequest(Message, frozen=True, kw_only=True):
+class ReservationRequest(Order, frozen=True, kw_only=True):
     """For which name to keep which prefix."""
 
     name: Name
@@ -294,7 +301,7 @@ class Parameters(NetworkParameters, frozen=True, kw_only=True, omit_defaults=Fal
     """Network parameters with all their values, those included that are as by default."""
 
 
-class ParametersChange(Message, frozen=True, kw_only=True):
+class ParametersChange(Order, frozen=True, kw_only=True):
     """New values as an operator writes them; lists are separated by commas."""
 
     changes: Annotated[
@@ -303,7 +310,7 @@ class ParametersChange(Message, frozen=True, kw_only=True):
     ]
 
 
-class ParametersPlanRequest(Message, frozen=True, kw_only=True):
+class ParametersPlanRequest(Order, frozen=True, kw_only=True):
     """New values from a chosen time on."""
 
     due: Annotated[float, Meta(ge=0, le=1e11)]
@@ -365,14 +372,14 @@ class LanKeyList(Message, frozen=True, kw_only=True):
     items: tuple[LanKey, ...]
 
 
-class LanKeyRotation(Message, frozen=True, kw_only=True):
+class LanKeyRotation(Order, frozen=True, kw_only=True):
     """When a new key takes over."""
 
     delay: Annotated[float, Meta(ge=0, le=90 * DAY)] = 3600.0
     """Seconds that all nodes have to get it."""
 
 
-class ParametersUndo(Message, frozen=True, kw_only=True):
+class ParametersUndo(Order, frozen=True, kw_only=True):
     """Which version's values to put in force again; the previous one's by default."""
 
     version: Annotated[int, Meta(ge=1)] | None = None
@@ -412,7 +419,7 @@ class AuditPage(Message, frozen=True, kw_only=True):
     """What to give as ``after`` (or ``before``) for the next page; absent on the last one."""
 
 
-class OperatorTokenRequest(Message, frozen=True, kw_only=True):
+class OperatorTokenRequest(Order, frozen=True, kw_only=True):
     """Whom a token is for, and what it is good for."""
 
     name: Name
@@ -488,7 +495,7 @@ class RequestPage(Message, frozen=True, kw_only=True):
     """What to give as ``before`` for the next page; absent on the last one."""
 
 
-class Approval(Message, frozen=True, kw_only=True):
+class Approval(Order, frozen=True, kw_only=True):
     """How a machine is let in."""
 
     name: Name | None = None
@@ -500,7 +507,7 @@ class Approval(Message, frozen=True, kw_only=True):
     owner: Owner = ""
 
 
-class Denial(Message, frozen=True, kw_only=True):
+class Denial(Order, frozen=True, kw_only=True):
     """Why a machine is not let in."""
 
     reason: Text = ""
