@@ -173,7 +173,9 @@ def load_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePri
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         if passphrase is not None and is_encrypted(pem):
             raise UntrustedError(f"{path} is encrypted with another passphrase") from error
-        raise UntrustedError(f"{path} is not an unencrypted private key in PEM format: {error}") from error
+        raise UntrustedError(
+            f"{path} is not an unencrypted private key in PEM format: restore it from a backup"
+        ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise UntrustedError(f"{path}: the key must be an EC P-256 key")
     return key
@@ -188,6 +190,10 @@ def load_certificate(path: Path) -> bytes:
         return pem_to_der(path.read_bytes())
     except OSError as error:
         raise StorageError(f"cannot read the certificate: {error}") from error
+    except UntrustedError as error:
+        raise UntrustedError(
+            f"{path} holds no certificate in PEM format: restore it from a backup"
+        ) from error
 
 
 def pem_to_der(pem: bytes) -> bytes:
@@ -464,9 +470,12 @@ class TrustStore:
         return changed
 
 
+_LATEST = datetime.datetime.max.replace(tzinfo=datetime.UTC, microsecond=0).timestamp()
+
+
 def format_time(wall: float) -> str:
-    """Return a time for people: ``2026-01-31 12:00 UTC``."""
-    return datetime.datetime.fromtimestamp(wall, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    """Return a time for people: ``2026-01-31 12:00 UTC``; what is later than the year 9999 is its end."""
+    return datetime.datetime.fromtimestamp(min(wall, _LATEST), datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 # -- signatures -----------------------------------------------------------------------------------------

@@ -68,7 +68,8 @@ def back_up(state: StateDirectory, file: Path, actor: Actor, *, include_keys: bo
         raise StorageError(f"cannot write the backup {file}: {error.strerror}") from error
     finally:
         for path in (temporary, *(temporary.with_name(temporary.name + end) for end in ("-wal", "-shm"))):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def restore(

@@ -298,7 +298,7 @@ def _translated(path: Path) -> Iterator[None]:
                 f"the database {path} is locked by another program that holds it for too long: find it"
                 f" with 'fuser {path}' and try again"
             ) from error
-        raise StorageError(f"cannot use the database {path}: {text}") from error
+        raise StorageError(f"cannot use the database {path}: {text}{_advice(error, path)}") from error
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.IntegrityError):
             raise StorageError(f"the database {path} refused a change: {error}") from error
@@ -306,3 +306,13 @@ def _translated(path: Path) -> Iterator[None]:
             f"the database {path} is corrupted or no database ({error}): restore a backup;"
             " nothing was touched"
         ) from error
+
+
+def _advice(error: sqlite3.OperationalError, path: Path) -> str:
+    """Return what a person can do about ``error``."""
+    name = error.sqlite_errorname
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+        return "; run as the user to whom it belongs, and see whether its file system is mounted read-only"
+    if name.startswith(("SQLITE_IOERR", "SQLITE_FULL")):
+        return f"; see whether the file system is full (df {path.parent}) or failing (dmesg)"
+    return ""

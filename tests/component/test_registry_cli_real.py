@@ -1,6 +1,7 @@
 """The command re6st-registry as operators run it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -297,6 +298,25 @@ def test_mistakes_are_told_to_people(quick, arguments, message):
     assert isinstance(done.exception, Re6stError | SystemExit), done.exception
     assert message in done.output + str(done.exception)
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(("options", "advice"), [("size=600k", "is full"), ("size=600k,ro", "read-only")])
+def test_a_disk_that_takes_nothing(tmp_path, options, advice):
+    disk, operator = tmp_path / "disk", QuickOperator(tmp_path / "disk" / "state")
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], check=True)
+    try:
+        operator("init", "--network", "2001:db8:42::/48")
+        with contextlib.suppress(OSError), (disk / "fill").open("wb", buffering=0) as file:
+            while "ro" not in options:
+                file.write(bytes(4096))
+        subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
+        for command in (["token", "create", "--url", "https://r"], ["backup", str(disk / "backup")]):
+            done = CliRunner().invoke(cli, ["--state", str(operator.state), *command])
+            assert isinstance(done.exception, Re6stError), done.exception
+            assert advice in str(done.exception)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def test_changes_are_told(quick):

@@ -102,7 +102,7 @@ async def test_a_cloud_system_lets_a_machine_in_and_out(registry, asker):
     assert await ask("GET", "/nodes") == {"items": []}
     await ask.refused("unknown-node", 404, "GET", "/nodes/vm2")
     # A slip must not be taken for "all" or "any".
-    await ask.refused("malformed", 400, "GET", "/nodes?grop=office")
+    await ask.refused("malformed", 400, "GET", "/nodes?owners=anna")
     await ask.refused("malformed", 400, "POST", "/links", {"nme": "vm1"})
     entries = (await ask("GET", "/audit?after=0&limit=1000"))["items"]
     mine = [entry for entry in entries if entry["actor_kind"] == "token"]
