@@ -220,6 +220,11 @@ class NodeCore:
             for tunnel in self._tunnels
         )
 
+    def beyond_narrow_paths(self) -> tuple[Peer, ...]:
+        """Return the peers to which large packets do not pass, and that cannot help it."""
+        hopeless = self._tunnels.narrow_paths.hopeless
+        return tuple(entry.peer for entry in self._book if hopeless(entry.peer.prefix))
+
     def is_revoked(self, serial: str) -> bool:
         """Say whether the certificate with this serial number (lower-case hexadecimal) was withdrawn."""
         return serial in self._context.revoked
@@ -288,6 +293,7 @@ class NodeCore:
     def _sweep(self) -> None:
         self._validity.sweep()
         self._transports.sweep()
+        self._course.sweep()
         self._registration.sweep()
         self._dialling.wake()
 

@@ -51,11 +51,12 @@ class Memory:
 def keeps(standing: Tunnel, transport: Transport, fragments: bool) -> bool:
     """Whether the tunnel ``standing`` stays until a new one to the same peer is up, which takes its place.
 
-    That is better if it is over UDP instead of TCP, or cuts packets on a path where that has to be.
+    That is better if it is over UDP instead of TCP, if it cuts packets on a path where that has to be, or
+    if it does not where that need not be any more.
     """
     if not standing.up or transport is Transport.TCP:
         return False
-    return standing.transport is Transport.TCP or (fragments and not standing.fragments)
+    return standing.transport is Transport.TCP or fragments != standing.fragments
 
 
 class Transports:

@@ -36,6 +36,7 @@ from re6st.core.transports import Transports, keeps
 from re6st.core.tunnels import Tunnel, TunnelTable
 from re6st.core.validity import Validity
 from re6st.messages import Transport
+from re6st.peers import Peer
 from re6st.tunnel.lifecycle import TunnelState
 
 logger = logging.getLogger(__name__)
@@ -91,10 +92,42 @@ class TunnelCourse:
             self._tunnels.refused(tunnel)
             self._dialling.failed(tunnel.peer)
             return
+        if tunnel.fragments and event.offer.fragments:
+            self._tunnels.narrow_paths.agreed(tunnel.peer.prefix)
+        elif tunnel.fragments and self._does_without(tunnel):
+            return
         for other in self._tunnels.live(tunnel.peer.prefix):
             if other is not tunnel and not keeps(other, tunnel.transport, event.offer.fragments):
                 self._tunnels.end(other, "replaced by a new one", notify=False)
         self._tunnels.accept(tunnel, event.offer, event.peer, event.local_port)
+
+    def _does_without(self, tunnel: Tunnel) -> bool:
+        """The peer of ``tunnel`` does not cut packets. Return whether there is no use for what it offers."""
+        peer = tunnel.peer
+        patience = self._tunnels.narrow_paths.refused(peer.prefix)
+        if not self._has_wider_ways(peer):
+            return False
+        logger.warning(
+            "No tunnel to %s: the path is narrow, and its older re6st cannot cut packets", peer.name
+        )
+        self._tunnels.refused(tunnel)
+        for other in self._tunnels.live(peer.prefix):
+            self._tunnels.end(other, "it loses large packets", notify=True)
+        self._dialling.postpone(peer, patience)
+        return True
+
+    def _has_wider_ways(self, peer: Peer) -> bool:
+        """Whether a tunnel to another one than ``peer`` carries large packets, as far as is known."""
+        return any(
+            tunnel.up
+            and tunnel.peer.prefix != peer.prefix
+            and (
+                tunnel.fragments
+                or tunnel.transport is Transport.TCP
+                or not self._tunnels.narrow_paths.leads_to(tunnel.peer.prefix)
+            )
+            for tunnel in self._tunnels
+        )
 
     def up(self, event: TunnelUp) -> None:
         """The two ends have found each other."""
@@ -158,11 +191,33 @@ class TunnelCourse:
         paths.found(peer.prefix)
         if self._context.stopping or not tunnel.outgoing or len(self._tunnels.live(peer.prefix)) > 1:
             return
-        if paths.may_ask(peer.prefix):
+        if paths.hopeless(peer.prefix):
+            if self._has_wider_ways(peer):
+                self._tunnels.end(tunnel, "it loses large packets", notify=True)
+                self._dialling.postpone(peer, paths.refused(peer.prefix))
+        elif paths.may_ask(peer.prefix):
             logger.info("The path to %s is narrow: asking for a tunnel that cuts packets", peer.name)
-            self._tunnels.request(
-                self._dialling.newest(peer), replace=True, replacing=True, punched=tunnel.punched
-            )
+            self._replace(tunnel)
+
+    def sweep(self) -> None:
+        """Ask for a tunnel that cuts nothing in place of one that does, where the path may be wide again."""
+        paths = self._tunnels.narrow_paths
+        for tunnel in self._tunnels:
+            peer = tunnel.peer
+            cuts = tunnel.outgoing and tunnel.up and tunnel.fragments
+            if not cuts or paths.leads_to(peer.prefix) or len(self._tunnels.live(peer.prefix)) > 1:
+                continue
+            if not self._context.stopping and paths.may_ask(peer.prefix):
+                logger.info(
+                    "Asking %s for a tunnel that does not cut packets: its path may be wide", peer.name
+                )
+                self._replace(tunnel)
+                return
+
+    def _replace(self, tunnel: Tunnel) -> None:
+        """Ask for another tunnel to the same peer; ``tunnel`` stays until that is up."""
+        newest = self._dialling.newest(tunnel.peer)
+        self._tunnels.request(newest, replace=True, replacing=True, punched=tunnel.punched)
 
     def draining(self, event: TunnelDraining) -> None:
         """The peer moves its routes away from a tunnel; so do we, and it ends it."""

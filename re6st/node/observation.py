@@ -19,6 +19,7 @@ from re6st.node.reachability import ReachabilityKeeper
 from re6st.node.registry_link import RegistryLink
 from re6st.node.tunnel import Stage, Tunnel
 from re6st.node.tunnel_operator import TunnelOperator
+from re6st.peers import Peer
 from re6st.routing.babeld import Babeld
 from re6st.status import (
     LanNeighbourStatus,
@@ -30,7 +31,7 @@ from re6st.status import (
     RouteStatus,
     TunnelStatus,
 )
-from re6st.tunnel.path_mtu import Measured
+from re6st.tunnel.path_mtu import SMALLEST, Measured, Origin
 
 REPORTED_TUNNELS = 64
 """As many as a report may hold; a node hardly ever has more, though it has more interfaces."""
@@ -101,7 +102,7 @@ class Observation:
             revocations_version=self._documents.revocations.version,
             certificate_expires=certificate.not_after,
             routing=self._babeld.state,
-            packet_sizes=packet_sizes(up),
+            packet_sizes=packet_sizes(up, self._core.beyond_narrow_paths()),
             lan=self._lan(),
             ready=self.ready,
             restarts_refused=self._restarts_refused,
@@ -218,11 +219,15 @@ class Observation:
         ]
 
 
-def packet_sizes(tunnels: Iterable[Tunnel]) -> tuple[PacketSizeStatus, ...]:
-    """Return what ``tunnels`` carry, smallest first."""
+def packet_sizes(tunnels: Iterable[Tunnel], uncut: Iterable[Peer] = ()) -> tuple[PacketSizeStatus, ...]:
+    """Return what ``tunnels`` carry, smallest first, and that nobody cuts packets to the peers ``uncut``."""
     peers: defaultdict[Measured, list[str]] = defaultdict(list)
+    hopeless = {peer.prefix: peer.name for peer in uncut}
     for tunnel in tunnels:
-        peers[tunnel.measured].append(tunnel.peer.name)
+        if tunnel.measured.origin is not Origin.NARROW or tunnel.peer.prefix not in hopeless:
+            hopeless.pop(tunnel.peer.prefix, None)
+            peers[tunnel.measured].append(tunnel.peer.name)
+    peers[Measured(SMALLEST, Origin.UNCUT)].extend(hopeless.values())
     return tuple(
         PacketSizeStatus(
             mtu=measured.mtu,
@@ -231,4 +236,5 @@ def packet_sizes(tunnels: Iterable[Tunnel]) -> tuple[PacketSizeStatus, ...]:
             peers=tuple(sorted(names)),
         )
         for measured, names in sorted(peers.items(), key=lambda item: (item[0].mtu, item[0].origin.value))
+        if names
     )

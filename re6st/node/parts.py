@@ -426,6 +426,7 @@ class Parts:
         """
         self._uplinks.reset()
         self.monitor.suspect_all()
+        self.sizes.measure_again()
         self.report(NetworkChanged())
 
     def _on_slept(self) -> None:

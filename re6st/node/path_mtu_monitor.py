@@ -42,7 +42,7 @@ GUARD_INTERVAL = 10.0
 
 FIRST_RAISE_INTERVAL = 60.0
 RAISE_INTERVAL = 3600.0
-"""Seconds after which larger sizes are tried again: soon after a loss, then ever more rarely."""
+"""Seconds after which larger sizes are tried again: soon at first and after a loss, then ever more rarely."""
 
 FIRST_PATIENCE = 1.0
 """Seconds that a probe may take before a round trip was measured."""
@@ -91,6 +91,8 @@ class _Path:
     """Probes under way by number, and whether they are answered."""
     probe: int = 0
     """Number of the last one."""
+    outdated: bool = False
+    """The path may be another one than was measured."""
 
     @property
     def interface(self) -> str:
@@ -167,6 +169,11 @@ class PathMtuMonitor:
         name = f"measure the MTU of {given.interface}"
         path.task = asyncio.create_task(self._guarded(work, path), name=name)
 
+    def measure_again(self) -> None:
+        """Measure all tunnels soon: the host is elsewhere, where paths are others."""
+        for path in self._paths.values():
+            path.outdated = True
+
     def end(self, tunnel: int, interface: str) -> None:
         """Do not measure ``tunnel`` any more."""
         path = self._paths.get(interface)
@@ -194,7 +201,7 @@ class PathMtuMonitor:
         path.measured = Measured(await self._interfaces.mtu(path.interface) or SMALLEST)
         self._settled(path.given.tunnel, path.measured)
         await asyncio.sleep(SETTLING)
-        interval = RAISE_INTERVAL
+        interval = FIRST_RAISE_INTERVAL
         while True:
             if await self._drops(path, SMALLEST):
                 if path.measured.origin is not Origin.NARROW:
@@ -206,9 +213,9 @@ class PathMtuMonitor:
                 await self._settle(path, Measured(SMALLEST, Origin.PIECES))
             else:
                 await self._search(path)
-            lost = await self._guard(path, interval)
-            lost = lost or path.measured.origin is Origin.NARROW
-            interval = FIRST_RAISE_INTERVAL if lost else min(RAISE_INTERVAL, 4 * interval)
+            changed = await self._guard(path, interval)
+            changed = changed or path.measured.origin is Origin.NARROW
+            interval = FIRST_RAISE_INTERVAL if changed else min(RAISE_INTERVAL, 4 * interval)
 
     @staticmethod
     def _warn(path: _Path) -> None:
@@ -245,11 +252,15 @@ class PathMtuMonitor:
     async def _guard(self, path: _Path, interval: float) -> bool:
         """Return when the MTU has to be searched again: after ``interval``, or because it does not pass.
 
-        Returns whether packets were lost.
+        Returns whether larger sizes are worth another try soon: packets were lost, or the host has moved.
         """
         until = asyncio.get_running_loop().time() + interval
         while asyncio.get_running_loop().time() < until:
-            if not await self._was_used(path) or path.measured.origin is Origin.NARROW:
+            used = await self._was_used(path)
+            if path.outdated:
+                path.outdated = False
+                return True
+            if not used or path.measured.origin is Origin.NARROW:
                 continue
             if max(SMALLEST, _largest(path)) < path.mtu or await self._drops(path, path.mtu):
                 logger.info("Packets of %d octets do not pass %s any more", path.mtu, path.interface)
@@ -262,6 +273,8 @@ class PathMtuMonitor:
         used = False
         for _ in range(round(GUARD_INTERVAL)):
             await asyncio.sleep(1.0)
+            if path.outdated:
+                break
             used = used or self._use.in_use(path.interface)
         return used
 

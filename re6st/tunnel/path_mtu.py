@@ -58,6 +58,7 @@ class Origin(enum.Enum):
     FRAGMENTS = "fragments"
     PIECES = "pieces"
     NARROW = "narrow"
+    UNCUT = "uncut"
 
     @property
     def explanation(self) -> str:
@@ -73,6 +74,8 @@ _EXPLANATIONS = {
     Origin.STREAM: "over TCP, which makes of any packet what the path carries",
     Origin.FRAGMENTS: "a router says that even these are too large for the path: IP cuts them",
     Origin.PIECES: "even these vanish on the way if they are whole: both ends of the tunnel cut them",
+    Origin.UNCUT: "even these vanish on the way, and the older re6st there cannot cut them (upgrade it): no"
+    " tunnel while others carry them",
     Origin.NARROW: "even these vanish on the way: another tunnel, whose ends cut them, is asked for",
 }
 

@@ -1,5 +1,6 @@
 """What end-to-end tests wait for and look at."""
 
+import os
 import socket
 import threading
 import time
@@ -12,6 +13,14 @@ from re6st.supervisor.record import read_all
 
 PATIENCE = 90.0
 """Seconds that what must happen may take on a busy machine; normally it takes a small part of that."""
+
+HEADERS = 48
+"""Octets of the headers of an ICMPv6 echo request, and of a datagram of UDP."""
+TRANSFER = 100_000
+"""Octets of a transfer over TCP."""
+
+IPV6_DONTFRAG = 62
+"""RFC 3542, 11.2; Python has no name for it."""
 
 
 def until(condition, what="what the test waits for", timeout=PATIENCE):
@@ -32,6 +41,43 @@ def tunnels(lab: Lab, name: str) -> dict[str, TunnelStatus]:
 def children(node: Node) -> dict[str, int]:
     """Return the processes of the node's tunnels and of its babeld, by name."""
     return {record.name: record.pid for record in read_all(node.runtime / "children")}
+
+
+def carries_full_packets(lab: Lab, source: str, target: str, mtu: int) -> None:
+    """Wait until a datagram of ``mtu`` octets arrives whole, and a transfer over TCP ends."""
+    address = str(lab.nodes[target].address())
+    namespaces = lab.hosts[source].namespace, lab.hosts[target].namespace
+    with namespaces[0].entered():
+        sender, client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM), socket.socket(socket.AF_INET6)
+    with namespaces[1].entered():
+        receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        listener = socket.create_server((address, 0), family=socket.AF_INET6)
+    with sender, client, receiver, listener:
+        sender.setsockopt(socket.IPPROTO_IPV6, IPV6_DONTFRAG, 1)
+        receiver.bind((address, 0))
+        receiver.settimeout(1.0)
+        datagram = os.urandom(mtu - HEADERS)
+
+        def arrives() -> bool:
+            try:
+                sender.sendto(datagram, receiver.getsockname())
+                return receiver.recv(65536) == datagram
+            except OSError:
+                return False
+
+        until(arrives)
+        for one in (client, listener):
+            one.settimeout(60.0)
+        client.connect(listener.getsockname())
+        connection, _ = listener.accept()
+        with connection:
+            sending = threading.Thread(target=client.sendall, args=(bytes(TRANSFER),), daemon=True)
+            sending.start()
+            connection.settimeout(60.0)
+            received = 0
+            while received < TRANSFER:
+                received += len(connection.recv(65536))
+            sending.join()
 
 
 class Transfer:

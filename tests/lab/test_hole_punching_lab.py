@@ -3,16 +3,18 @@
     north -- nina     south -- sam, sue     carrier -- flat -- fred     random -- rosa     chance -- carl
 
 All LANs have the same addresses. Two routers answer packets that nobody inside has asked for, as some do.
+The carrier's line swallows packets of more than 1280 octets.
 """
 
 import os
 from collections.abc import Iterator
 
 import pytest
-from observing import tunnels, until
+from observing import carries_full_packets, tunnels, until
 
 from re6st.lab import nftables, topology
 from re6st.lab.lab import Lab
+from re6st.tunnel.path_mtu import SMALLEST, Origin
 
 FORMING = 90.0
 PUBLIC = {"registry", "anna"}
@@ -57,6 +59,19 @@ def test_nodes_behind_cone_nat_get_direct_tunnels(lab):
 def test_nodes_in_one_lan_use_its_addresses(lab):
     remote = tunnels(lab, "sam")["sue"].remote
     assert remote.startswith(f"udp:{lab.hosts['sue'].address}:")
+
+
+def test_punched_tunnels_carry_full_packets_over_a_narrow_path(lab):
+    for peer in ("nina", "sam"):
+
+        def is_cut(peer=peer) -> bool:
+            tunnel = tunnels(lab, "fred").get(peer)
+            return tunnel is not None and tunnel.mtu_origin == Origin.PIECES.value
+
+        until(is_cut)
+        assert ways(lab, "fred")[peer] == "punched"
+        carries_full_packets(lab, "fred", peer, SMALLEST)
+        carries_full_packets(lab, peer, "fred", SMALLEST)
 
 
 def test_nobody_else_gets_a_direct_tunnel_and_all_reach_each_other(lab):

@@ -3,14 +3,12 @@ paths that are too narrow for the smallest packets of IPv6.
 """
 
 import os
-import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
-from observing import tunnels, until
+from observing import carries_full_packets, tunnels, until
 
 from re6st.lab import nftables, process, topology
 from re6st.lab.lab import Lab
@@ -35,14 +33,6 @@ NARROW = {"least", "six-least", *HOLES}
 """Hosts on whose lines full packets cannot pass whole."""
 CHECKS = 4
 """Pairs of nodes between which packets of full size are sent at a time: they wait more than they compute."""
-HEADERS = 48
-"""Octets of the headers of an ICMPv6 echo request, and of a datagram of UDP."""
-TRANSFER = 100_000
-"""Octets of a transfer over TCP."""
-
-IPV6_DONTFRAG = 62
-"""RFC 3542, 11.2; Python has no name for it."""
-
 SILENT_ROUTER = """
 table inet silence {
     chain output {
@@ -97,43 +87,6 @@ def settled(lab: Lab, name: str) -> bool:
         if (tunnel.mtu, tunnel.mtu_origin) != (expected(name, peer), origin):
             return False
     return bool(found)
-
-
-def carries_full_packets(lab: Lab, source: str, target: str, mtu: int) -> None:
-    """Wait until a datagram of ``mtu`` octets arrives whole, and a transfer over TCP ends."""
-    address = str(lab.nodes[target].address())
-    namespaces = lab.hosts[source].namespace, lab.hosts[target].namespace
-    with namespaces[0].entered():
-        sender, client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM), socket.socket(socket.AF_INET6)
-    with namespaces[1].entered():
-        receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        listener = socket.create_server((address, 0), family=socket.AF_INET6)
-    with sender, client, receiver, listener:
-        sender.setsockopt(socket.IPPROTO_IPV6, IPV6_DONTFRAG, 1)
-        receiver.bind((address, 0))
-        receiver.settimeout(1.0)
-        datagram = os.urandom(mtu - HEADERS)
-
-        def arrives() -> bool:
-            try:
-                sender.sendto(datagram, receiver.getsockname())
-                return receiver.recv(65536) == datagram
-            except OSError:
-                return False
-
-        until(arrives)
-        for one in (client, listener):
-            one.settimeout(60.0)
-        client.connect(listener.getsockname())
-        connection, _ = listener.accept()
-        with connection:
-            sending = threading.Thread(target=client.sendall, args=(bytes(TRANSFER),), daemon=True)
-            sending.start()
-            connection.settimeout(60.0)
-            received = 0
-            while received < TRANSFER:
-                received += len(connection.recv(65536))
-            sending.join()
 
 
 def test_each_tunnel_has_the_mtu_of_its_path(lab):
