@@ -77,7 +77,9 @@ class ControlService(Protocol):
     def tunnel_cancelled(self, caller: NodeCertificate, name: str) -> None:
         """End the tunnel called ``name`` that ``caller`` is the other end of."""
 
-    def tunnel_draining(self, caller: NodeCertificate, name: str, draining: Draining) -> DrainProgress | None:
+    async def tunnel_draining(
+        self, caller: NodeCertificate, name: str, draining: Draining
+    ) -> DrainProgress | None:
         """Move routes away from the tunnel called ``name``; return None when there is none to ``caller``."""
 
     def gossip_received(self, caller: NodeCertificate, gossip: Gossip) -> Gossip:
@@ -205,7 +207,7 @@ class ControlServer:
 
     async def _post_drain(self, request: web.Request) -> web.Response:
         draining = decode(await request.read(), Draining)
-        progress = self._service.tunnel_draining(request[CALLER], request.match_info["name"], draining)
+        progress = await self._service.tunnel_draining(request[CALLER], request.match_info["name"], draining)
         if progress is None:
             return _problem(HTTPStatus.NOT_FOUND, "unknown", "there is no such tunnel to you")
         return _answer(progress)

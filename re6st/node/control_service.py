@@ -76,13 +76,15 @@ class NodeControlService:
         if tunnel is not None:
             self._report(TunnelCancelled(tunnel.number, "the peer ended it"))
 
-    def tunnel_draining(self, caller: NodeCertificate, name: str, draining: Draining) -> DrainProgress | None:
+    async def tunnel_draining(
+        self, caller: NodeCertificate, name: str, draining: Draining
+    ) -> DrainProgress | None:
         """Move routes away from the tunnel called ``name``; return None when there is none to ``caller``."""
         tunnel = self._operator.find(caller.prefix, name)
         if tunnel is None:
             return None
         self._report(TunnelDraining(tunnel.number, draining.leaving))
-        return DrainProgress(drained=self._drainage.is_drained_here(tunnel, leaving=draining.leaving))
+        return DrainProgress(drained=await self._drainage.is_drained_here(tunnel, leaving=draining.leaving))
 
     def gossip_received(self, caller: NodeCertificate, gossip: Gossip) -> Gossip:
         """Take the caller's records and return some of ours."""

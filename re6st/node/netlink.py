@@ -35,7 +35,12 @@ containers, is preferred."""
 MAXIMUM_ALIAS = 63
 """Characters of an interface alias that we use (the kernel takes 255)."""
 
+BABEL_METRIC = 1024
+"""Of babeld's routes (babeld(8), ``kernel-priority``)."""
+
 _IFF_UP = 1  # netdevice(7)
+_RT_TABLE_MAIN = 254  # rtnetlink(7)
+_RTN_UNICAST = 1  # rtnetlink(7)
 _RTNH_F_ONLINK = 4  # rtnetlink(7): the next hop is on the link, whatever its address
 _IFA_F_NODAD = 2  # if_addr.h: usable at once, without looking for duplicates
 _INTERFACE_SETTINGS = {
@@ -67,6 +72,11 @@ class BabelRoute:
     """``rtm_type`` of rtnetlink(7): unicast, unreachable, ..."""
     source: str | None
     """Preferred source address."""
+
+    @classmethod
+    def of(cls, destination: IPv6Network, source: IPv6Address) -> BabelRoute:
+        """Return the route to ``destination`` as babeld would make it, without its next hop."""
+        return cls(destination, "", "", BABEL_METRIC, _RT_TABLE_MAIN, _RTN_UNICAST, str(source))
 
 
 class Kernel:
@@ -274,7 +284,7 @@ class Kernel:
     async def redirect_route(self, route: BabelRoute, via: str, interface: str) -> None:
         """Let ``route`` lead to the next hop ``via``, a link-local address on ``interface``, as babeld does.
 
-        Raises :class:`NetlinkError`.
+        It is added if it is not there. Raises :class:`NetlinkError`.
         """
         source = {"prefsrc": route.source} if route.source else {}
         with translated(f"correct the route to {route.destination}"):

@@ -1,16 +1,18 @@
 """Notices when the host's own network changes: links, addresses and default routes (netlink, I/O).
 
-What is ours is left out, and so are link-local addresses and all other routes. A default route that is told
-again as it was is no change either (:mod:`re6st.node.default_routes`).
+What is ours is left out (tunnels, addresses of the overlay), and so are link-local addresses and all other
+routes. A default route that is told again as it was is no change either (:mod:`re6st.node.default_routes`).
 """
 
 from __future__ import annotations
 
 import enum
+import ipaddress
 import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import IPv6Network
 from typing import Any
 
 from re6st.node.default_routes import DefaultRoutes
@@ -31,8 +33,11 @@ class NetworkChange(enum.Enum):
 class NetworkWatch:
     """Watches the network namespace of whoever iterates over its changes."""
 
-    def __init__(self, interface_prefix: str) -> None:
-        """``interface_prefix``: what the names of our interfaces begin with, a number follows."""
+    def __init__(self, interface_prefix: str, network: IPv6Network) -> None:
+        """``interface_prefix``: what the names of our interfaces begin with, a number follows. Addresses
+        inside ``network`` are those of the overlay.
+        """
+        self._network = network
         self._pattern = re.compile(re.escape(interface_prefix) + r"[0-9]{1,3}")
 
     async def changes(self) -> AsyncIterator[NetworkChange]:
@@ -63,7 +68,9 @@ class NetworkWatch:
         if event in ("RTM_NEWADDR", "RTM_DELADDR"):
             if message["scope"] == _RT_SCOPE_LINK or self._is_ours(message["index"], asking):
                 return None
-            return NetworkChange.ADDRESS
+            address = message.get("address")
+            is_overlay = address is not None and ipaddress.ip_address(address) in self._network
+            return None if is_overlay else NetworkChange.ADDRESS
         if event in ("RTM_NEWROUTE", "RTM_DELROUTE"):
             is_default = message["dst_len"] == 0 and message["proto"] != BABEL_PROTOCOL
             return NetworkChange.ROUTE if is_default and known.changes(message) else None

@@ -148,7 +148,7 @@ class Parts:
             self._trust.network,
             str(self._prefix),
             mapping_secret.load(config.state_directory),
-            NetworkWatch(config.interface_prefix),
+            NetworkWatch(config.interface_prefix, self._trust.network),
             self.tell_endpoints,
             self._on_moved,
         )
@@ -175,7 +175,9 @@ class Parts:
 
     def _make_routing(self) -> None:
         config = self.config
-        self.route_repair = RouteRepair(self._kernel, self._trust.network, self._installed_routes)
+        self.route_repair = RouteRepair(
+            self._kernel, self._trust.network, self._loaded.certificate.address, self._installed_routes
+        )
         self.route_news = RouteNews(
             config.interface_prefix, self._installed_routes, self.route_repair, self.report
         )
@@ -202,7 +204,7 @@ class Parts:
         self.sizes = PathMtuMonitor(self._kernel, self.monitor, self._on_measured, self._on_narrow)
         self._port_share = PortShare()
         self._notices = PeerNotices(self.client, self.reachability, self.tasks)
-        self._drainage = Drainage(self.babeld, self._notices)
+        self._drainage = Drainage(self.babeld, self.route_repair, self._notices)
         self.operator = TunnelOperator(
             config,
             self.driver,

@@ -4,14 +4,19 @@ The routes of a babeld that was killed stay in the kernel, and traffic goes on b
 them there: for a destination that has one, what it adds is refused by the kernel (EEXIST), and it takes no
 notice; a destination that it never hears of keeps the old one for ever. So once it must know all there is to
 know, each route of the kernel that differs from babeld's own is replaced by that, or removed.
+
+Until then the old ones matter. When their interface goes down, the kernel drops them, and babeld takes no
+notice of that either: what it believes to have installed is added soon. And an interface through which they
+lead is not drained, although babeld has no route there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
-from ipaddress import IPv6Network
+from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
 from re6st.errors import NetlinkError
@@ -37,7 +42,7 @@ class Routes(Protocol):
         """Return babeld's routes to destinations inside ``network``."""
 
     async def redirect_route(self, route: BabelRoute, via: str, interface: str) -> None:
-        """Let ``route`` lead to the next hop ``via`` on ``interface``."""
+        """Let ``route``, which need not be there, lead to the next hop ``via`` on ``interface``."""
 
     async def remove_route(self, route: BabelRoute) -> None:
         """Remove ``route``."""
@@ -47,11 +52,18 @@ class RouteRepair:
     """Looks at the routes some time after each start of babeld."""
 
     def __init__(
-        self, kernel: Routes, network: IPv6Network, installed: Callable[[], Iterable[Route]]
+        self,
+        kernel: Routes,
+        network: IPv6Network,
+        address: IPv6Address,
+        installed: Callable[[], Iterable[Route]],
     ) -> None:
-        """``installed`` returns the routes that babeld says it has installed, one for each prefix."""
+        """``address`` is the node's. ``installed`` returns the routes that babeld says it has installed, one
+        for each prefix.
+        """
         self._kernel = kernel
         self._network = network
+        self._address = address
         self._installed = installed
         self._task: asyncio.Task[None] | None = None
 
@@ -68,9 +80,25 @@ class RouteRepair:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
+    async def leads_through(self, interface: str, but: IPv6Network | None = None) -> bool:
+        """Return whether a route that babeld may not know, other than that to ``but``, leads through
+        ``interface``; also when that cannot be found out.
+        """
+        if self._task is None or self._task.done():
+            return False
+        try:
+            present = await self._kernel.babel_routes(self._network)
+        except NetlinkError as error:
+            logger.debug("%s", error)
+            return True
+        return any(route.interface == interface and route.destination != but for route in present)
+
     async def _run(self) -> None:
         try:
-            await asyncio.sleep(SETTLING)
+            settled = time.monotonic() + SETTLING
+            while time.monotonic() < settled:
+                await asyncio.sleep(PAUSE)
+                await self.restore()
             for _ in range(LOOKS):
                 if not await self.repair():
                     return
@@ -83,6 +111,23 @@ class RouteRepair:
             logger.warning("Old routes may be left in the kernel: %s", error)
         except Exception:
             logger.exception("While repairing routes")
+
+    async def restore(self) -> int:
+        """Add what babeld believes to have installed and what is not there; return how many those were.
+
+        Raises :class:`NetlinkError` when the kernel's routes cannot be read.
+        """
+        present = {route.destination for route in await self._kernel.babel_routes(self._network)}
+        missing = [route for route in self._installed() if route.prefix not in present]
+        for route in missing:
+            logger.info("Adding the missing route to %s", route.prefix)
+            try:
+                absent = BabelRoute.of(route.prefix, self._address)
+                await self._kernel.redirect_route(absent, route.via, route.interface)
+            except NetlinkError as error:
+                # Its interface has just gone down.
+                logger.debug("%s", error)
+        return len(missing)
 
     async def repair(self) -> int:
         """Repair all routes once; return how many were wrong. Raises :class:`NetlinkError`."""

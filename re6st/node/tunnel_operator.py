@@ -71,6 +71,9 @@ class RoutingDaemon(Protocol):
         The node prefix of ``peer`` makes the first exchange of routes much faster.
         """
 
+    async def resume(self, interface: str, cost: int, peer: IPv6Network) -> None:
+        """Go on to use ``interface``, which is up and was attached by the daemon before."""
+
     def drain(self, interface: str) -> None:
         """Move routes away from ``interface``, which stays usable."""
 
@@ -281,7 +284,7 @@ class TunnelOperator:
         """Take over ``tunnel``, which the daemon before has attached. Raises :class:`Re6stError`."""
         self._tunnels[tunnel.number] = tunnel
         try:
-            await self._routing.attach(tunnel.interface, tunnel.cost, tunnel.peer.prefix)
+            await self._routing.resume(tunnel.interface, tunnel.cost, tunnel.peer.prefix)
         except Re6stError:
             self._tunnels.pop(tunnel.number, None)
             raise

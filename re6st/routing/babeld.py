@@ -92,6 +92,8 @@ class Babeld:
         """How often in a row babeld did not answer."""
         self._known_pid: int | None = None
         """The babeld that was talked to last."""
+        self._former = RoutingTable()
+        """What the babeld of an earlier daemon knew whose place ours has taken."""
         self._ready: asyncio.Future[None] | None = None
         self.table = RoutingTable()
         """What babeld knows; while the connection is interrupted, what it knew last."""
@@ -109,6 +111,7 @@ class Babeld:
         if await self._child.adopt(self._configuration):
             self._known_pid = self._child.pid
         else:
+            self._former = await self._child.knowledge()
             await self._child.start(self._configuration)
         self._task = asyncio.create_task(self._keep_connected(), name="babeld")
         try:
@@ -146,6 +149,14 @@ class Babeld:
         if self._connection is not None:
             self._introductions.announce(interface)
             await self._connection.command(command)
+
+    async def resume(self, interface: str, cost: int, peer: IPv6Network) -> None:
+        """Let babeld use ``interface``, whose link is up since an earlier daemon has called :meth:`attach`.
+
+        Raises :class:`ChildError`.
+        """
+        await self.attach(interface, cost, peer)
+        self._introductions.begin(self._former.usable_neighbours(interface))
 
     def use(self, parameters: NetworkParameters) -> None:
         """Give interfaces the intervals of ``parameters`` when their links come up the next time.

@@ -7,6 +7,7 @@ are in the kernel until the next babeld knows better.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from re6st.files import write_atomically
 from re6st.routing import configuration as settings
 from re6st.routing.configuration import BabelConfiguration, BabelFiles
 from re6st.routing.control import ControlConnection
+from re6st.routing.monitor import Update
+from re6st.routing.table import RoutingTable
 from re6st.supervisor import ChildExit, ChildSpec, RestartPolicy, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -57,6 +60,21 @@ class BabeldChild:
             logger.info("The babeld of an earlier run is replaced: %s", error)
             return False
         return True
+
+    async def knowledge(self) -> RoutingTable:
+        """Return what the babeld of an earlier daemon knows, as far as there is one and it says so."""
+        table = RoutingTable()
+
+        def note(update: Update) -> None:
+            table.apply(update)
+
+        with contextlib.suppress(ChildError):
+            connection = await ControlConnection.open(self._files.socket, note)
+            try:
+                await connection.command("dump")
+            finally:
+                await connection.close()
+        return table
 
     async def start(self, configuration: BabelConfiguration) -> None:
         """Start a new one. Raises :class:`ChildError` and :class:`StorageError`."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from re6st.errors import NetlinkError
 from re6st.routing.first_exchange import first_packet, greeting, wildcard_request
 from re6st.routing.links import Links
-from re6st.routing.monitor import INFINITY, Neighbour
+from re6st.routing.monitor import Neighbour
 from re6st.routing.packets import inject_packet, send_packet
 from re6st.routing.table import RoutingTable
 
@@ -43,6 +43,7 @@ class Introductions:
         self._table = table
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """What is under way on each interface."""
+        self._introducing: set[asyncio.Task[None]] = set()
 
     def nudge(self, interface: str) -> None:
         """Make the first exchange with the neighbour on ``interface`` happen now."""
@@ -73,7 +74,7 @@ class Introductions:
 
     async def stop(self) -> None:
         """Say nothing more at all."""
-        tasks = list(self._tasks.values())
+        tasks = [*self._tasks.values(), *self._introducing]
         self._tasks.clear()
         for task in tasks:
             task.cancel()
@@ -110,8 +111,13 @@ class Introductions:
     def used_neighbours(self) -> list[Neighbour]:
         """Return the neighbours that babeld has used when it was last heard of."""
         table = self._table()
-        found = (neighbour for name in self._links.attached() for neighbour in table.neighbours(name))
-        return [neighbour for neighbour in found if neighbour.cost < INFINITY]
+        return [neighbour for name in self._links.attached() for neighbour in table.usable_neighbours(name)]
+
+    def begin(self, neighbours: list[Neighbour]) -> None:
+        """Do :meth:`introduce` in the background."""
+        task = asyncio.create_task(self.introduce(neighbours), name="introduce former neighbours")
+        self._introducing.add(task)
+        task.add_done_callback(self._introducing.discard)
 
     async def introduce(self, neighbours: list[Neighbour]) -> None:
         """Have a new babeld use ``neighbours`` at once, whom the one before has used."""

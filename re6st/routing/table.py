@@ -121,7 +121,11 @@ class RoutingTable:
 
     def is_reachable(self, interface: str) -> bool:
         """Return whether a neighbour on ``interface`` can be used for routes."""
-        return any(neighbour.cost < INFINITY for neighbour in self.neighbours(interface))
+        return bool(self.usable_neighbours(interface))
+
+    def usable_neighbours(self, interface: str) -> list[Neighbour]:
+        """Return the neighbours on ``interface`` that can be used for routes."""
+        return [neighbour for neighbour in self.neighbours(interface) if neighbour.cost < INFINITY]
 
     def is_quiet(self, interface: str) -> bool:
         """Return whether babeld remembers no neighbour on ``interface``."""

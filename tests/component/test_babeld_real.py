@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
@@ -239,6 +240,22 @@ def test_a_way_that_a_neighbour_has_again_is_found_before_its_next_update(tmp_pa
             node.remove()
 
 
+@contextmanager
+def silence(node: Node) -> Iterator[None]:
+    """Keep the node's babeld from saying anything."""
+    child = node.supervisor.get(CHILD_NAME)
+    assert child is not None
+    mute = child.pid
+    assert mute is not None
+    os.kill(mute, signal.SIGSTOP)
+    try:
+        yield
+        assert child.pid == mute, "it was replaced, since it hung"
+    finally:
+        if child.pid == mute:
+            os.kill(mute, signal.SIGCONT)
+
+
 def test_a_new_babeld_uses_the_neighbours_of_the_one_before_without_a_word_from_them(
     pair: tuple[Node, Node],
 ) -> None:
@@ -247,20 +264,15 @@ def test_a_new_babeld_uses_the_neighbours_of_the_one_before_without_a_word_from_
     left.up("re6st0", right)
     right.up("re6st0", left)
     wait_for_routes(left, right, "re6st0")
-    killed, stopped = (node.supervisor.get(CHILD_NAME) for node in pair)
+    killed = left.supervisor.get(CHILD_NAME)
     assert killed is not None
     assert killed.pid is not None
-    assert stopped is not None
-    assert stopped.pid is not None
-    before, mute = killed.pid, stopped.pid
-    os.kill(mute, signal.SIGSTOP)
-    try:
+    before = killed.pid
+    with silence(right):
         os.kill(before, signal.SIGKILL)
         wait_until(lambda: killed.pid not in (None, before), 5, "babeld runs again")
         wait_until(lambda: left.changes.count(Started()) == 2, 5, "the connection is there again")
         wait_until(lambda: left.babeld.table.is_reachable("re6st0"), 5, "the neighbour is used")
-    finally:
-        os.kill(mute, signal.SIGCONT)
     wait_for_routes(left, right, "re6st0")
     tunnel.close()
 
@@ -360,8 +372,10 @@ def test_the_next_daemon_adopts_a_sound_babeld_and_replaces_any_other(tmp_path: 
             if not sound:
                 (left.directory / "babeld.conf").write_text("smoothing-half-life 4\n")
             left.babeld = left.successor()
-            left.host.call(left.babeld.start())
-            left.host.call(left.babeld.attach("re6st0", 100, right.prefix))
+            with silence(right):
+                left.host.call(left.babeld.start())
+                left.host.call(left.babeld.resume("re6st0", 100, right.prefix))
+                wait_until(lambda: left.babeld.table.is_reachable("re6st0"), 15, "the neighbour is used")
             child = left.supervisor.get(CHILD_NAME)
             assert child is not None
             assert (child.pid == first) is sound
@@ -375,9 +389,13 @@ def test_the_next_daemon_adopts_a_sound_babeld_and_replaces_any_other(tmp_path: 
             *("route", "change", str(right.prefix), "via", "fe80::8", "dev", "re6st0", "proto", "babel"),
             *("metric", "1024", "src", str(left.address), "onlink"),
         )
-        repair = RouteRepair(left.kernel, NETWORK, left.babeld.table.installed)
+        repair = RouteRepair(left.kernel, NETWORK, left.address, left.babeld.table.installed)
         assert left.host.call(repair.repair()) == 2
         assert left.host.call(repair.repair()) == 0
+        before = left.host.ip("route", "show", str(right.prefix))
+        left.host.ip("route", "del", str(right.prefix), "proto", "babel")
+        assert left.host.call(repair.restore()) == 1
+        assert left.host.ip("route", "show", str(right.prefix)) == before
         assert left.host.pings(str(right.address))
         left.down("re6st0")
         tunnel.close()

@@ -255,7 +255,7 @@ def test_changes_of_the_underlay_are_noticed(house: House) -> None:
     seen: list[NetworkChange] = []
 
     async def watch() -> None:
-        async for change in NetworkWatch("re6st").changes():
+        async for change in NetworkWatch("re6st", NETWORK).changes():
             seen.append(change)  # noqa: PERF401  (what is seen so far is looked at meanwhile)
 
     async def begin() -> asyncio.Task[None]:
@@ -278,6 +278,7 @@ def test_changes_of_the_underlay_are_noticed(house: House) -> None:
     seen.clear()
     house.host.call(kernel.ensure_tun("re6st3", mtu=1280, alias="peer"))
     house.host.call(kernel.remove_link("re6st3"))
+    house.host.ip("address", "add", "2001:db8:42:1::9/128", "dev", "lo", "nodad")
     house.host.ip("link", "set", "box0", "down")
     wait_until(lambda: NetworkChange.LINK in seen, 5, "the link is noticed")
     assert set(seen) == {NetworkChange.LINK}

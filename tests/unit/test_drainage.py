@@ -23,10 +23,14 @@ class Ends:
         self.routes = routes or set()
         self.tunnel = Tunnel(1, "name", peer(7), 3, "re6st3", incoming=False, driver="openvpn")
         self.tunnel.enter(Stage.DRAINING)
-        self.drainage = Drainage(cast("Any", self), cast("Any", self))
+        self.drainage = Drainage(cast("Any", self), cast("Any", self), cast("Any", self))
+        self.remains: set[str] = set()
 
     def is_drained(self, interface: str, but: IPv6Network | None = None) -> bool:
         return not self.routes - {cast("Any", but)}
+
+    async def leads_through(self, interface: str, but: IPv6Network | None = None) -> bool:
+        return interface in self.remains
 
     async def drain(self, other: Any, name: str, *, leaving: bool) -> bool | None:
         self.asked += 1
@@ -64,9 +68,17 @@ async def test_a_node_that_stops_waits_for_the_routes_of_others_only() -> None:
     assert await ends.drainage.complete(ends.tunnel, leaving=True)
 
 
-def test_the_route_to_a_peer_that_leaves_does_not_count() -> None:
+async def test_the_route_to_a_peer_that_leaves_does_not_count() -> None:
     ends = Ends(True, routes={peer(7).prefix})
-    assert ends.drainage.is_drained_here(ends.tunnel, leaving=True)
-    assert not ends.drainage.is_drained_here(ends.tunnel, leaving=False)
+    assert await ends.drainage.is_drained_here(ends.tunnel, leaving=True)
+    assert not await ends.drainage.is_drained_here(ends.tunnel, leaving=False)
     ends.tunnel.drain = Drain.NODE
-    assert ends.drainage.is_drained_here(ends.tunnel, leaving=False), "of two that stop, neither waits"
+    assert await ends.drainage.is_drained_here(ends.tunnel, leaving=False), "of two that stop, neither waits"
+
+
+async def test_routes_that_an_earlier_babeld_has_left_count_as_well() -> None:
+    ends = Ends(True)
+    ends.remains = {"re6st3"}
+    assert not await ends.drainage.is_drained_here(ends.tunnel, leaving=False)
+    ends.remains = {"re6st4"}
+    assert await ends.drainage.is_drained_here(ends.tunnel, leaving=False)

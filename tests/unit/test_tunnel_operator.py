@@ -45,6 +45,7 @@ class Rig:
                 "Any",
                 SimpleNamespace(
                     attach=self.attach,
+                    resume=self.attach,
                     detach=lambda interface: None,
                     drain=lambda interface: None,
                 ),
@@ -55,13 +56,18 @@ class Rig:
             report=self.reported.append,
             ended=lambda tunnel: None,
             notices=cast("Any", SimpleNamespace(end=lambda peer, name: None)),
-            drainage=Drainage(cast("Any", self), cast("Any", SimpleNamespace(drain=self.drain_at_peer))),
+            drainage=Drainage(
+                cast("Any", self), cast("Any", self), cast("Any", SimpleNamespace(drain=self.drain_at_peer))
+            ),
             note=lambda tunnel, effect: f"note of {tunnel.number}",
             uplinks=Uplinks(),
         )
 
     def is_drained(self, interface: str, but: IPv6Network | None = None) -> bool:
         return True
+
+    async def leads_through(self, interface: str, but: IPv6Network | None = None) -> bool:
+        return False
 
     async def drain_at_peer(self, peer: Any, name: str, *, leaving: bool) -> bool | None:
         return True
