@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 LARGEST_SEGMENT = 1120
 """Octets. With headers of IPv6 and TCP (60), inside of a tunnel over IPv6 (72), that is less than 1280, which
-every path of IPv6 carries (RFC 8200, 5), so that it passes a tunnel on such a path in one piece as well."""
+every path of IPv6 carries (RFC 8200, 5), so that it passes a tunnel on such a path in one piece as well. What
+it makes on an IPv4 underlay, 1160, is the least that a path must carry: tunnels make no larger packets."""
 
 
 def make_socket(address: aiohttp.AddrInfoType) -> socket.socket:

@@ -32,12 +32,10 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from re6st.errors import NetlinkError
+from re6st.segments import LARGEST_SEGMENT
 
 TIMEOUT = 10.0
 """Seconds that nft may take."""
-
-LARGEST_SEGMENT = 1220
-"""Of tunnels over TCP, octets: with headers of IPv6 and TCP (60) 1280, which every path of IPv6 carries."""
 
 
 @dataclass(frozen=True, slots=True)

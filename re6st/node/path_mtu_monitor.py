@@ -91,6 +91,8 @@ class _Path:
     """Probes under way by number, and whether they are answered."""
     probe: int = 0
     """Number of the last one."""
+    believed: int | None = None
+    """What the kernel took for the largest packet when larger ones were last tried, octets."""
     outdated: bool = False
     """The path may be another one than was measured."""
 
@@ -247,12 +249,14 @@ class PathMtuMonitor:
             origin = Origin.FRAGMENTS
         else:
             origin = Origin.PROBES if silent else Origin.UNDERLAY
+        path.believed = _largest(path)
         await self._settle(path, Measured(search.proven, origin))
 
     async def _guard(self, path: _Path, interval: float) -> bool:
         """Return when the MTU has to be searched again: after ``interval``, or because it does not pass.
 
-        Returns whether larger sizes are worth another try soon: packets were lost, or the host has moved.
+        Returns whether larger sizes are worth another try soon: packets were lost, the host has moved, or the
+        kernel has forgotten what a router told (after ten minutes: net.ipv4.route.mtu_expires).
         """
         until = asyncio.get_running_loop().time() + interval
         while asyncio.get_running_loop().time() < until:
@@ -262,6 +266,8 @@ class PathMtuMonitor:
                 return True
             if not used or path.measured.origin is Origin.NARROW:
                 continue
+            if path.believed is not None and _largest(path) > path.believed:
+                return True
             if max(SMALLEST, _largest(path)) < path.mtu or await self._drops(path, path.mtu):
                 logger.info("Packets of %d octets do not pass %s any more", path.mtu, path.interface)
                 await self._settle(path, UNMEASURED)

@@ -19,10 +19,14 @@ from pathlib import Path
 from re6st.errors import ConfigError
 from re6st.messages import Endpoint, Transport
 from re6st.proxy import Proxy
+from re6st.segments import LARGEST_SEGMENT
 from re6st.tunnel.driver import Link
 
 _BUFFER = 2 * 1024 * 1024
-_LARGEST_FRAGMENT = 1232  # of UDP's payload: with UDP (8) and IPv6 (40) 1280, which every IPv6 path carries
+_LARGEST_PACKET = LARGEST_SEGMENT + 40  # with headers of IPv4 and TCP: it passes where tunnels are negotiated
+_LARGEST_FRAGMENT = (
+    _LARGEST_PACKET - 28
+)  # of UDP's payload; with headers of IPv6 (40) and UDP (8) still below 1280
 _PING = 10
 _HANDSHAKE = {Transport.UDP: 6, Transport.TCP: 10}  # TCP is what is tried when nothing comes through over UDP
 _HANDSHAKE_OF_MANY = {Transport.UDP: 4, Transport.TCP: 6}  # OpenVPN looks once a second for what TCP does
@@ -162,6 +166,7 @@ def _common(link: Link, credentials: Credentials, files: TunnelFiles) -> list[st
         "openvpn",
         *("--dev", link.interface, "--dev-type", "tun", "--persist-tun"),
         "--disable-dco",  # the kernel's offload cannot take over a device that exists
+        *("--max-packet-size", str(_LARGEST_PACKET)),  # of the control channel; it sets --mssfix, too
         *("--tun-mtu", str(link.mtu), "--mssfix", "0", *fragment),
         *("--mtu-disc", "maybe"),  # routers must not cut packets whose size is measured
         *("--management", str(files.management), "unix", "--management-hold"),

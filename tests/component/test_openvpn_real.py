@@ -257,10 +257,11 @@ async def test_the_next_endpoint_is_tried(nodes: tuple[Node, Node]) -> None:
 
 @pytest.fixture
 def black_hole(namespaces: tuple[str, str]) -> Iterator[None]:
-    """Have packets of more than 1280 octets vanish between the namespaces."""
+    """Have packets that are larger than any that is needed vanish between the namespaces."""
     rules = (
         "table inet hole {\n chain receive {\n type filter hook prerouting priority -450\n"
-        " meta length > 1280 drop\n }\n}\n"
+        ' iifname "eth0" meta nfproto ipv4 meta length > 1160 drop\n'
+        ' iifname "eth0" meta nfproto ipv6 meta length > 1180 drop\n }\n}\n'
     )
     for name in namespaces:
         subprocess.run(["ip", "netns", "exec", name, "nft", "-f", "-"], input=rules.encode(), check=True)
@@ -290,7 +291,7 @@ async def test_packets_that_are_cut_pass_a_black_hole(nodes: tuple[Node, Node], 
 def segment_hole(namespaces: tuple[str, str]) -> Iterator[None]:
     """The same for segments that the kernel cuts only later, which are judged one by one (tc-tbf(8))."""
     for name in namespaces:
-        run(*f"tc -n {name} qdisc add dev eth0 root tbf rate 8mbit burst 1295 limit 200000".split())
+        run(*f"tc -n {name} qdisc add dev eth0 root tbf rate 8mbit burst 1175 limit 200000".split())
     yield
     for name in namespaces:
         run(*f"tc -n {name} qdisc delete dev eth0 root".split())

@@ -135,7 +135,7 @@ def test_firewall_names_no_interface_of_another_network() -> None:
 def test_tunnels_over_tcp_have_small_segments_in_both_directions() -> None:
     network, prefix = IPv6Network("2001:db8:42::/48"), IPv6Network("2001:db8:42:1::/64")
     text = render(FirewallConfiguration("x", ("re6st0",), network, prefix, tunnel_ports=range(4227, 4243)))
-    small = "tcp flags & (syn | rst) == syn tcp option maxseg size set 1220"
+    small = "tcp flags & (syn | rst) == syn tcp option maxseg size set 1120"
     called, _, answered = text.partition("chain input")[2].partition("chain output")
     assert f'iifname != "lo" tcp dport 4227-4242 {small}' in called
     assert f'oifname != "lo" tcp sport 4227-4242 {small}' in answered

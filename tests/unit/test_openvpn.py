@@ -64,7 +64,7 @@ def test_packets_are_cut_at_both_ends_or_none() -> None:
         ):
             assert ("--fragment" in argv) is fragments
             if fragments:
-                assert option(argv, "--fragment") == ["1232"]
+                assert option(argv, "--fragment") == ["1132"]
 
 
 def test_a_listener_serves_both_address_families_and_checks_for_a_client() -> None:
