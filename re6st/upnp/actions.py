@@ -30,6 +30,9 @@ class Mapping:
 class Discover:
     """Look for a router. Ends in :meth:`MappingPlan.found` or :meth:`MappingPlan.missing`."""
 
+    avoided: frozenset[str] = frozenset()
+    """Names of protocols that are to be spoken only where no other one is of use."""
+
 
 @dataclass(frozen=True, slots=True)
 class Add:
@@ -80,3 +83,12 @@ class Checked:
     """Its outside address; None: as before."""
     lost: tuple[Add, ...]
     """Mappings that it does not hold any more."""
+
+
+def public_address(text: str) -> IPv4Address | None:
+    """Return the outside address that a router tells, None if nobody can reach it from everywhere."""
+    try:
+        address = IPv4Address(text)
+    except ValueError:
+        return None
+    return address if address.is_global else None

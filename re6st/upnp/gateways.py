@@ -1,24 +1,25 @@
 """Finds out by which protocol the home router maps ports, and speaks that one.
 
 All are tried at the same time. UPnP is used where it works, since it shows what the router really holds; PCP
-or NAT-PMP where it does not answer.
+or NAT-PMP where it does not answer, has no public address to offer, or was found to be of no use. Not only
+may one router speak several: the one that answers UPnP need not be the one to which the default route leads.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from ipaddress import IPv4Address
 from typing import Protocol
 
 from re6st.errors import UpnpError
-from re6st.upnp.actions import BY_HAND, Add, Checked, Grant, Remove
+from re6st.upnp.actions import BY_HAND, Add, Checked, Grant, Remove, public_address
 from re6st.upnp.igd import InternetGateway, NoGatewayError
 from re6st.upnp.port_control import PortControl, SilentError
 
 
 class Gateway(Protocol):
-    """The router. Each method but ``close`` raises :class:`UpnpError`."""
+    """The router, by one protocol. Each method but ``close`` raises :class:`UpnpError`."""
 
     @property
     def protocol(self) -> str:
@@ -56,38 +57,45 @@ class AnyGateway:
         """Name of the protocol that is spoken."""
         return self._used.protocol
 
-    async def discover(self) -> str | None:
-        """Find the router; see :class:`Gateway`."""
+    async def discover(self, avoided: Collection[str] = ()) -> str | None:
+        """Find the router, if possible by a protocol that is not ``avoided``; see :class:`Gateway`."""
         control = asyncio.create_task(self._port_control.discover())
         try:
-            return await self._discover(control)
+            # Where nothing is found, the router known last is the one that mappings are removed from.
+            self._used, address = await self._best(control, avoided)
         finally:
             control.cancel()
             # Its failure is of no interest where UPnP works.
             await asyncio.gather(control, return_exceptions=True)
-
-    async def _discover(self, control: asyncio.Task[str | None]) -> str | None:
-        # Where nothing is found, the router known last is the one that mappings are removed from.
-        try:
-            address: str | None = await self._upnp.discover()
-        except UpnpError as error:
-            refusal = error
-        else:
-            self._used = self._upnp
-            return address
-        try:
-            address = await control
-        except UpnpError as error:
-            failure = error
-        else:
-            self._used = self._port_control
+        if self._used is not self._upnp:
             await self._upnp.close()
-            return address
-        if isinstance(refusal, NoGatewayError) and isinstance(failure, SilentError):
-            raise NoGatewayError(
-                f"no home router answers UPnP, PCP or NAT-PMP here; enable one of them there, or {BY_HAND}"
-            ) from failure
-        raise UpnpError(f"{refusal}; and {failure}") from failure
+        return address
+
+    async def _best(
+        self, control: asyncio.Task[str | None], avoided: Collection[str]
+    ) -> tuple[Gateway, str | None]:
+        """Return the first way that seems to be of use, otherwise the one that may be soonest."""
+        searches: tuple[tuple[Gateway, Awaitable[str | None]], ...] = (
+            (self._upnp, self._upnp.discover()),
+            (self._port_control, control),
+        )
+        found: list[tuple[bool, bool, Gateway, str | None]] = []
+        failures: list[UpnpError] = []
+        for way, search in searches:
+            try:
+                address = await search
+            except UpnpError as error:
+                failures.append(error)
+                continue
+            is_useless = address is not None and public_address(address) is None
+            is_avoided = way.protocol in avoided
+            if not is_useless and not is_avoided:
+                return way, address
+            found.append((is_useless, is_avoided, way, address))
+        if not found:
+            raise _nothing(*failures)
+        *_, way, address = min(found, key=lambda one: one[:2])
+        return way, address
 
     async def add(self, wanted: Add) -> Grant:
         """Make or renew a mapping."""
@@ -105,3 +113,11 @@ class AnyGateway:
         """Ask nothing more; mappings stay."""
         await self._upnp.close()
         await self._port_control.close()
+
+
+def _nothing(upnp: UpnpError, port_control: UpnpError) -> UpnpError:
+    if isinstance(upnp, NoGatewayError) and isinstance(port_control, SilentError):
+        return NoGatewayError(
+            f"no home router answers UPnP, PCP or NAT-PMP here; enable one of them there, or {BY_HAND}"
+        )
+    return UpnpError(f"{upnp}; and {port_control}")

@@ -6,15 +6,19 @@ out reports the result before asking for the next one.
 
     wish      WAITING ── added ──> MAPPED ── renewed at half of the lease, looked after by checks
                  ^  └── refused ──> REFUSED ── tried again later
-                 └───── the router forgot it, or is gone ────┘
+                 └───────── the router is gone ──────────────┘
 
     gateway   SEARCHING ──> READY <──> USELESS (its own outside address is not public)
-                 ^ └──> ABSENT           │
-                 └──── silent ───────────┘
+                 ^ └──> ABSENT  │         │
+                 └── silent, or refuses everything
 
 The external port is the internal one if it is free. Otherwise come a few that depend on the node only, so
 that they are the same after a restart, and then random ones. A router that reboots forgets its mappings
 and may get another outside address: both are seen by the checks. Removals wait for the end of a search.
+
+A router that is of no use may speak another protocol, or not be the only one. So one that grants nothing is
+searched again by other protocols, and the one that it was asked by is avoided for a while. One without a
+public address is searched anew ever less often; what it holds stays there, as the address may come back.
 
 Codes are those of the WANIPConnection service (UPnP Forum, WANIPConnection:2, 2.5). Time is monotonic
 seconds, given by the caller.
@@ -41,7 +45,9 @@ from re6st.upnp.actions import (
     Grant,
     Mapping,
     Remove,
+    public_address,
 )
+from re6st.upnp.avoidance import Avoidance
 from re6st.upnp.wishes import SEARCHING_REASON, Wish, WishState, external_candidate
 
 logger = logging.getLogger(__name__)
@@ -50,6 +56,9 @@ CONFLICTS = (CONFLICT_IN_MAPPING_ENTRY, CONFLICT_WITH_OTHER_MECHANISMS)
 
 CANDIDATES = 12
 """External ports that are tried in a row before the wish has to wait."""
+
+SILENCES_UNTIL_AVOIDED = 2
+"""A router that answers searches only is asked by another protocol after so many of its silences in a row."""
 
 SEARCHES_UNTIL_GONE = 2
 """A router that held mappings is believed to be gone after so many searches: a datagram may get lost."""
@@ -75,7 +84,9 @@ class Timing:
     first_retry: float = 15.0
     """After the first failure; each further one in a row doubles it."""
     last_retry: float = 600.0
-    """The longest time between two attempts."""
+    """The longest time between two attempts, and for how long a protocol that was of no use is avoided."""
+    last_useless_check: float = 300.0
+    """The longest time between two looks at a router that is of no use."""
 
 
 class GatewayState(enum.Enum):
@@ -108,6 +119,9 @@ class MappingPlan:
         self._discoveries_failed = 0
         self._silences = 0
         """Requests in a row that got no proper answer, each followed by a discovery."""
+        self._useless_looks = 0
+        """Looks in a row that have shown no public address."""
+        self._avoidance = Avoidance(self._timing.last_retry)
         self._protocol = ""
         self._permanent = False
         """The router knows permanent mappings only."""
@@ -136,7 +150,9 @@ class MappingPlan:
 
     def network_changed(self, now: float) -> None:
         """Look at once whether the router is there, another one, or a changed one."""
-        self._discoveries_failed = self._silences = 0
+        self._discoveries_failed = self._silences = self._useless_looks = 0
+        self._avoidance.end()
+        self._ask_again(now)
         self._next_discovery = now
         self._set_gateway(GatewayState.SEARCHING, SEARCHING_REASON)
 
@@ -153,7 +169,8 @@ class MappingPlan:
     def next_action(self, now: float) -> Action | None:
         """Return what is to be done now; report its result before asking again."""
         if self._gateway in (GatewayState.SEARCHING, GatewayState.ABSENT):
-            return Discover() if self._has_work() and now >= self._next_discovery else None
+            is_due = self._has_work() and now >= self._next_discovery
+            return Discover(self._avoidance.at(now)) if is_due else None
         if self._removals:
             return self._removals[0]
         if self._gateway is GatewayState.READY:
@@ -163,7 +180,8 @@ class MappingPlan:
                 return Add(due.transport, due.internal_port, due.external_port, lease)
         if self._wishes and now >= self._next_check:
             # There may be a better router than one that cannot help.
-            return Discover() if self._gateway is GatewayState.USELESS else Check(self._held())
+            is_useless = self._gateway is GatewayState.USELESS
+            return Discover(self._avoidance.at(now)) if is_useless else Check(self._held())
         return None
 
     def next_removal(self) -> Remove | None:
@@ -211,16 +229,21 @@ class MappingPlan:
         """
         self._discoveries_failed = 0
         self._permanent = False
+        if protocol != self._protocol and protocol not in self._avoidance.at(now):
+            self._ask_again(now)
         self._protocol = protocol
         self._see_address(address, now)
-        # What it still holds of an earlier acquaintance must be seen before anything else.
-        self._next_check = now if self._held() else self._plan_check(now)
+        self._next_check = self._plan_check(now)
+        if self._gateway is GatewayState.READY and self._held():
+            # What it still holds of an earlier acquaintance must be seen before anything else.
+            self._next_check = now
 
     def missing(self, reason: str, now: float) -> None:
         """Take note that no router answers."""
         self._next_discovery = now + self._retry_delay(self._discoveries_failed)
         self._discoveries_failed += 1
         if self.holds_anything() and self._discoveries_failed < SEARCHES_UNTIL_GONE:
+            self._set_gateway(GatewayState.SEARCHING, self._reason)
             return
         self._removals.clear()
         self._address = None
@@ -232,6 +255,8 @@ class MappingPlan:
         self._next_discovery = now + (self._retry_delay(self._silences - 1) if self._silences else 0.0)
         self._silences += 1
         self._set_gateway(GatewayState.SEARCHING, reason)
+        if self._silences >= SILENCES_UNTIL_AVOIDED:
+            self._try_elsewhere(reason, now)
 
     def added(self, action: Add, granted: Grant, now: float) -> None:
         """Take note that the router made or renewed a mapping, as it was ``granted``."""
@@ -241,9 +266,9 @@ class MappingPlan:
         if wish is None:
             self._remove_soon(Remove(action.transport, action.internal_port, granted.external_port))
             return
-        if self._gateway is not GatewayState.READY:
-            return
-        if wish.state is not WishState.MAPPED or wish.external_port != granted.external_port:
+        if self._address is None:
+            self._next_check = self._plan_check(now)
+        elif wish.state is not WishState.MAPPED or wish.external_port != granted.external_port:
             logger.info(
                 "The home router forwards %s of %s to our %s (%s)",
                 granted.external_port,
@@ -276,6 +301,8 @@ class MappingPlan:
             reason = CONFLICT_REASON if code in CONFLICTS else reason
             logger.warning("The home router does not map our %s: %s", wish, reason)
             wish.set_state(WishState.REFUSED, reason)
+            if not self._held():
+                self._try_elsewhere(reason, now)
         wish.external_port = external_candidate(
             self._seed, wish.transport, wish.internal_port, wish.attempt, self._draw
         )
@@ -291,10 +318,10 @@ class MappingPlan:
             }:
                 wish.seen, wish.unseen = True, 0
             elif wish.seen or not wish.unseen:
-                logger.info("The home router has forgotten the mapping of our %s", wish)
+                # Soon it holds for others again what they know of it, so nothing is withdrawn.
+                logger.info("The home router has forgotten the mapping of our %s: making it anew", wish)
                 wish.seen, wish.unseen = False, 1
                 wish.due = now
-                wish.set_state(WishState.WAITING, "the router had forgotten it")
             else:
                 self._believe(wish, now)
         self._see_address(address, now)
@@ -353,17 +380,37 @@ class MappingPlan:
 
     def status(self) -> list[MappingStatus]:
         """Return what became of each wish."""
+        is_useful = self._gateway is not GatewayState.USELESS
         return [
             MappingStatus(
                 protocol=wish.transport.value,
                 internal_port=wish.internal_port,
-                external_port=wish.external_port if wish.state is WishState.MAPPED else 0,
-                state=wish.state.value,
-                reason=(self._reason if wish.state is WishState.WAITING else "") or wish.reason,
-                method=self._protocol if wish.state is WishState.MAPPED else "",
+                external_port=wish.external_port if is_useful and wish.state is WishState.MAPPED else 0,
+                state=wish.state.value if is_useful else WishState.WAITING.value,
+                reason=(self._reason if wish.state is WishState.WAITING or not is_useful else "")
+                or wish.reason,
+                method=self._protocol if is_useful and wish.state is WishState.MAPPED else "",
             )
             for wish in self._wishes.values()
         ]
+
+    # -- conclusions ------------------------------------------------------------------------------------
+
+    def _try_elsewhere(self, reason: str, now: float) -> None:
+        """Search the router by other protocols at once, unless they were tried lately."""
+        if self._protocol in self._avoidance.at(now):
+            return
+        self._avoidance.add(self._protocol, now)
+        self._next_discovery = now
+        self._set_gateway(GatewayState.SEARCHING, reason)
+
+    def _ask_again(self, now: float) -> None:
+        """Ask for what was refused: the router is another one, or is asked by another protocol."""
+        for wish in self._wishes.values():
+            if wish.state is WishState.REFUSED:
+                wish.due = now
+                wish.attempt = 0
+                wish.external_port = wish.internal_port
 
     def _believe(self, wish: Wish, now: float) -> None:
         """Take a mapping to be there which the router makes, but never shows: make it again ever less often.
@@ -380,14 +427,18 @@ class MappingPlan:
     def _plan_check(self, now: float) -> float:
         """Return when to look again, having just looked."""
         self._checked_at = now
-        is_suspicious = now < self._suspicious_until
-        return now + (self._timing.suspicious_check if is_suspicious else self._timing.check)
+        if now < self._suspicious_until:
+            return now + self._timing.suspicious_check
+        if self._gateway is GatewayState.USELESS:
+            self._useless_looks += 1
+            return now + min(self._retry_delay(self._useless_looks - 1), self._timing.last_useless_check)
+        return now + self._timing.check
 
     def _see_address(self, text: str | None, now: float) -> None:
         if text is None:
             self._set_gateway(GatewayState.READY, "")
             return
-        address = _public_address(text)
+        address = public_address(text)
         if address is None:
             own = (
                 f"its own outside address {text} is not public" if text else "it has no public address itself"
@@ -395,12 +446,12 @@ class MappingPlan:
             reason = f"the home router cannot help: {own} (carrier-grade NAT, or a second router before it)"
             self._address = None
             self._set_gateway(GatewayState.USELESS, reason)
-            self._lose_all(reason, now)
             return
         if address != self._address:
             logger.info("The home router's outside address is %s", address)
             self._suspicious_until = now
         self._address = address
+        self._useless_looks = 0
         self._set_gateway(GatewayState.READY, "")
 
     def _lose_all(self, reason: str, now: float) -> None:
@@ -422,11 +473,3 @@ class MappingPlan:
 def _urgency(wish: Wish) -> tuple[bool, float]:
     """Order new mappings, for which someone waits, before renewals."""
     return wish.state is WishState.MAPPED, wish.due
-
-
-def _public_address(text: str) -> IPv4Address | None:
-    try:
-        address = IPv4Address(text)
-    except ValueError:
-        return None
-    return address if address.is_global else None

@@ -1,7 +1,10 @@
 """Asks the home router by PCP (RFC 6887) or NAT-PMP (RFC 6886): datagrams to the default route's next hop.
 
-    discover: both are asked ──> a PCP answer: PCP          (its address comes with the first mapping)
+    discover: both are asked ──> a PCP answer: PCP
                              └─> a NAT-PMP answer only: NAT-PMP
+
+Only NAT-PMP tells the outside address by itself, and most routers that speak PCP speak both. To see the
+address of the others, a mapping is made and removed again (RFC 6887, 11.6).
 
 Each answer tells for how long the router has kept its state (:mod:`re6st.upnp.epoch`). So the loss of all
 mappings shows with the next answer, whatever it was about, and at once where the router announces its start.
@@ -14,11 +17,12 @@ a secret number (nonce). It depends on a secret of this node, which so can renew
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import TypeVar
 
@@ -48,7 +52,7 @@ _QUEUE_SIZE = 32
 
 ADVICE: dict[int, str] = {
     pcp.Result.NOT_AUTHORIZED: "it is restricted there, allow it for this machine",
-    pcp.Result.NO_RESOURCES: "its table of mappings is full",
+    pcp.Result.NO_RESOURCES: "its table of mappings is full, or it needs a restart",
     pcp.Result.USER_EX_QUOTA: "its table of mappings is full",
     pcp.Result.ADDRESS_MISMATCH: "there is another router before it; use UPnP there",
 }
@@ -58,6 +62,42 @@ Answer = TypeVar("Answer")
 
 class SilentError(UpnpError):
     """Nothing answered."""
+
+
+@dataclass(slots=True)
+class _Answers:
+    """What a router has said when it was asked by both protocols."""
+
+    control: pcp.Answer | None = None
+    address: natpmp.Address | None = None
+    speaks_nat_pmp_only: bool = False
+    speaks_pcp_only: bool = False
+
+    def read(self, packet: bytes) -> _Answers | None:
+        """Take note of ``packet``; return self when nothing more is to be expected (RFC 6887, 9)."""
+        answer = pcp.parse(packet)
+        if answer is not None and answer.result == pcp.Result.UNSUPP_VERSION:
+            self.speaks_pcp_only = True
+        elif answer is not None and answer.opcode == pcp.Opcode.ANNOUNCE:
+            self.control = answer
+        elif natpmp.refuses_version(packet):
+            self.speaks_nat_pmp_only = True
+        known = natpmp.parse(packet)
+        if isinstance(known, natpmp.Address) and known.result != natpmp.Result.UNSUPPORTED_VERSION:
+            self.address = known
+        return self if self.is_complete else None
+
+    @property
+    def is_any(self) -> bool:
+        """Whether the router speaks one of them."""
+        return self.control is not None or self.address is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing more is to be expected."""
+        has_control = self.control is not None or self.speaks_nat_pmp_only
+        has_address = self.address is not None or self.speaks_pcp_only
+        return self.is_any and has_control and has_address
 
 
 class PortControl:
@@ -97,15 +137,9 @@ class PortControl:
                 self._has_restarted = self._place is not None
                 self._epoch = EpochWatch()
                 self._place = router, questions.client
-            found = await self._negotiate(questions)
-        await self._listen()
-        self._is_pcp = isinstance(found, pcp.Answer)
-        self._see_epoch(found.epoch)
-        if isinstance(found, pcp.Answer):
-            if found.result not in (pcp.Result.SUCCESS, pcp.Result.UNSUPP_OPCODE):
-                raise _refusal("speak PCP", found.result, pcp.Result)
-            return None
-        return str(found.address) if found.result == natpmp.Result.SUCCESS else ""
+            answers = await self._negotiate(questions)
+            await self._listen()
+            return await self._outside_address(questions, answers)
 
     async def add(self, wanted: Add) -> Grant:
         """Make or renew a mapping, of another external port if that is taken. Raises :class:`UpnpError`."""
@@ -152,30 +186,49 @@ class PortControl:
 
     # -- questions --------------------------------------------------------------------------------------
 
-    async def _negotiate(self, questions: _Questions) -> pcp.Answer | natpmp.Address:
-        """Return the answer of the better protocol that the router speaks (RFC 6887, 9)."""
-        address: natpmp.Address | None = None
-        is_old = False
-
-        def read(packet: bytes) -> pcp.Answer | natpmp.Address | None:
-            nonlocal address, is_old
-            answer = pcp.parse(packet)
-            if answer is not None and answer.result != pcp.Result.UNSUPP_VERSION:
-                return answer if answer.opcode == pcp.Opcode.ANNOUNCE else None
-            is_old |= answer is not None or natpmp.refuses_version(packet)
-            known = natpmp.parse(packet)
-            if isinstance(known, natpmp.Address) and known.result != natpmp.Result.UNSUPPORTED_VERSION:
-                address = known
-            return address if is_old else None
-
+    async def _negotiate(self, questions: _Questions) -> _Answers:
+        """Ask by both protocols, until it is clear which ones are spoken and what the outside address is."""
+        answers = _Answers()
         packets = (pcp.announce(questions.client), natpmp.ADDRESS_REQUEST)
         for patience in DISCOVERY_TRIES:
-            try:
-                return await questions.ask(packets, read, (patience,))
-            except SilentError:
-                if address is not None:
-                    return address
+            with contextlib.suppress(SilentError):
+                await questions.ask(packets, answers.read, (patience,))
+            if answers.address is not None or answers.is_complete:
+                break
+        if answers.is_any:
+            return answers
         raise SilentError(f"{questions.router} does not answer PCP or NAT-PMP")
+
+    async def _outside_address(self, questions: _Questions, answers: _Answers) -> str | None:
+        """Choose the protocol; return the router's outside address as :meth:`discover` does."""
+        control, known = answers.control, answers.address
+        self._is_pcp = control is not None
+        if control is not None:
+            self._see_epoch(control.epoch)
+            if control.result not in (pcp.Result.SUCCESS, pcp.Result.UNSUPP_OPCODE):
+                raise _refusal("speak PCP", control.result, pcp.Result)
+        elif known is not None:
+            self._see_epoch(known.epoch)
+        if known is not None and known.result == natpmp.Result.SUCCESS:
+            return str(known.address)
+        if known is not None and known.result == natpmp.Result.NETWORK_FAILURE:
+            return ""
+        if known is not None and control is None:
+            raise _refusal("tell its outside address", known.result, natpmp.Result)
+        return await self._probe(questions.port)
+
+    async def _probe(self, port: int) -> str | None:
+        """Return the outside address of a mapping that is made for nothing else (RFC 6887, 11.6).
+
+        Only the router can send anything to the ``port``, which is that of the socket it is asked through.
+        """
+        what = "tell its outside address"
+        try:
+            granted = await self._map(what, Transport.UDP, port, 0, SHORTEST_LEASE)
+            await self._map(what, Transport.UDP, port, 0, 0)
+        except UpnpError as error:
+            return "" if error.code == pcp.Result.NETWORK_FAILURE else None
+        return granted.address
 
     async def _add(self, wanted: Add) -> Grant:
         what = f"map {wanted.transport.value} port {wanted.external_port}"
@@ -269,6 +322,8 @@ class _Questions(asyncio.DatagramProtocol):
         self.router = router
         self.client = IPv4Address(0)
         """Our address towards it."""
+        self.port = 0
+        """Our UDP port."""
         self._packets: asyncio.Queue[bytes | OSError] = asyncio.Queue(_QUEUE_SIZE)
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -279,7 +334,8 @@ class _Questions(asyncio.DatagramProtocol):
             )
         except OSError as error:
             raise SilentError(f"{self.router} cannot be asked: {error.strerror}") from error
-        self.client = IPv4Address(self._transport.get_extra_info("sockname")[0])
+        client, self.port = self._transport.get_extra_info("sockname")
+        self.client = IPv4Address(client)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -18,7 +18,7 @@ from re6st.errors import UpnpError
 from re6st.messages import Transport
 from re6st.status import MappingStatus
 from re6st.upnp.actions import Action, Add, Check, Discover, Mapping, Remove
-from re6st.upnp.gateways import AnyGateway, Gateway
+from re6st.upnp.gateways import AnyGateway
 from re6st.upnp.mappings import MappingPlan, Timing
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class PortMapper:
         secret: bytes,
         router: Callable[[], IPv4Address | None],
         timing: Timing | None = None,
-        gateway: Gateway | None = None,
+        gateway: AnyGateway | None = None,
     ) -> None:
         """Call ``changed`` whenever mappings, outside address or the reason for having none changed.
 
@@ -216,7 +216,7 @@ class PortMapper:
     async def _carry_out(self, action: Action) -> None:
         match action:
             case Discover():
-                await self._discover()
+                await self._discover(action)
             case Add():
                 await self._add(action)
             case Check():
@@ -224,9 +224,9 @@ class PortMapper:
             case Remove():
                 await self._remove(action)
 
-    async def _discover(self) -> None:
+    async def _discover(self, action: Discover) -> None:
         try:
-            address = await self._gateway.discover()
+            address = await self._gateway.discover(action.avoided)
         except UpnpError as error:
             self._plan.missing(str(error), self._now())
         else:

@@ -129,6 +129,17 @@ def test_the_address_of_this_host_changes(home, gateway, node):
     until(node.mapping, 60)
 
 
+def test_a_router_that_refuses_by_upnp_may_grant_by_pcp(home, gateway, node):
+    gateway.refuse("AddPortMapping", 606, "Action not authorized")
+    home.switch_on_pcp()
+    node.mapped(Transport.TCP, 4226)
+    assert node.mapper.status()[0].method == "PCP"
+    assert home.forwarded(4226)
+    assert not gateway.mappings
+    node.call(node.mapper.stop())
+    assert not home.forwarded(4226)
+
+
 def process_state(pid, thread="."):
     """Return what the kernel says of a process, or of one of its threads; nothing when it is gone."""
     try:

@@ -278,12 +278,19 @@ def test_mapping_lost_while_the_gateway_goes_on(home, node):
     assert home.view(4227, "UDP") is None
 
 
-def test_provider_that_translates_addresses(home, node):
+@pytest.mark.parametrize("kind", [RouterKind.UPNP, RouterKind.PCP])
+def test_provider_that_translates_addresses(home, node, kind):
     home.ip("router", "address", "del", "20.2.1.2/24", "dev", "wan")
     home.ip("router", "address", "add", "100.64.7.7/24", "dev", "wan")
-    home.switch_on()
+    home.switch_on() if kind is RouterKind.UPNP else home.switch_on_pcp()
     node.map(Transport.TCP, 4226)
     until(lambda: "carrier-grade NAT" in node.mapper.reason)
+    plan, changes = node.mapper._plan, node.changes
+    looks = plan._useless_looks
+    until(lambda: plan._useless_looks > looks, 60)
+    assert node.changes == changes, "it is told once"
+    if kind is RouterKind.PCP:
+        return  # miniupnpd notices another address by itself where it speaks UPnP only
     home.ip("router", "address", "del", "100.64.7.7/24", "dev", "wan")
     home.ip("router", "address", "add", "20.2.1.2/24", "dev", "wan")
     until(node.mapping)

@@ -65,6 +65,24 @@ class Router:
         return action.transport, action.internal_port, action.external_port
 
 
+class TwoWays:
+    """A home router that is asked by UPnP or PCP."""
+
+    def __init__(self):
+        self.ways = {"UPnP": Router(), "PCP": Router()}
+        self.used = "UPnP"
+
+    def __getitem__(self, protocol):
+        return self.ways[protocol]
+
+    def carry_out(self, plan, action, now):
+        if isinstance(action, Discover):
+            order = sorted(name for name, way in self.ways.items() if way.present)[::-1]
+            self.used = min(order, key=lambda name: (not self[name].address, name in action.avoided))
+            return plan.found(self[self.used].address, now, self.used)
+        return self[self.used].carry_out(plan, action, now)
+
+
 class World:
     def __init__(self, seed="node", draw=None):
         self.router = Router()
@@ -333,6 +351,85 @@ def test_second_translation_makes_mappings_useless(world, address):
     assert not world.adds()
     world.router.address = str(ADDRESS)
     world.run(61)
+    assert world.mapping() is not None
+
+
+def test_a_router_without_public_address_is_looked_at_ever_less_often_and_keeps_what_it_holds(world):
+    world.want()
+    world.settle()
+    world.router.address = "100.64.3.4"
+    world.run(TIMING.check)
+    world.router.log.clear()
+    world.run(3600)
+    assert {type(action) for _, action in world.router.log} == {Discover}
+    assert 12 <= len(world.router.log) <= 24
+    (status,) = world.plan.status()
+    assert (status.state, status.external_port, status.method) == ("waiting", 0, "")
+    world.router.log.clear()
+    world.router.address = str(ADDRESS)
+    world.run(TIMING.last_useless_check + 1)
+    assert world.mapping() is not None
+    world.router.address = ""
+    world.run(TIMING.check)
+    assert world.plan.gateway is GatewayState.USELESS
+    world.plan.unwant_all()
+    world.settle()
+    assert not world.router.held, "nothing stays behind, of use or not"
+
+
+def test_an_address_that_comes_only_with_a_mapping_may_be_useless(world):
+    world.want()
+    world.plan.found(None, 0.0, "PCP")
+    add = world.plan.next_action(0.0)
+    world.plan.added(add, Grant(4226, 3600, "192.168.0.2"), 0.0)
+    assert world.plan.gateway is GatewayState.USELESS
+    assert world.plan.next_action(0.0) is None
+    assert "192.168.0.2 is not public" in world.plan.why_not(Transport.TCP, 4226)
+    world.plan.unwant_all()
+    assert world.plan.next_action(0.0) == Remove(Transport.TCP, 4226, 4226)
+
+
+@pytest.mark.parametrize("fault", [{"error": 606}, {"error": 718}, {"silent": True}])
+def test_a_way_that_leads_to_nothing_does_not_hide_another_one(fault):
+    world = World()
+    world.router = TwoWays()
+    for name, value in fault.items():
+        setattr(world.router["UPnP"], name, value)
+    world.want()
+    world.settle()
+    world.want(Transport.UDP, 4227)
+    world.run(1)
+    assert [one.method for one in world.plan.status()] == ["PCP", "PCP"]
+    asked = len(world.router["UPnP"].log)
+    world.run(3600)
+    assert len(world.router["UPnP"].log) == asked, "what works is kept"
+    world.plan.network_changed(world.now)
+    world.settle()
+    assert len(world.router["UPnP"].log) > asked, "it may be another router"
+
+
+def test_two_ways_that_both_refuse_are_tried_in_turn():
+    world = World()
+    world.router = TwoWays()
+    world.router["UPnP"].error = world.router["PCP"].error = 606
+    world.want()
+    world.run(7200)
+    assert world.plan.status()[0].reason == "error 606"
+    for protocol in ("UPnP", "PCP"):
+        adds = [action for _, action in world.router[protocol].log if isinstance(action, Add)]
+        assert 8 <= len(adds) <= 25
+    world.router["PCP"].error = None
+    world.run(1300)
+    assert world.plan.status()[0].method == "PCP"
+
+
+def test_another_network_is_asked_at_once_for_what_was_refused(world):
+    world.router.error = 606
+    world.want()
+    world.run(3600)
+    world.router.error = None
+    world.plan.network_changed(world.now)
+    world.settle()
     assert world.mapping() is not None
 
 

@@ -13,7 +13,7 @@ from re6st.messages import Transport
 from re6st.upnp import natpmp, pcp
 from re6st.upnp.actions import Add, Grant
 from re6st.upnp.epoch import EpochWatch
-from re6st.upnp.port_control import PortControl
+from re6st.upnp.port_control import PortControl, _Answers, _Questions
 
 CLIENT = IPv4Address("192.168.1.2")
 MAPPED_CLIENT = bytes(10) + b"\xff\xff\xc0\xa8\x01\x02"
@@ -106,6 +106,8 @@ class Granting(PortControl):
         self.granted = granted
 
     async def _map(self, *_):
+        if isinstance(self.granted, UpnpError):
+            raise self.granted
         return self.granted
 
 
@@ -113,6 +115,44 @@ class Granting(PortControl):
 def test_leases_are_neither_moments_nor_for_ever(told, taken):
     wanted = Add(Transport.TCP, 4226, 4226, 3600)
     assert asyncio.run(Granting(Grant(5000, told)).add(wanted)) == Grant(5000, taken)
+
+
+PCP = struct.pack("!BBBBII12x", 2, 0x80, 0, 0, 0, 5)
+PCP_ONLY = struct.pack("!BBBBII12x", 2, 0x80, 0, 1, 0, 5)
+NAT_PMP = struct.pack("!BBHI4s", 0, 128, 0, 5, bytes((20, 2, 1, 3)))
+NO_ADDRESS = struct.pack("!BBHI4s", 0, 128, 3, 5, bytes(4))
+NAT_PMP_ONLY = struct.pack("!BBHI", 0, 128, 1, 5)
+PROBED = Grant(5000, 120, "20.2.1.2")
+
+
+@pytest.mark.parametrize(
+    ("packets", "mapped", "protocol", "outside"),
+    [
+        ([PCP, NAT_PMP], None, "PCP", "20.2.1.3"),
+        ([NO_ADDRESS, PCP], None, "PCP", ""),
+        ([NAT_PMP_ONLY, NAT_PMP], None, "NAT-PMP", "20.2.1.3"),
+        ([NO_ADDRESS, NAT_PMP_ONLY], None, "NAT-PMP", ""),
+        ([PCP_ONLY, PCP], PROBED, "PCP", "20.2.1.2"),
+        ([PCP, PCP_ONLY], UpnpError("it is offline", code=7), "PCP", ""),
+        ([PCP, PCP_ONLY], UpnpError("it is not allowed", code=2), "PCP", None),
+    ],
+)
+def test_the_outside_address_is_known_before_anything_is_mapped(packets, mapped, protocol, outside):
+    router, answers = Granting(mapped), _Answers()
+    assert [answers.read(packet) for packet in packets] == [None, answers]
+
+    async def ask():
+        return await router._outside_address(_Questions(CLIENT), answers)
+
+    assert asyncio.run(ask()) == outside
+    assert router.protocol == protocol
+
+
+def test_a_router_that_refuses_to_tell_its_address():
+    answers = _Answers()
+    answers.read(struct.pack("!BBHI4s", 0, 128, 2, 5, bytes(4)))
+    with pytest.raises(UpnpError, match="NOT_AUTHORIZED"):
+        asyncio.run(Granting(None)._outside_address(_Questions(CLIENT), answers))
 
 
 def test_a_mapping_without_a_port_is_none():

@@ -29,7 +29,7 @@ class Router:
             self.moves_during = ""
             self.mapper.network_changed()
 
-    async def discover(self):
+    async def discover(self, avoided):
         self.searches += 1
         moves = self.moves_during == "discover"
         await self.move("discover")
