@@ -37,6 +37,15 @@ REDIAL_DELAY = 4.0
 DEATHS_FORGOTTEN_AFTER = 1800.0
 """Seconds after which a tunnel that fell silent does not count any more when the next one does."""
 
+ISOLATION_DELAY = (0.3, 30.0)
+"""First and longest wait before a node that has lost all its tunnels at once dials again, seconds."""
+
+ISOLATING_TIME = 10.0
+"""Seconds within which tunnels fall silent that have the same reason to do so."""
+
+LASTING_AFTER = 5.0
+"""Seconds for which a tunnel must have been up before its end is no sign of a path that comes and goes."""
+
 MOVE_TIME = 10.0
 """Seconds after a change of this host's network in which a tunnel that ends has that to blame."""
 
@@ -80,6 +89,10 @@ class Dialling:
         self._misses = 0
         self._pause_until = float("-inf")
         self._moved_at = float("-inf")
+        self._isolations = 0
+        """Times in a row that all tunnels fell silent soon after they had come up."""
+        self._cut_off_at: float | None = None
+        """When all tunnels had fallen silent, unless somebody has been reached since."""
         self._idle_until: float | None = float("-inf")
         self._satisfied = False
         """Whether as many outgoing tunnels were up as were wanted."""
@@ -220,8 +233,8 @@ class Dialling:
         else:
             self.postpone(tunnel.peer, REDIAL_DELAY)
 
-    def died(self, peer: Peer) -> None:
-        """A tunnel to ``peer``, whoever dialled it, was up and fell silent."""
+    def died(self, peer: Peer, since: float) -> None:
+        """A tunnel to ``peer``, whoever dialled it, was up ``since`` and fell silent."""
         entry = self._book.get(peer.prefix)
         if entry is None:
             return
@@ -229,13 +242,33 @@ class Dialling:
         if now - self._moved_at < MOVE_TIME:
             self.postpone(peer, MOVED_DELAY)
             return
-        # A node that has lost all its tunnels has itself to blame, rather than its peers.
-        recent = now - entry.died_at < DEATHS_FORGOTTEN_AFTER and not self._tunnels.isolated
-        entry.deaths = entry.deaths + 1 if recent else 1
+        entry.deaths = entry.deaths + 1 if now - entry.died_at < DEATHS_FORGOTTEN_AFTER else 1
         entry.died_at = now
         delay = self._context.backoff(self._context.settings.death_delay, entry.deaths)
         self._book.postpone(peer.prefix, max(entry.not_before, now + delay))
+        if self._tunnels.isolated:
+            self._isolations = 1 if now - since >= LASTING_AFTER else self._isolations + 1
+            self._cut_off_at = now
+            self._absolve(now, self._context.backoff(ISOLATION_DELAY, self._isolations))
         self.wake()
+
+    def reached(self) -> None:
+        """Somebody outside has answered. If all had fallen silent before, they may be there again, too."""
+        if self._cut_off_at is not None:
+            self._absolve(self._cut_off_at, 0.0)
+            self._cut_off_at = None
+            self.wake()
+
+    def _absolve(self, cut_off_at: float, delay: float) -> None:
+        """Dial those soon that had fallen silent by ``cut_off_at``: this host is to blame, rather than they.
+
+        Its router may start anew, for example. The packets of the dials find out when it is back.
+        """
+        for entry in self._book:
+            if cut_off_at - ISOLATING_TIME < entry.died_at <= cut_off_at:
+                entry.deaths = entry.failures = 0
+                again = self._context.now + self._context.vary(delay, 0.5)
+                entry.not_before = min(entry.not_before, again)
 
     def postpone(self, peer: Peer, delay: float) -> None:
         """Leave ``peer`` alone for about ``delay`` seconds."""

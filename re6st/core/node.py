@@ -342,6 +342,7 @@ class NodeCore:
                 self._on_document(event)
             case RegistryAnswered():
                 self._registration.answered(event.operation)
+                self._dialling.reached()
             case RegistryFailed():
                 self._registration.failed(event.operation, final=event.final)
             case ClockRead() | OwnEndpointsChanged() | OwnCertificateChanged() | RenewalWanted():

@@ -138,6 +138,7 @@ class TunnelCourse:
         self._admission.came_up(tunnel)
         if tunnel.outgoing:
             self._dialling.succeeded(tunnel)
+        self._dialling.reached()
         self._gossip.tunnel_up()
         self._registration.befriended()
 
@@ -178,9 +179,10 @@ class TunnelCourse:
         if tunnel is None or not (tunnel.up or tunnel.draining):
             return
         logger.info("Tunnel %s to %s fell silent", tunnel.direction.value, tunnel.peer.name)
+        since = tunnel.life.since
         self._tunnels.end(tunnel, "nothing comes through it any more", notify=True)
         self._gossip.lost(tunnel.peer)
-        self._dialling.died(tunnel.peer)
+        self._dialling.died(tunnel.peer, since)
 
     def narrow(self, event: TunnelNarrow) -> None:
         """The packets of a tunnel are too large for its path: its dialer asks for one that cuts them."""

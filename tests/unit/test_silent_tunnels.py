@@ -86,7 +86,55 @@ def test_a_node_that_has_lost_all_tunnels_blames_nobody() -> None:
         die(bench, handle)
         began = bench.now
         handle = connect(bench, 1)
-        assert bench.now - began < 8
+        assert bench.now - began <= 1
+
+
+def test_all_that_fell_silent_together_are_dialled_soon_even_if_they_did_so_before() -> None:
+    """As when a router starts anew, twice."""
+    bench = Bench()
+    handles = [
+        establish(bench, only(bench.learn(peer(number)), fx.RequestTunnel).tunnel, number)
+        for number in (1, 2, 3)
+    ]
+    for _ in range(2):
+        bench.wait(20)
+        for handle in handles:
+            bench.wait(0.2)
+            die(bench, handle)
+        asked = every(bench.wait(1), fx.RequestTunnel)
+        handles = [establish(bench, one.tunnel, int(one.peer.name[1:])) for one in asked]
+        assert len(handles) == 3
+
+
+def test_a_node_whose_only_path_comes_and_goes_dials_ever_less_often() -> None:
+    bench = Bench()
+    handle = establish(bench, only(bench.learn(peer(1)), fx.RequestTunnel).tunnel, 1)
+    pauses = []
+    for _ in range(5):
+        bench.wait(2)
+        die(bench, handle)
+        began = bench.now
+        handle = connect(bench, 1)
+        pauses.append(bench.now - began)
+    assert pauses[-1] > 2
+
+
+def test_the_first_sign_of_life_from_outside_ends_the_waiting() -> None:
+    bench = Bench()
+    handles = [
+        establish(bench, only(bench.learn(peer(number)), fx.RequestTunnel).tunnel, number)
+        for number in (1, 2)
+    ]
+    bench.wait(100)
+    for handle in handles:
+        die(bench, handle)
+    for _ in range(8):
+        bench.report(ev.TunnelRequestFailed(bench.wait_for(fx.RequestTunnel, 400).tunnel, "no route"))
+    began = bench.now
+    found = every(bench.report(ev.RegistryAnswered(ev.RegistryOperation.SAMPLE)), fx.RequestTunnel)
+    assert {one.peer.name for one in found} <= {"n1", "n2"}
+    assert len(found) == 2
+    assert bench.now == began
 
 
 def test_a_held_down_peer_may_still_dial_us() -> None:
