@@ -148,10 +148,13 @@ class MappingStatus(Struct, frozen=True, kw_only=True):
     external_port: int
     """0 while there is none."""
     state: str
+    """``waiting``, ``mapped``, ``refused`` or ``useless``, for people."""
     reason: str
     """Why it is not there, empty if it is."""
     method: str = ""
     """``UPnP``, ``PCP`` or ``NAT-PMP``: by which it was made."""
+    remedy: str = ""
+    """What the owner can do to have it."""
 
 
 class OutsideStatus(Struct, frozen=True, kw_only=True):

@@ -102,14 +102,17 @@ def clock(difference: float) -> Finding:
     return ok("clock", f"agrees with that of the registry ({difference:+.0f} s)")
 
 
+OPEN_PORTS = "enable UPnP or PCP on the router, or forward the ports by hand and set advertise"
+
+
 def reachability(status: NodeStatus) -> Finding:
     """Judge what the node thinks of its own place."""
     if status.reachability is Reachability.NONE:
+        remedies = [one.remedy for one in status.mappings if one.protocol == "tcp" and one.remedy]
         return warning(
             "address",
             f"others cannot dial this node: {status.reachability_reason}",
-            "nothing needs to be done, it dials others; better: enable UPnP or PCP on the router, or forward"
-            " the ports by hand and set advertise",
+            f"nothing needs to be done, it dials others; better: {(*remedies, OPEN_PORTS)[0]}",
         )
     return ok("address", f"{status.reachability.value}: {status.reachability_reason}")
 
@@ -124,7 +127,7 @@ def mapping(mappings: Sequence[MappingStatus], control_port: int) -> Finding:
             return warning(
                 "port mapping",
                 f"TCP port {control_port} is not forwarded: {one.reason}",
-                "enable UPnP or PCP on the router, or forward the ports by hand and set advertise",
+                one.remedy or "see whether it is in a minute; the router is being asked",
             )
     return ok("port mapping", "none is needed or wanted")
 

@@ -33,6 +33,12 @@ NEXT_TEST = 900.0
 DISTRUST = 3600.0
 """Seconds until a mapping that does not work is given another chance: the router may have been put right."""
 
+REMEDY = (
+    "look for a firewall in the router, or a second router before it; otherwise ask the provider for a public"
+    " IPv4 address, or use IPv6"
+)
+"""What an owner can do about a mapping that does not work."""
+
 
 class TrustState(enum.Enum):
     """What is known of the mapping."""

@@ -19,7 +19,7 @@ from re6st.config import NodeConfig
 from re6st.errors import NetlinkError
 from re6st.messages import Endpoint, Transport
 from re6st.node.addresses import default_router, host_addresses, source_towards
-from re6st.node.mapping_trust import MappingTrust, TrustState
+from re6st.node.mapping_trust import REMEDY, MappingTrust, TrustState
 from re6st.node.network_watch import NetworkChange, NetworkWatch
 from re6st.node.underlay import (
     Listener,
@@ -34,6 +34,7 @@ from re6st.node.underlay import (
 from re6st.peers import Peer
 from re6st.status import MappingStatus, OutsideStatus
 from re6st.upnp.actions import Mapping
+from re6st.upnp.mappings import USELESS
 from re6st.upnp.port_mapper import PortMapper
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,8 @@ class ReachabilityKeeper:
         found = self._mapper.status() if self._mapper is not None and self._is_mapping else []
         if not self._trust.reason:
             return found
-        return [msgspec.structs.replace(one, external_port=0, reason=self._trust.reason) for one in found]
+        doubts = {"state": USELESS, "method": "", "reason": self._trust.reason, "remedy": REMEDY}
+        return [msgspec.structs.replace(one, external_port=0, **doubts) for one in found]
 
     async def watch_mapping(self, ask: Callable[[], Awaitable[OutsideStatus]]) -> None:
         """Have a peer try the mapped control port now and then, for ever; ``ask`` asks one."""

@@ -35,6 +35,7 @@ from ipaddress import IPv4Address
 from re6st.messages import Transport
 from re6st.status import MappingStatus
 from re6st.upnp.actions import (
+    BY_HAND,
     CONFLICT_IN_MAPPING_ENTRY,
     CONFLICT_WITH_OTHER_MECHANISMS,
     ONLY_PERMANENT_LEASES_SUPPORTED,
@@ -67,6 +68,17 @@ CONFLICT_REASON = (
     "every external port that was tried is taken by another device or program;"
     " look at the port forwardings in the router, or restart it"
 )
+
+USELESS = "useless"
+"""State of mappings that the router would make, or has made, but that nobody could use."""
+
+ENABLE = f"enable UPnP or PCP on the router, or {BY_HAND}"
+PERMIT = f"change that in the router's settings, or {BY_HAND}"
+GET_ADDRESS = (
+    "ask the provider for a public IPv4 address, or use IPv6;"
+    " if a second router of yours is before this one, make one of them a bridge"
+)
+"""What an owner can do about a router that is absent, refuses or has no public address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,13 +398,21 @@ class MappingPlan:
                 protocol=wish.transport.value,
                 internal_port=wish.internal_port,
                 external_port=wish.external_port if is_useful and wish.state is WishState.MAPPED else 0,
-                state=wish.state.value if is_useful else WishState.WAITING.value,
+                state=wish.state.value if is_useful else USELESS,
                 reason=(self._reason if wish.state is WishState.WAITING or not is_useful else "")
                 or wish.reason,
                 method=self._protocol if is_useful and wish.state is WishState.MAPPED else "",
+                remedy=self._remedy(wish),
             )
             for wish in self._wishes.values()
         ]
+
+    def _remedy(self, wish: Wish) -> str:
+        if self._gateway is GatewayState.USELESS:
+            return GET_ADDRESS
+        if self._gateway is GatewayState.ABSENT:
+            return ENABLE
+        return PERMIT if wish.state is WishState.REFUSED else ""
 
     # -- conclusions ------------------------------------------------------------------------------------
 

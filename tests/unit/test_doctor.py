@@ -142,9 +142,14 @@ def test_verdicts(finding, verdict, words):
 
 
 def test_the_mapping_of_the_control_port_counts():
-    def mapping(port, external, reason=""):
+    def mapping(port, external, reason="", remedy=""):
         return MappingStatus(
-            protocol="tcp", internal_port=port, external_port=external, state="", reason=reason
+            protocol="tcp",
+            internal_port=port,
+            external_port=external,
+            state="",
+            reason=reason,
+            remedy=remedy,
         )
 
     assert doctor.mapping([], 4226).verdict is Verdict.OK
@@ -152,6 +157,10 @@ def test_the_mapping_of_the_control_port_counts():
     refused = doctor.mapping([mapping(4227, 4227), mapping(4226, 0, "no router answers")], 4226)
     assert refused.verdict is Verdict.WARNING
     assert "no router answers" in refused.detail
+    useless = [mapping(4226, 0, "its address is not public", "ask the provider")]
+    assert doctor.mapping(useless, 4226).remedy == "ask the provider"
+    lonely = changed(reachability=Reachability.NONE, mappings=useless)
+    assert doctor.reachability(lonely).remedy.endswith("better: ask the provider")
 
 
 def test_an_interface_that_ignores_its_router_is_named():

@@ -364,7 +364,8 @@ def test_a_router_without_public_address_is_looked_at_ever_less_often_and_keeps_
     assert {type(action) for _, action in world.router.log} == {Discover}
     assert 12 <= len(world.router.log) <= 24
     (status,) = world.plan.status()
-    assert (status.state, status.external_port, status.method) == ("waiting", 0, "")
+    assert (status.state, status.external_port, status.method) == ("useless", 0, "")
+    assert "ask the provider" in status.remedy
     world.router.log.clear()
     world.router.address = str(ADDRESS)
     world.run(TIMING.last_useless_check + 1)
