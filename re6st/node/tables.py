@@ -10,6 +10,7 @@ from rich.table import Table
 
 from re6st.status import (
     LanStatus,
+    MappingStatus,
     NodeStatus,
     PacketSizeStatus,
     PeerStatus,
@@ -83,14 +84,7 @@ def print_status(status: NodeStatus) -> None:
         ("parameters", f"version {status.parameters_version}, revocations {status.revocations_version}"),
         ("daemon", f"{status.software}, pid {status.pid}, up {_duration(status.uptime)}"),
     ]
-    lines += [
-        (
-            "mapping",
-            f"{mapping.protocol} {mapping.internal_port} -> {mapping.external_port or 'none'}"
-            f"  {mapping.state} {mapping.method or mapping.reason}".rstrip(),
-        )
-        for mapping in status.mappings
-    ]
+    lines += [("mapping", _mapping_line(mapping)) for mapping in status.mappings]
     lines += [("lan", line) for line in _lan_lines(status.lan)]
     console = Console(highlight=False)
     for name, value in lines:
@@ -101,6 +95,13 @@ def print_status(status: NodeStatus) -> None:
 def _packet_size(size: PacketSizeStatus) -> str:
     peers = ", ".join(size.peers[:MOST_NAMES]) + (", ..." if len(size.peers) > MOST_NAMES else "")
     return f"{size.mtu} octets to {peers}: {size.explanation}"
+
+
+def _mapping_line(mapping: MappingStatus) -> str:
+    ports = f"{mapping.protocol} {mapping.internal_port} -> {mapping.external_port or 'none'}"
+    if mapping.external_port:
+        return f"{ports}  {mapping.state} {mapping.method}".rstrip()
+    return f"{ports}  {mapping.state}: " + "; ".join(filter(None, (mapping.reason, mapping.remedy)))
 
 
 def _lan_lines(lan: LanStatus) -> list[str]:

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from re6st.errors import UpnpError
-from re6st.upnp.actions import BY_HAND, Add, Checked, Grant, Remove, public_address
+from re6st.upnp.actions import Add, Checked, Grant, Remove, public_address
 from re6st.upnp.igd import InternetGateway, NoGatewayError
 from re6st.upnp.port_control import PortControl, SilentError
 
@@ -117,7 +117,5 @@ class AnyGateway:
 
 def _nothing(upnp: UpnpError, port_control: UpnpError) -> UpnpError:
     if isinstance(upnp, NoGatewayError) and isinstance(port_control, SilentError):
-        return NoGatewayError(
-            f"no home router answers UPnP, PCP or NAT-PMP here; enable one of them there, or {BY_HAND}"
-        )
+        return NoGatewayError("no home router answers UPnP, PCP or NAT-PMP here")
     return UpnpError(f"{upnp}; and {port_control}")

@@ -95,9 +95,7 @@ class InternetGateway:
         except NoHelperError:
             raise
         except UpnpError as error:
-            raise NoGatewayError(
-                f"no home router answers UPnP here; enable UPnP there, or {BY_HAND}"
-            ) from error
+            raise NoGatewayError("no home router answers UPnP here") from error
         return await self.external_address()
 
     async def external_address(self) -> str:
