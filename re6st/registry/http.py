@@ -3,7 +3,7 @@
 Nodes are recognised by the client certificate of the TLS connection; OpenSSL verified its chain, the service
 verifies the rest and asks the database whether it is revoked, for each request. The service blocks (on its
 database), so that one worker thread carries out each use case, finding out who asks included. The operator
-API is in :mod:`re6st.registry.operator_http`.
+API is in :mod:`re6st.registry.operator_api`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from re6st.registry.kept import Kept
 from re6st.registry.limits import RateLimiter
 from re6st.registry.metrics import CONTENT_TYPE, Metrics
 from re6st.registry.openapi import Parameter, Route, describe_api
-from re6st.registry.operator_http import OperatorApi, check_attempts
+from re6st.registry.operator_api.http import OperatorApi
 from re6st.registry.operators import Scope
 from re6st.registry.page import Page
 from re6st.registry.service import ENROLMENT_SAMPLE, SAMPLE_LIMIT, Caller, Service
@@ -268,7 +268,7 @@ class Api:
 
     async def enrol(self, request: web.Request) -> web.Response:
         """Exchange a token for a certificate."""
-        check_attempts(self._attempts, request)
+        self._attempts.check(request.remote, time.monotonic())
         message = await _message(request, EnrolmentRequest)
         service = self._service.by(Actor(ActorKind.JOINER, origin=request.remote or ""))
         try:

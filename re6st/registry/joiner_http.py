@@ -25,7 +25,6 @@ from re6st.messages import (
 )
 from re6st.registry.limits import RateLimiter
 from re6st.registry.openapi import Parameter, Route
-from re6st.registry.operator_http import check_attempts
 from re6st.registry.service import Service
 from re6st.registry.usecases import Actor, ActorKind
 
@@ -69,7 +68,7 @@ class JoinerApi:
 
     async def ask(self, request: web.Request) -> web.Response:
         """Take a request for admission, or say what came of it; with ``wait`` until it is decided."""
-        check_attempts(self._attempts, request)
+        self._attempts.check(request.remote, time.monotonic())
         message = decode(await request.read(), AdmissionRequest)
         text = request.query.get("wait", "0")
         if re.fullmatch(r"[0-9]{1,4}", text) is None:
@@ -89,7 +88,7 @@ class JoinerApi:
 
     async def ask_mail(self, request: web.Request, mailbox: str) -> None:
         """Ask for a mail to ``mailbox`` for who sent ``request``. Raises :class:`RegistryRefusedError`."""
-        check_attempts(self._attempts, request)
+        self._attempts.check(request.remote, time.monotonic())
         if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             # Visitors of other sites must not lend their addresses to whoever wants many mails.
             raise RegistryRefusedError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from re6st.errors import RegistryRefusedError
 from re6st.gate import source_group
 
 MAXIMUM_ADDRESSES = 10_000
@@ -28,6 +29,15 @@ class RateLimiter:
         """Return after how many seconds ``address`` may try again, 0 for at once; ``now`` is monotonic."""
         left = self._left(source_group(address), now)
         return 0.0 if left >= 1 else (1 - left) / self._rate
+
+    def check(self, address: str | None, now: float) -> None:
+        """Refuse an address that tried too often. Raises :class:`RegistryRefusedError`."""
+        delay = self.delay(address, now)
+        if delay:
+            raise RegistryRefusedError(
+                f"too many refused attempts from {address}: try again in {delay:.0f} s",
+                code="too-many-requests",
+            )
 
     def count(self, address: str | None, now: float) -> None:
         """Count an attempt of ``address``."""

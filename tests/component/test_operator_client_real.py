@@ -8,9 +8,10 @@ from test_registry_real import join, running
 
 from re6st.errors import RegistryRefusedError, RegistryUnavailableError, UntrustedError
 from re6st.identity import build_request, generate_key
-from re6st.registry import operator_client, operator_http
+from re6st.registry import operator_client
 from re6st.registry.client import JoinLink, RegistryClient, fetch_authorities
 from re6st.registry.diagnosis import Kind
+from re6st.registry.operator_api import events
 from re6st.registry.operator_client import OperatorClient
 from re6st.registry.operator_messages import (
     GroupChange,
@@ -125,7 +126,7 @@ async def test_another_registry_tells_changes_when_one_has_no_place(registry, mo
     token = registry.service.create_operator_token("cloud", Scope.READ)
     urls = [registry.url, registry.url.replace("127.0.0.1", "localhost")]
     client = OperatorClient(urls, token, registry.authority.certificate)
-    monkeypatch.setattr(operator_http, "MAXIMUM_STREAMS", 0)
+    monkeypatch.setattr(events, "MAXIMUM_STREAMS", 0)
     async with asyncio.timeout(120):
         heard = client._stream(0)
         with pytest.raises(RegistryUnavailableError, match="no events"):

@@ -10,7 +10,8 @@ from registry_world import World, refused
 from re6st.errors import ConfigError, StorageError
 from re6st.identity import build_request, generate_key
 from re6st.messages import AdmissionRequest, EnrolmentRequest, encode
-from re6st.registry import operations
+from re6st.registry.operator_api import call as calls
+from re6st.registry.operator_api import groups as group_operations
 from re6st.registry.operator_messages import GroupChange
 from re6st.registry.operators import Operator, Scope
 from re6st.registry.service import Service
@@ -183,9 +184,9 @@ def test_nodes_that_a_registry_without_groups_let_in(world):
 
 def test_a_group_is_changed_only_as_it_was_seen(world, monkeypatch):
     world.service.create_group("office")
-    call = operations.Call(Operator(1, "anna", Scope.WRITE, ""), {"name": "office"}, {})
-    seen = operations.entity_tag(encode(operations.show_group(world.service, call)))
-    tag_of = operations.entity_tag
+    call = calls.Call(Operator(1, "anna", Scope.WRITE, ""), {"name": "office"}, {})
+    seen = calls.entity_tag(encode(group_operations.show_group(world.service, call)))
+    tag_of = calls.entity_tag
 
     def compare(body):
         # Between the comparison and the change no other registry can change the group.
@@ -196,8 +197,8 @@ def test_a_group_is_changed_only_as_it_was_seen(world, monkeypatch):
             Service(store, world.authority).change_group("office", "theirs", None, None)
         return tag_of(body)
 
-    monkeypatch.setattr(operations, "entity_tag", compare)
+    monkeypatch.setattr(calls, "entity_tag", compare)
     change = replace(call, message=GroupChange(description="ours"), if_match=seen)
-    assert operations.change_group(world.service, change).description == "ours"
-    refused("version-changed", operations.change_group, world.service, change)
+    assert group_operations.change_group(world.service, change).description == "ours"
+    refused("version-changed", group_operations.change_group, world.service, change)
     assert world.service.group("office").description == "ours"

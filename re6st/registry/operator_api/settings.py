@@ -1,13 +1,9 @@
-"""What the operator API can do about who may come in without a join link, and about the keys of the LANs.
-
-As in :mod:`re6st.registry.operations`, these functions run in the service's thread.
-"""
+"""What operators can do about who may come in without a join link, and about the keys of the LANs."""
 
 from __future__ import annotations
 
-from re6st.errors import RegistryRefusedError
-from re6st.messages import LanKeyPeriod, encode
-from re6st.registry.operations import Call, entity_tag
+from re6st.messages import LanKeyPeriod
+from re6st.registry.operator_api.call import Call
 from re6st.registry.operator_messages import (
     AdmissionPreview,
     LanKey,
@@ -40,10 +36,7 @@ def set_policy(service: Service, call: Call) -> AdmissionPolicy:
     """Change who is let in without a join link; with If-Match only what the operator has seen."""
     message: ParametersChange = call.message
     before = service.policy()
-    if call.if_match not in (None, "*", entity_tag(encode(before))):
-        raise RegistryRefusedError(
-            "somebody else has changed who may come in meanwhile: look at it first", code="version-changed"
-        )
+    call.check_seen(before, "somebody else has changed who may come in meanwhile: look at it first")
     return service.change_policy(message.changes, expected=before)
 
 
