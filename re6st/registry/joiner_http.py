@@ -1,4 +1,4 @@
-"""What those can ask over HTTPS who are no members yet: to be let in, and to be sent a join link.
+"""What those can ask over HTTPS who are no members yet: to enrol, to be let in, and to be sent a join link.
 
 Who asks to be let in may wait for the answer: ``wait`` seconds, or until an operator decided.
 """
@@ -6,11 +6,8 @@ Who asks to be let in may wait for the answer: ``wait`` seconds, or until an ope
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
 
 from aiohttp import web
 
@@ -19,14 +16,16 @@ from re6st.messages import (
     AdmissionAnswer,
     AdmissionRequest,
     AdmissionState,
+    Enrolment,
+    EnrolmentRequest,
     InvitationRequest,
-    decode,
-    encode,
 )
+from re6st.registry.http_messages import json_answer, read_message, read_number
 from re6st.registry.limits import RateLimiter
 from re6st.registry.openapi import Parameter, Route
 from re6st.registry.service import Service
 from re6st.registry.usecases import Actor, ActorKind
+from re6st.registry.worker import Worker
 
 MAXIMUM_WAIT = 60
 """Seconds for which an answer may be held back at most."""
@@ -43,10 +42,10 @@ _WAIT = Parameter("wait", {"type": "integer", "minimum": 0, "maximum": MAXIMUM_W
 class JoinerApi:
     """The routes for strangers over one service."""
 
-    def __init__(self, service: Service, run: Callable[..., Awaitable[Any]], attempts: RateLimiter) -> None:
-        """``run`` calls a function in the service's thread; ``attempts`` counts what was refused."""
+    def __init__(self, service: Service, worker: Worker, attempts: RateLimiter) -> None:
+        """``worker`` is the only one that calls ``service``; ``attempts`` counts what was refused."""
         self._service = service
-        self._run = run
+        self._worker = worker
         self._attempts = attempts
         self._waiting = 0
         self._stopping = asyncio.Event()
@@ -54,6 +53,9 @@ class JoinerApi:
     def routes(self) -> tuple[Route, ...]:
         """Return everything that strangers can ask."""
         return (
+            Route(
+                "POST", "/v1/enrolments", self.enrol, request=EnrolmentRequest, answer=Enrolment, status=201
+            ),
             Route(
                 "POST",
                 "/v1/requests",
@@ -69,20 +71,30 @@ class JoinerApi:
     async def ask(self, request: web.Request) -> web.Response:
         """Take a request for admission, or say what came of it; with ``wait`` until it is decided."""
         self._attempts.check(request.remote, time.monotonic())
-        message = decode(await request.read(), AdmissionRequest)
-        text = request.query.get("wait", "0")
-        if re.fullmatch(r"[0-9]{1,4}", text) is None:
-            raise RegistryRefusedError("wait must be a number", code="malformed")
+        message = await read_message(request, AdmissionRequest)
+        patience = min(read_number(request, "wait"), MAXIMUM_WAIT)
         try:
-            answer = await self._decided(self._joiner(request), message, min(int(text), MAXIMUM_WAIT))
+            answer = await self._decided(self._joiner(request), message, patience)
         except RegistryRefusedError:
             self._attempts.count(request.remote, time.monotonic())
             raise
-        return web.Response(body=encode(answer), status=HTTPStatus.OK, content_type="application/json")
+        return json_answer(answer)
+
+    async def enrol(self, request: web.Request) -> web.Response:
+        """Exchange a token for a certificate."""
+        self._attempts.check(request.remote, time.monotonic())
+        message = await read_message(request, EnrolmentRequest)
+        service = self._joiner(request)
+        try:
+            enrolment = await self._worker.change(lambda: service.enrol(message))
+            return json_answer(enrolment, HTTPStatus.CREATED)
+        except RegistryRefusedError:
+            self._attempts.count(request.remote, time.monotonic())
+            raise
 
     async def invite(self, request: web.Request) -> web.Response:
         """Let a join link be mailed, if this mailbox gets one; the answer does not tell."""
-        message = decode(await request.read(), InvitationRequest)
+        message = await read_message(request, InvitationRequest)
         await self.ask_mail(request, message.email)
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
@@ -95,13 +107,14 @@ class JoinerApi:
                 "a page of another web site asked for this mail: ask from here", code="cross-site"
             )
         try:
-            await self._run(self._joiner(request).ask_invitation, mailbox)
+            joiner = self._joiner(request)
+            await self._worker.ask(lambda: joiner.ask_invitation(mailbox))
         except RegistryRefusedError:
             self._attempts.count(request.remote, time.monotonic())
             raise
 
     async def _decided(self, service: Service, message: AdmissionRequest, patience: int) -> AdmissionAnswer:
-        answer: AdmissionAnswer = await self._run(service.ask, message)
+        answer = await self._worker.ask(lambda: service.ask(message))
         deadline = time.monotonic() + patience
         if self._waiting >= MAXIMUM_WAITING:
             return answer
@@ -112,7 +125,7 @@ class JoinerApi:
                     await asyncio.wait_for(self._stopping.wait(), POLL)
                     break
                 except TimeoutError:
-                    answer = await self._run(service.ask, message)
+                    answer = await self._worker.ask(lambda: service.ask(message))
         finally:
             self._waiting -= 1
         return answer

@@ -225,7 +225,7 @@ async def test_reservations(registry, asker):
 
 
 async def test_further_prefixes(registry, asker, tmp_path, monkeypatch):
-    monkeypatch.setattr("re6st.registry.http.RENEWAL_POLL", 0.5)
+    monkeypatch.setattr("re6st.registry.node_http.RENEWAL_POLL", 0.5)
     ask, node = asker("write"), await join(registry, tmp_path / "1", "attic")
     assert not (await node.client.versions(None)).renewal
     waiting = asyncio.create_task(
