@@ -28,6 +28,9 @@ LONGEST = 36_500.0 * UNITS["d"]
 identifier_type = click.IntRange(0, 2**53)
 """Of what lists number: rows of a database."""
 
+WIDEST = 10_000
+"""Columns that a table may have: rich would shorten its cells to the terminal's."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 store_option = click.option(
@@ -131,11 +134,16 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[dict[str, obje
 
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column.replace("_", " "), no_wrap=column in ("name", "prefix", "address"))
+        table.add_column(column.replace("_", " "), no_wrap=True)
     for row in rows:
         # Square brackets (IPv6 addresses, audit details) are not markup.
         table.add_row(*(Text(cell(row[column])) for column in columns))
-    Console(soft_wrap=True).print(table)
+    # Neither a narrow terminal nor a pipe may take anything away, and blanks at the end must not wrap.
+    console = Console(soft_wrap=True, width=WIDEST)
+    with console.capture() as written:
+        console.print(table)
+    for line in written.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def cell(value: object) -> str:

@@ -11,12 +11,14 @@ from re6st.identity import format_time
 from re6st.prefix import parse_prefix
 from re6st.registry.cli_common import cell, json_option, opened, print_json, print_rows
 from re6st.registry.database import ALL
+from re6st.registry.diagnosis import last_contact
 from re6st.registry.state import StateDirectory
 from re6st.registry.store import Selection
 
 if TYPE_CHECKING:
+    from re6st.registry.reporting import Condition
     from re6st.registry.service import Service
-    from re6st.registry.store import Member, NodeRow
+    from re6st.registry.store import NodeRow
 
 node_argument = click.argument("node", metavar="NAME|PREFIX")
 
@@ -26,6 +28,7 @@ node_argument = click.argument("node", metavar="NAME|PREFIX")
 @click.option("--search", default="", help="Part of the name, of the owner or of the prefix.")
 @click.option("--group", help="Only those of this group.")
 @click.option("--owner", help="Only those of this owner.")
+@click.option("--unwell", is_flag=True, help="Only those that somebody should look after.")
 @json_option
 @click.pass_context
 def nodes(
@@ -34,6 +37,7 @@ def nodes(
     search: str,
     group: str | None,
     owner: str | None,
+    unwell: bool,
     as_json: bool,
 ) -> None:
     """List the nodes of the network, former ones included."""
@@ -44,12 +48,20 @@ def nodes(
         if group is not None:
             group = service.group(group).name
         members = service.members_page(ALL, Selection(wanted, search, group, owner))
-        rows = [_describe(service, member, now) for member in members]
-    columns = (
-        *("name", "prefix", "address", "state", "group", "owner"),
-        *("expires", "published", "reachable", "software"),
-    )
-    print_rows("nodes", columns, rows, as_json)
+        found = [condition for condition in service.conditions(members) if condition.unwell or not unwell]
+        rows = [_describe(service, condition, now) for condition in found]
+    if not as_json:
+        rows = [row | {"trouble": _worst(condition)} for row, condition in zip(rows, found, strict=True)]
+    columns = ("name", "prefix", "state", "group", "owner", "seen", "trouble")
+    print_rows("unwell nodes" if unwell else "nodes", columns, rows, as_json)
+
+
+def _worst(condition: Condition) -> str | None:
+    """Return what is wrong with a node above all, and how much else."""
+    if not condition.troubles:
+        return None
+    more = f" (and {len(condition.troubles) - 1} more)" if len(condition.troubles) > 1 else ""
+    return condition.troubles[0].text + more
 
 
 @nodes.command("show")
@@ -60,7 +72,8 @@ def show(state: StateDirectory, node: str, as_json: bool) -> None:
     """Show all that is known of one node."""
     with opened(state) as service:
         member = service.member(node)
-        values = _describe(service, member, time.time())
+        [condition] = service.conditions([member])
+        values = _describe(service, condition, time.time())
         values["certificates"] = [
             {"serial": row.serial, "issued": row.issued, "expires": row.expires, "revoked": row.revoked}
             for row in service.certificates(member.node)
@@ -70,6 +83,7 @@ def show(state: StateDirectory, node: str, as_json: bool) -> None:
         return
     certificates = values.pop("certificates")
     values["further_prefixes"] = ", ".join(str(prefix) for prefix in member.further) or None
+    values["troubles"] = "; ".join(trouble.text for trouble in condition.troubles) or None
     for key, value in values.items():
         click.echo(f"{key.replace('_', ' ')}: {cell(value)}")
     for row in certificates if isinstance(certificates, list) else []:
@@ -77,7 +91,8 @@ def show(state: StateDirectory, node: str, as_json: bool) -> None:
         click.echo(f"certificate {row['serial']}: until {format_time(row['expires'])}{ended}")
 
 
-def _describe(service: Service, member: Member, now: float) -> dict[str, object]:
+def _describe(service: Service, condition: Condition, now: float) -> dict[str, object]:
+    member = condition.member
     node = member.node
     return {
         "name": node.name,
@@ -96,6 +111,11 @@ def _describe(service: Service, member: Member, now: float) -> dict[str, object]
         "published": member.published,
         "reachable": member.reachable,
         "software": member.software,
+        "seen": last_contact(member, condition.report),
+        "troubles": [
+            {"kind": trouble.kind.value, "severity": trouble.severity.value, "text": trouble.text}
+            for trouble in condition.troubles
+        ],
     }
 
 

@@ -45,13 +45,19 @@ def requests_list(state: StateDirectory, everything: bool, as_json: bool) -> Non
                 "origin": row.origin,
                 "created": row.created,
                 "message": row.message,
-                "key": row.key_digest.hex() if as_json else " ".join(textwrap.wrap(row.key_digest.hex(), 4)),
-                "note": "; ".join(service.suspicions(row)),
+                "key": row.key_digest.hex() if as_json else _comparable(row.key_digest),
+                "note": "; ".join(service.suspicions(row)) if row.state == "pending" else "",
             }
             for row in service.requests(pending=not everything)
         ]
-    columns = ("id", "name", "state", "origin", "created", "message", "key", "note")
+    columns = ("id", "name", "state", "origin", "created", "key", "note", "message")
     print_rows("requests", columns, rows, as_json)
+
+
+def _comparable(digest: bytes) -> str:
+    """Return ``digest`` in two lines, as the machine shows it to its owner."""
+    groups = textwrap.wrap(digest.hex(), 4)
+    return "\n".join(" ".join(half) for half in (groups[:8], groups[8:]))
 
 
 @requests.command("approve")

@@ -180,6 +180,11 @@ def test_the_life_of_a_node_on_the_command_line(operator, tmp_path, monkeypatch)
         [found] = json.loads(operator("nodes", "--group", "office", "--owner", "anna@example.org", "--json"))
         assert (found["group"], found["owner"]) == ("office", "anna@example.org")
         assert operator("nodes", "--group", "default", "--json") == "[]\n"
+        assert operator("nodes", "--unwell", "--json") == "[]\n"
+        operator("owner", "cellar", "a" * 80 + "@example.org")
+        # Whatever the terminal's width, a line has everything.
+        [line] = operator("nodes").splitlines()[1:]
+        assert line.split()[:5] == ["cellar", node["prefix"], "active", "office", "a" * 80 + "@example.org"]
         assert json.loads(operator("group", "list", "--json"))[1] == {
             "name": "office",
             "nodes": 1,
