@@ -284,18 +284,24 @@ class Kernel:
     async def redirect_route(self, route: BabelRoute, via: str, interface: str) -> None:
         """Let ``route`` lead to the next hop ``via``, a link-local address on ``interface``, as babeld does.
 
-        It is added if it is not there. Raises :class:`NetlinkError`.
+        Raises :class:`NetlinkError`.
         """
-        source = {"prefsrc": route.source} if route.source else {}
         with translated(f"correct the route to {route.destination}"):
-            await self._route.route(
-                "replace",
-                **_babel_route(route),
-                **source,
-                gateway=via,
-                oif=self._existing_index(interface),
-                flags=_RTNH_F_ONLINK,
-            )
+            await self._route.route("replace", **self._leading(route, via, interface))
+
+    async def add_route(self, route: BabelRoute, via: str, interface: str) -> None:
+        """Add ``route`` by the next hop ``via`` on ``interface``.
+
+        Nothing happens if there is one to the same destination with the same metric. Raises
+        :class:`NetlinkError`.
+        """
+        with translated(f"add the route to {route.destination}", errno.EEXIST):
+            await self._route.route("add", **self._leading(route, via, interface))
+
+    def _leading(self, route: BabelRoute, via: str, interface: str) -> dict[str, object]:
+        source = {"prefsrc": route.source} if route.source else {}
+        index = self._existing_index(interface)
+        return {**_babel_route(route), **source, "gateway": via, "oif": index, "flags": _RTNH_F_ONLINK}
 
     # -- helpers ----------------------------------------------------------------------------------------
 

@@ -42,7 +42,10 @@ class Routes(Protocol):
         """Return babeld's routes to destinations inside ``network``."""
 
     async def redirect_route(self, route: BabelRoute, via: str, interface: str) -> None:
-        """Let ``route``, which need not be there, lead to the next hop ``via`` on ``interface``."""
+        """Let ``route`` lead to the next hop ``via`` on ``interface``."""
+
+    async def add_route(self, route: BabelRoute, via: str, interface: str) -> None:
+        """Add ``route`` by the next hop ``via`` on ``interface`` unless there is one already."""
 
     async def remove_route(self, route: BabelRoute) -> None:
         """Remove ``route``."""
@@ -123,7 +126,7 @@ class RouteRepair:
             logger.info("Adding the missing route to %s", route.prefix)
             try:
                 absent = BabelRoute.of(route.prefix, self._address)
-                await self._kernel.redirect_route(absent, route.via, route.interface)
+                await self._kernel.add_route(absent, route.via, route.interface)
             except NetlinkError as error:
                 # Its interface has just gone down.
                 logger.debug("%s", error)
