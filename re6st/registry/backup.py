@@ -40,6 +40,9 @@ from re6st.registry.usecases import Actor
 VERSION_JUMP = 1000
 """By how much the versions of the signed documents grow when a backup is restored."""
 
+HEADER = b"SQLite format 3\0"
+"""With which each backup begins (https://www.sqlite.org/fileformat.html, 1.3)."""
+
 
 def back_up(state: StateDirectory, file: Path, actor: Actor, *, include_keys: bool = False) -> None:
     """Write a backup of ``state`` to the new ``file`` (0600), with the CA's key only if asked for.
@@ -107,7 +110,7 @@ def restore(
         state.refresh_server(authority, time.time())
     except OSError as error:
         state.clear()
-        raise StorageError(f"cannot restore {file}: {error.strerror}") from error
+        raise StorageError(f"cannot restore {file}: {error.filename or file}: {error.strerror}") from error
     except BaseException:
         state.clear()
         raise
@@ -128,6 +131,9 @@ def _unpacked(file: Path, state: StateDirectory) -> Iterator[tuple[Store, dict[s
 
     It is put elsewhere than in a file only if what is done inside comes to its end.
     """
+    with file.open("rb") as reader:
+        if reader.read(len(HEADER)) != HEADER:
+            raise ConfigError(f"{file} is not a backup of a registry (re6st-registry backup FILE makes one)")
     place = state.place
     copy = place if isinstance(place, Path) else state.database
     _copy(file, copy)

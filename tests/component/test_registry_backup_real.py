@@ -148,11 +148,13 @@ def test_what_cannot_be_restored(state, tmp_path):
     with pytest.raises(ConfigError, match="not a backup"):
         restore(other, state.database, ALICE)
     (tmp_path / "rubbish").write_bytes(b"rubbish" * 1000)
-    with pytest.raises(StorageError, match="corrupted"):
+    with pytest.raises(ConfigError, match="rubbish is not a backup"):
         restore(other, tmp_path / "rubbish", ALICE)
     with pytest.raises(StorageError, match="cannot restore"):
         restore(other, tmp_path / "missing", ALICE)
     back_up(state, tmp_path / "backup", ALICE)
+    with pytest.raises(StorageError, match=r"nokey\.pem: No such file"):
+        restore(other, tmp_path / "backup", ALICE, tmp_path / "nokey.pem")
     foreign = StateDirectory(tmp_path / "foreign")
     foreign.create(NETWORK)
     with pytest.raises(UntrustedError, match="does not belong"):
