@@ -103,7 +103,7 @@ class Admissions(Ledger, FurtherPrefixes, Requests, Groups):
                 reservation.created,
             ),
         )
-        self.refresh_space(reservation.prefix)
+        self.take_space(reservation.prefix)
 
     def unreserve(self, name: str) -> None:
         """Keep no prefix for this name any more."""

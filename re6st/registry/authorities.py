@@ -2,8 +2,9 @@
 
 The state directory may hold two CAs while one takes over from the other (:mod:`re6st.registry.rollover`). The
 first of the parameters' ``authorities`` issues certificates. Whether that has changed is asked of the
-database before each use, because the operator's commands run beside the server, and perhaps other registries
-on the same database. A registry that has not got the key of a CA in force refuses to work.
+database before each use, but once in a transaction, because the operator's commands run beside the server,
+and perhaps other registries on the same database. A registry that has not got the key of a CA in force
+refuses to work.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class AuthorityKeeper:
         self._store = store
         self._reload = reload or (lambda: authority)
         self._version = 0
+        self._known: int | None = None
         self._current = authority
         self._trust = authority.trust
 
@@ -45,16 +47,21 @@ class AuthorityKeeper:
         """Use ``authority`` until other parameters are in force."""
         self._current, self._trust = authority, authority.trust
         self._version = self._store.document_version(CONTEXT_PARAMETERS)
+        self._known = self._store.current
 
     def _follow(self) -> None:
+        if self._known is not None and self._known == self._store.current:
+            return
         version = self._store.document_version(CONTEXT_PARAMETERS)
         if version == self._version:
+            self._known = self._store.current
             return
         document = self._store.document(CONTEXT_PARAMETERS)
         wanted = decode(document.payload, NetworkParameters).authorities if document else ()
         self._current = _as_ordered(self._reload(), wanted)
         self._trust = self._current.trust
         self._version = version
+        self._known = self._store.current
 
 
 def _as_ordered(loaded: Authority, wanted: Sequence[bytes]) -> Authority:

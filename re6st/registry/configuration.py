@@ -51,11 +51,22 @@ class ParameterUseCases(UseCases):
         """Return the version of the revocations."""
         return self._store.document_version(CONTEXT_REVOCATIONS)
 
+    def documents(self) -> tuple[SignedDocument, SignedDocument]:
+        """Return parameters and revocations, signed."""
+        documents = self._store.documents(CONTEXT_PARAMETERS, CONTEXT_REVOCATIONS)
+        for kind in (CONTEXT_PARAMETERS, CONTEXT_REVOCATIONS):
+            if kind not in documents:
+                raise self._missing(kind)
+        return documents[CONTEXT_PARAMETERS], documents[CONTEXT_REVOCATIONS]
+
     def _document(self, kind: str) -> SignedDocument:
         document = self._store.document(kind)
         if document is None:
-            raise StorageError(f"{self._store.name} holds no {kind}: it is incomplete, restore a backup")
+            raise self._missing(kind)
         return document
+
+    def _missing(self, kind: str) -> StorageError:
+        return StorageError(f"{self._store.name} holds no {kind}: it is incomplete, restore a backup")
 
     def current_parameters(self) -> NetworkParameters:
         """Return the network parameters in force."""

@@ -23,6 +23,8 @@ class Database:
     def __init__(self, adapter: Adapter) -> None:
         """Use :meth:`create` or :meth:`open`."""
         self.adapter = adapter
+        self._transactions = 0
+        self._current: int | None = None
 
     @classmethod
     def create(cls, place: Place) -> Self:
@@ -66,7 +68,29 @@ class Database:
         Inside another transaction this one is a part of it.
         """
         with self.adapter.transaction():
-            yield
+            if self._current is not None:
+                yield
+                return
+            self._transactions += 1
+            self._current = self._transactions
+            try:
+                yield
+            finally:
+                self._current = None
+
+    @property
+    def current(self) -> int | None:
+        """A number for what is known in the transaction under way; None outside of one.
+
+        While it is the same, what was read before is still so, unless the reader changed it himself.
+        """
+        return self._current
+
+    def invalidate(self) -> None:
+        """Let nobody rely on what was read before in the transaction under way."""
+        if self._current is not None:
+            self._transactions += 1
+            self._current = self._transactions
 
     def execute(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         """Return the rows that ``statement`` gives."""

@@ -44,7 +44,7 @@ class FurtherPrefixes(Space):
             " VALUES (?, ?, ?, ?, ?)",
             (node, *ends, prefix.prefixlen, now),
         )
-        self.refresh_space(prefix)
+        self.take_space(prefix)
 
     def take_further(self, node: int, prefix: IPv6Network, now: float) -> None:
         """Take a further prefix from a node; it waits."""

@@ -44,7 +44,7 @@ class RecoveryUseCases(TokenUseCases, ParameterUseCases):
             self._store.set_setting(SETTING_RESTORED, self._store.setting(SETTING_BACKUP_TIME) or "0")
             self._log("registry.restored", "", parameters=parameters.version, revocations=revocations_version)
 
-    def _adopt(self, certificate: NodeCertificate) -> CertificateRow | None:
+    def _adopt(self, certificate: NodeCertificate) -> tuple[CertificateRow, NodeRow] | None:
         """Take over a node with a valid certificate that was issued after the backup.
 
         Returns None when nothing was lost. Raises :class:`UntrustedError` when somebody else has its prefix.
@@ -74,7 +74,7 @@ class RecoveryUseCases(TokenUseCases, ParameterUseCases):
             )
             self._store.add_certificate(row)
             self._log("node.adopted", node.name, prefix=node.prefix, serial=row.serial)
-            return row
+            return row, node
 
     def _admit_again(self, certificate: NodeCertificate) -> NodeRow:
         overlapping = self._store.holders(certificate.prefix, certificate.name)

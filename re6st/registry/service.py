@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 
 from re6st.errors import RegistryRefusedError, RevokedError, UntrustedError
 from re6st.identity import (
@@ -40,7 +41,7 @@ from re6st.registry.records import open_published, store_record
 from re6st.registry.recovery import RecoveryUseCases
 from re6st.registry.rollover import RolloverUseCases
 from re6st.registry.space import allocate
-from re6st.registry.store import CertificateRow, NodeRow
+from re6st.registry.store import NO_CLAIMS, CertificateRow, Claims, NodeRow
 
 ENROLMENT_SAMPLE = 16
 """Peer records that a new node gets."""
@@ -58,6 +59,8 @@ class Caller:
 
     node: NodeRow
     certificate: NodeCertificate
+    transaction: int | None = None
+    """In which that was done, see :attr:`Database.current`."""
 
 
 class Service(
@@ -119,8 +122,8 @@ class Service(
     def _admit(self, token: TokenRow, request: CertificationRequest, now: float) -> tuple[NodeRow, bytes]:
         if token.node is not None:
             return self._return_place(token, request, now)
-        name = self._choose_name(token, request.name, now)
-        reservation = self._store.reservation(name)
+        name, claims = self._choose_name(token, request.name, now)
+        reservation = self._store.reservation(name) if claims.reserved else None
         if reservation is not None:
             self._check_prefix_free(reservation.prefix, name)
             prefix = reservation.prefix
@@ -129,7 +132,7 @@ class Service(
         group = self.group(token.group or DEFAULT_GROUP)
         self._check_room(group)
         node = self._store.add_node(name, prefix, now, group, token.owner)
-        return node, self._issue(node, request, now)
+        return node, self._issue(node, request, now, further=())
 
     def _return_place(
         self, token: TokenRow, request: CertificationRequest, now: float
@@ -151,9 +154,9 @@ class Service(
             self._store.drop_record(node.identifier)
             self._list_revocations()
         node = self._again(node)
-        return node, self._issue(node, request, now)
+        return node, self._issue(node, request, now, self._store.further(node.identifier))
 
-    def _choose_name(self, token: TokenRow, wished: str, now: float) -> str:
+    def _choose_name(self, token: TokenRow, wished: str, now: float) -> tuple[str, Claims]:
         if token.name is not None and wished not in ("", token.name):
             raise RegistryRefusedError(
                 f"the token is for the node {token.name}, not for {wished}: join without --name",
@@ -162,10 +165,10 @@ class Service(
         name = token.name or wished
         while not name:
             candidate = f"node-{secrets.token_hex(3)}"
-            if self._store.member(candidate) is None and self._store.token_for(candidate, now) is None:
-                name = candidate
-        self._check_free(name, token, now)
-        return name
+            claims = self._store.claims(candidate, now)
+            if claims == NO_CLAIMS:
+                return candidate, claims
+        return name, self._check_free(name, token, now)
 
     def renew(self, caller: Caller, message: RenewalRequest) -> Enrolment:
         """Return a fresh certificate for the caller. Raises :class:`RegistryRefusedError`."""
@@ -180,7 +183,8 @@ class Service(
             node = self._member_again(caller)
             live = self._live_certificates(node, now)
             newest = live[0]
-            current = parse_node_certificate(newest.der).further == self._store.further(node.identifier)
+            further = self._store.further(node.identifier)
+            current = parse_node_certificate(newest.der).further == further
             if current and _is_repetition(newest, caller, request, now):
                 return self._enrolment(node, newest.der, now)
             if len(live) >= LIVE_CERTIFICATES:
@@ -189,7 +193,7 @@ class Service(
                     " newest one comes",
                     code="too-many-certificates",
                 )
-            certificate = self._issue(node, request, now)
+            certificate = self._issue(node, request, now, further)
             self._log("node.renewed", node.name, prefix=node.prefix)
             return self._enrolment(node, certificate, now)
 
@@ -197,8 +201,9 @@ class Service(
         """Return whether the caller's prefixes are others now than its certificate says."""
         return caller.certificate.further != self._store.further(caller.node.identifier)
 
-    def _issue(self, node: NodeRow, request: CertificationRequest, now: float) -> bytes:
-        further = self._store.further(node.identifier)
+    def _issue(
+        self, node: NodeRow, request: CertificationRequest, now: float, further: tuple[IPv6Network, ...]
+    ) -> bytes:
         der = self._authority.issue_node(
             request.public_key, node.name, node.prefix, now, self._validity, further
         )
@@ -222,9 +227,8 @@ class Service(
         return [row for row in rows if row.revoked is None and row.expires > now]
 
     def _enrolment(self, node: NodeRow, certificate: bytes, now: float) -> Enrolment:
-        answer = Enrolment(
-            certificate=certificate, parameters=self.parameters(), revocations=self.revocations()
-        )
+        parameters, revocations = self.documents()
+        answer = Enrolment(certificate=certificate, parameters=parameters, revocations=revocations)
         # Base64 and the names of the fields; revocations and sample together must fit one answer.
         room = MAXIMUM_BODY - len(encode(answer)) - 1024
         peers = []
@@ -235,8 +239,8 @@ class Service(
             peers.append(record)
         return Enrolment(
             certificate=certificate,
-            parameters=answer.parameters,
-            revocations=answer.revocations,
+            parameters=parameters,
+            revocations=revocations,
             peers=tuple(peers),
         )
 
@@ -248,10 +252,10 @@ class Service(
         Raises :class:`UntrustedError`, :class:`ExpiredError` or :class:`RevokedError`.
         """
         certificate = self._trust.verify(der, self._clock())
-        row = self._store.certificate(certificate.serial_hex) or self._adopt(certificate)
-        node = self._store.node(row.node) if row is not None else None
-        if row is None or node is None or row.der != der:
+        known = self._store.certified(certificate.serial_hex) or self._adopt(certificate)
+        if known is None or known[0].der != der:
             raise UntrustedError(f"the registry does not know this certificate of {certificate.name}")
+        row, node = known
         if row.revoked is not None or node.released is not None:
             when = format_time(row.revoked or node.released or 0)
             raise RevokedError(
@@ -261,10 +265,12 @@ class Service(
             raise RevokedError(
                 f"{node.name} is suspended since {format_time(node.suspended)}: ask the operator to resume it"
             )
-        return Caller(node, certificate)
+        return Caller(node, certificate, self._store.current)
 
     def _member_again(self, caller: Caller) -> NodeRow:
         """Return the caller's row, inside a transaction: it may have been revoked since it was let in."""
+        if caller.transaction is not None and caller.transaction == self._store.current:
+            return caller.node
         return self.authenticate(caller.certificate.der).node
 
     def publish(self, caller: Caller, signed: SignedPeerRecord) -> None:

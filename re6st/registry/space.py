@@ -1,8 +1,9 @@
 """The space of the network in the database: who has what, what is free, and the allocation from it.
 
 ``free_space`` holds the largest free prefixes, disjoint, none of them the buddy of another. Whoever takes or
-gives back a prefix calls :meth:`Space.refresh_space` for it in the same transaction; that looks at what
-overlaps this prefix and at nothing else, so that the effort does not grow with the network:
+gives back a prefix calls :meth:`Space.take_space` or :meth:`Space.refresh_space` for it in the same
+transaction; these look at what overlaps this prefix and at nothing else, so that the effort does not grow
+with the network:
 
     free -> held or reserved -> quarantine -> recycled -> free
 
@@ -12,6 +13,7 @@ The table is filled when the first prefix is allocated, since only then the netw
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv6Network
 
 from re6st.errors import RegistryRefusedError
@@ -29,6 +31,9 @@ SHORTEST = 32
 RECYCLED_AT_ONCE = 256
 """Prefixes whose quarantine is ended together."""
 
+STEP = 8
+"""The number of first addresses in a question is a multiple of it, so that there are few different ones."""
+
 
 class Space(Database):
     """The table of free space. Belongs to one thread at a time."""
@@ -37,37 +42,45 @@ class Space(Database):
         """Return what overlaps ``prefix``: held, in quarantine, or reserved, but not for ``name``."""
         return self._holders(Lease.of(prefix), name)
 
+    def take_space(self, prefix: IPv6Network) -> None:
+        """Take ``prefix`` out of the free space, after it was given away."""
+        lease = Lease.of(prefix)
+        block = self._free_around(lease)
+        if block is None:
+            self.refresh_space(prefix)
+        else:
+            self._replace(block, free_blocks(block, [lease]))
+
     def refresh_space(self, prefix: IPv6Network) -> None:
         """Find out again what is free of ``prefix``, after it was taken or given back."""
         rows = self.execute("SELECT value FROM settings WHERE key = ?", (SETTING_SPACE,))
         if rows:
             self._refresh(Lease.of(prefix), parse_prefix(rows[0][0]).prefixlen)
 
-    def prepare_space(self, network: IPv6Network) -> None:
-        """Find out once what is free of ``network``."""
-        if not self.execute("SELECT 1 FROM settings WHERE key = ?", (SETTING_SPACE,)):
-            self.execute("INSERT INTO settings (key, value) VALUES (?, ?)", (SETTING_SPACE, str(network)))
-            self._refresh(Lease.of(network), network.prefixlen)
+    def prepare_space(self, network: IPv6Network) -> bool:
+        """Find out once what is free of ``network``; return whether it was not known yet."""
+        if self.execute("SELECT 1 FROM settings WHERE key = ?", (SETTING_SPACE,)):
+            return False
+        self.execute("INSERT INTO settings (key, value) VALUES (?, ?)", (SETTING_SPACE, str(network)))
+        self._refresh(Lease.of(network), network.prefixlen)
+        return True
 
     def recycle(self, released_before: float, now: float) -> int:
         """Free some prefixes that were given back until ``released_before``; return how many."""
         rows = self.execute(
-            "SELECT id, prefix_first, prefix_length FROM nodes WHERE released <= ? AND released IS NOT NULL"
-            " AND recycled IS NULL ORDER BY released LIMIT ?",
-            (released_before, RECYCLED_AT_ONCE),
+            "SELECT 0 AS further, id, prefix_first, prefix_length, released FROM nodes"
+            " WHERE released <= ? AND released IS NOT NULL AND recycled IS NULL"
+            " UNION ALL SELECT 1, id, prefix_first, prefix_length, released FROM further_prefixes"
+            " WHERE released <= ? AND released IS NOT NULL ORDER BY released LIMIT ?",
+            (released_before, released_before, RECYCLED_AT_ONCE),
         )
-        for identifier, first, length in rows:
-            self.execute("UPDATE nodes SET recycled = ? WHERE id = ?", (now, identifier))
+        for further, identifier, first, length, _released in rows:
+            if further:
+                self.execute("DELETE FROM further_prefixes WHERE id = ?", (identifier,))
+            else:
+                self.execute("UPDATE nodes SET recycled = ? WHERE id = ?", (now, identifier))
             self.refresh_space(IPv6Network((first, length)))
-        further = self.execute(
-            "SELECT id, prefix_first, prefix_length FROM further_prefixes WHERE released <= ?"
-            " AND released IS NOT NULL ORDER BY released LIMIT ?",
-            (released_before, RECYCLED_AT_ONCE),
-        )
-        for identifier, first, length in further:
-            self.execute("DELETE FROM further_prefixes WHERE id = ?", (identifier,))
-            self.refresh_space(IPv6Network((first, length)))
-        return len(rows) + len(further)
+        return len(rows)
 
     def waiting(self) -> tuple[int, float]:
         """Return how many prefixes are in quarantine, and when the first of them was given back."""
@@ -94,19 +107,36 @@ class Space(Database):
 
     def _refresh(self, region: Lease, shortest: int) -> None:
         """Put what is free of ``region`` into the table; ``shortest`` is the length of the network."""
-        region = next(iter(self._around("SELECT {} FROM free_space WHERE {}", region)), region)
+        region = self._free_around(region) or region
+        pieces = list(free_blocks(region, self._holders(region)))
+        self._replace(region, pieces if pieces != [region] else [])
+        if pieces == [region]:
+            self._insert(self._merge(region, shortest))
+
+    def _free_around(self, lease: Lease) -> Lease | None:
+        """Return the free prefix that contains ``lease``."""
+        rows = self.execute(
+            "SELECT prefix_first, prefix_length FROM free_space WHERE prefix_first <= ?"
+            " ORDER BY prefix_first DESC LIMIT 1",
+            (_packed(lease.start),),
+        )
+        block = Lease(int.from_bytes(rows[0][0]), rows[0][1]) if rows else None
+        return block if block is not None and block.end >= lease.end else None
+
+    def _replace(self, region: Lease, pieces: Iterable[Lease]) -> None:
+        """Let ``pieces`` be all that is free of ``region``."""
         self.execute(
             "DELETE FROM free_space WHERE prefix_first BETWEEN ? AND ?",
             (_packed(region.start), _packed(region.end - 1)),
         )
-        pieces = list(free_blocks(region, self._holders(region)))
-        if pieces == [region]:
-            pieces = [self._merge(region, shortest)]
         for piece in pieces:
-            self.execute(
-                "INSERT INTO free_space (prefix_first, prefix_length) VALUES (?, ?)",
-                (_packed(piece.start), piece.length),
-            )
+            self._insert(piece)
+
+    def _insert(self, piece: Lease) -> None:
+        self.execute(
+            "INSERT INTO free_space (prefix_first, prefix_length) VALUES (?, ?)",
+            (_packed(piece.start), piece.length),
+        )
 
     def _merge(self, block: Lease, shortest: int) -> Lease:
         """Return the largest free prefix around ``block``, having taken its parts out of the table."""
@@ -121,36 +151,24 @@ class Space(Database):
         return block
 
     def _holders(self, region: Lease, name: str = "") -> list[Lease]:
-        nodes = "SELECT {}, released FROM nodes WHERE recycled IS NULL AND {}"
-        further = "SELECT {}, released FROM further_prefixes WHERE {}"
-        reservations = "SELECT {} FROM reservations WHERE name <> ? AND {}"
-        return [
-            *self._around(nodes, region),
-            *self._within(nodes, region),
-            *self._around(further, region),
-            *self._within(further, region),
-            *self._around(reservations, region, name),
-            *self._within(reservations, region, name),
-        ]
-
-    def _within(self, statement: str, region: Lease, *values: object) -> list[Lease]:
-        """Return the prefixes in ``statement`` that are ``region`` or a part of it."""
-        ends = (_packed(region.start), _packed(region.end - 1))
-        found = self._leases(statement, "prefix_first BETWEEN ? AND ?", *values, *ends)
-        return [lease for lease in found if lease.length >= region.length]
-
-    def _around(self, statement: str, region: Lease, *values: object) -> list[Lease]:
-        """Return the prefixes in ``statement`` that contain ``region`` and more."""
-        firsts = [_packed(start) for start in region.outer(SHORTEST)]
-        if not firsts:
-            return []
-        marks = ", ".join("?" * len(firsts))
-        found = self._leases(statement, f"prefix_first IN ({marks})", *values, *firsts)
-        return [lease for lease in found if lease.length < region.length and lease.end > region.start]
-
-    def _leases(self, statement: str, condition: str, *values: object) -> list[Lease]:
-        rows = self.execute(statement.format("prefix_first, prefix_length", condition), values)
-        return [Lease(int.from_bytes(row[0]), *row[1:]) for row in rows]
+        around = [_packed(start) for start in region.outer(SHORTEST) if start != region.start]
+        around += around[:1] * (-len(around) % STEP)
+        within = [_packed(region.start), _packed(region.end - 1)]
+        parts, values = list[str](), list[object]()
+        for table, further_values in (
+            ("released FROM nodes WHERE recycled IS NULL AND", ()),
+            ("released FROM further_prefixes WHERE", ()),
+            ("NULL FROM reservations WHERE name <> ? AND", (name,)),
+        ):
+            parts.append(f"SELECT prefix_first, prefix_length, {table} prefix_first BETWEEN ? AND ?")
+            values += [*further_values, *within]
+            if around:
+                marks = ", ".join("?" * len(around))
+                parts.append(f"SELECT prefix_first, prefix_length, {table} prefix_first IN ({marks})")
+                values += [*further_values, *around]
+        rows = self.execute(" UNION ALL ".join(parts), values)
+        leases = [Lease(int.from_bytes(first), length, released) for first, length, released in rows]
+        return [lease for lease in leases if lease.end > region.start]
 
 
 def allocate(space: Space, network: IPv6Network, length: int, now: float, quarantine: float) -> IPv6Network:
@@ -160,13 +178,13 @@ def allocate(space: Space, network: IPv6Network, length: int, now: float, quaran
     impossible length and :class:`RegistryRefusedError` with the code ``network-full``.
     """
     check_node_length(network, length)
-    space.prepare_space(network)
     more = True
     while more:
-        more = space.recycle(now - quarantine, now) >= RECYCLED_AT_ONCE
+        recycled = space.recycle(now - quarantine, now)
         prefix = space.best_room(length)
         if prefix is not None:
             return prefix
+        more = recycled >= RECYCLED_AT_ONCE or space.prepare_space(network)
     count, earliest = space.waiting()
     hint = (
         f"; {count} are in quarantine, the next until {format_time(earliest + quarantine)}" if count else ""

@@ -44,6 +44,20 @@ class NodeRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Claims:
+    """Who or what has a name."""
+
+    member: bool
+    token: int | None
+    """That can still be used and is for a node of this name only."""
+    reserved: bool
+    """Whether a prefix waits for it."""
+
+
+NO_CLAIMS = Claims(member=False, token=None, reserved=False)
+
+
+@dataclass(frozen=True, slots=True)
 class CertificateRow:
     """A certificate that was issued to a node."""
 
@@ -158,13 +172,19 @@ class Store(Admissions, Reports):
 
     def document(self, kind: str) -> SignedDocument | None:
         """Return the newest signed document of a kind."""
+        return self.documents(kind).get(kind)
+
+    def documents(self, *kinds: str) -> dict[str, SignedDocument]:
+        """Return the newest signed documents of these kinds, as far as there are any."""
         rows = self.execute(
-            "SELECT payload, signature, further_signature FROM documents WHERE kind = ?", (kind,)
+            "SELECT kind, payload, signature, further_signature FROM documents"  # noqa: S608 - question marks
+            f" WHERE kind IN ({','.join('?' * len(kinds))})",
+            kinds,
         )
-        if not rows:
-            return None
-        payload, signature, further = rows[0]
-        return SignedDocument(payload=payload, signature=signature, further_signature=further)
+        return {
+            kind: SignedDocument(payload=payload, signature=signature, further_signature=further)
+            for kind, payload, signature, further in rows
+        }
 
     def document_version(self, kind: str) -> int:
         """Return the version of the newest document of a kind, 0 for none."""
@@ -185,6 +205,7 @@ class Store(Admissions, Reports):
             " further_signature = excluded.further_signature",
             (kind, version, document.payload, document.signature, document.further_signature),
         )
+        self.invalidate()
 
     # -- nodes
 
@@ -200,7 +221,7 @@ class Store(Admissions, Reports):
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (name, *ends, prefix.prefixlen, now, number, owner),
         )
-        self.refresh_space(prefix)
+        self.take_space(prefix)
         name_of_group = group.name if group is not None else DEFAULT_GROUP
         return NodeRow(identifier, name, prefix, now, None, None, name_of_group, owner)
 
@@ -240,6 +261,17 @@ class Store(Admissions, Reports):
             values,
         )
         return [_node(row) for row in rows]
+
+    def claims(self, name: str, now: float) -> Claims:
+        """Return what keeps a name from a new node."""
+        ((members, token, reservations),) = self.execute(
+            "SELECT (SELECT count(*) FROM nodes WHERE released IS NULL AND name = ?),"
+            " (SELECT min(id) FROM tokens WHERE name = ? AND revoked IS NULL AND expires > ?"
+            " AND NOT EXISTS (SELECT 1 FROM token_uses WHERE token_uses.token = tokens.id)),"
+            " (SELECT count(*) FROM reservations WHERE name = ?)",
+            (name, name, now, name),
+        )
+        return Claims(bool(members), token, bool(reservations))
 
     def rename_node(self, identifier: int, name: str) -> None:
         """Give a member another name, which must be free."""
@@ -409,6 +441,15 @@ class Store(Admissions, Reports):
     def certificate(self, serial: str) -> CertificateRow | None:
         """Return the certificate with this serial number."""
         return next(iter(self._certificates("WHERE serial = ?", serial)), None)
+
+    def certified(self, serial: str) -> tuple[CertificateRow, NodeRow] | None:
+        """Return the certificate with this serial number, and whose it is."""
+        rows = self.execute(
+            f"SELECT {_NODE}, {_GROUP_NAME.format('nodes')}, serial, node, der, key_digest, issued, expires,"  # noqa: S608 - constants
+            " revoked FROM certificates JOIN nodes ON nodes.id = certificates.node WHERE serial = ?",
+            (serial,),
+        )
+        return (CertificateRow(*rows[0][9:]), _node(rows[0][:9])) if rows else None
 
     def certificates(self, node: int) -> list[CertificateRow]:
         """Return all certificates of a node, the newest first."""

@@ -13,7 +13,7 @@ from re6st.registry.certification import check_name
 from re6st.registry.grouping import GroupUseCases
 from re6st.registry.groups import GroupRow
 from re6st.registry.space import allocate
-from re6st.registry.store import NodeRow
+from re6st.registry.store import Claims, NodeRow
 from re6st.registry.usecases import digest
 
 TOKEN_VALIDITY = DAY
@@ -155,18 +155,21 @@ class TokenUseCases(GroupUseCases):
                 self._log("token.revoked", str(identifier), name=row.name)
             return self._store.token_numbered(identifier) or row
 
-    def _check_free(self, name: str, token: TokenRow | None, now: float) -> None:
-        """Refuse a name that a member has, or that something other than ``token`` keeps for its node."""
-        waiting = self._store.token_for(name, now)
+    def _check_free(self, name: str, token: TokenRow | None, now: float) -> Claims:
+        """Refuse a name that a member has, or that something other than ``token`` keeps for its node.
+
+        Returns what keeps it for this one.
+        """
+        claims = self._store.claims(name, now)
         named = token is not None and token.name is not None and token.name.lower() == name.lower()
-        if self._store.member(name) is not None:
+        if claims.member:
             reason = "is a member already"
-        elif waiting is not None and (token is None or waiting.identifier != token.identifier):
+        elif claims.token is not None and (token is None or claims.token != token.identifier):
             reason = "is the name that another token reserves"
-        elif token is not None and not named and self._store.reservation(name) is not None:
+        elif token is not None and not named and claims.reserved:
             reason = "has a reserved prefix and can only join with a join link for this name"
         else:
-            return
+            return claims
         raise RegistryRefusedError(f"{name} {reason}: choose another name", code="name-taken")
 
     def _check_return(self, node: NodeRow, now: float) -> None:

@@ -112,6 +112,19 @@ class Worker:
                 _tell(self._commit(changes))
 
     def _commit(self, changes: list[_Job]) -> list[_Outcome]:
+        working = False
+        try:
+            with self._database.transaction():
+                working = True
+                outcomes = [_Outcome(job, job.work(), None) for job in changes]
+                working = False
+        except Exception as error:
+            if working and len(changes) > 1 and not isinstance(error, SignerTimeoutError):
+                return self._commit_apart(changes)
+            return [_Outcome(job, None, error) for job in changes]
+        return outcomes
+
+    def _commit_apart(self, changes: list[_Job]) -> list[_Outcome]:
         try:
             with self._database.transaction():
                 return [self._try(job) for job in changes]
@@ -129,6 +142,7 @@ class Worker:
         except Exception as error:
             failure = error
             self._database.execute("ROLLBACK TO SAVEPOINT change")
+            self._database.invalidate()
         self._database.execute("RELEASE SAVEPOINT change")
         return _Outcome(job, result, failure)
 
