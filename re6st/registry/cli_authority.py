@@ -12,6 +12,7 @@ import click
 from re6st.errors import ConfigError
 from re6st.identity import der_to_pem, format_time, load_certificate
 from re6st.registry.cli_common import json_option, opened, print_json
+from re6st.registry.held_key import HeldKey
 from re6st.registry.rollover import Stage
 from re6st.registry.state import SIGNER_VARIABLE, StateDirectory
 
@@ -49,8 +50,9 @@ def make(state: StateDirectory) -> None:
     present = state.signing_authority()
     new = state.make_new_authority(present.network, time.time())
     click.echo(der_to_pem(new.certificate).decode(), nl=False)
+    where = "the token" if isinstance(new.key, HeldKey) else state.new_authority
     click.echo(
-        f"Back up {state.new_authority}, and restart the signing process. Then, at the registry:"
+        f"Back up {where}, and restart the signing process. Then, at the registry:"
         " re6st-registry authority prepare --certificate FILE",
         err=True,
     )
@@ -64,7 +66,8 @@ def keep(state: StateDirectory) -> None:
         raise ConfigError(f"{state.path} holds no new CA: nothing is to be done")
     state.keep_new_authority()
     click.echo(
-        f"{state.path} holds the CA {state.authority().fingerprint} only: restart the signing process.",
+        f"{state.path} holds the CA {state.signing_authority().fingerprint} only: restart the signing"
+        " process. If the old key is in a token, delete it there.",
         err=True,
     )
 

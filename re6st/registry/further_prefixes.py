@@ -3,6 +3,8 @@
     held -> quarantine -> forgotten     taken from the node, or the node was released
             quarantine -> held          the node gets it back
 
+The quarantine of what a member had is not over before it has heard of that (:data:`UNHEARD`).
+
 Methods that change something are to be called inside a transaction.
 """
 
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
-from re6st.registry.space import Space
+from re6st.registry.space import UNHEARD, Space
 
 FEW = 1000
 """Nodes that are named one by one in a question."""
@@ -25,6 +27,8 @@ class FurtherPrefix:
     identifier: int
     node: int
     prefix: IPv6Network
+    created: float
+    """When it was given."""
     released: float | None
     """When it was given back; None while the node has it."""
 
@@ -34,15 +38,18 @@ class FurtherPrefixes(Space):
 
     def add_further(self, node: int, prefix: IPv6Network, now: float) -> None:
         """Give a node a further prefix, which must be free, or in quarantine for this node."""
+        created = now
         for row in self._further("WHERE node = ? AND released IS NOT NULL", node):
             if row.prefix.overlaps(prefix):
+                # Certificates since then may still name it.
+                created = min(created, row.created)
                 self.execute("DELETE FROM further_prefixes WHERE id = ?", (row.identifier,))
                 self.refresh_space(row.prefix)
         ends = (prefix.network_address.packed, prefix.broadcast_address.packed)
         self.execute(
             "INSERT INTO further_prefixes (node, prefix_first, prefix_last, prefix_length, created)"
             " VALUES (?, ?, ?, ?, ?)",
-            (node, *ends, prefix.prefixlen, now),
+            (node, *ends, prefix.prefixlen, created),
         )
         self.take_space(prefix)
 
@@ -75,9 +82,11 @@ class FurtherPrefixes(Space):
         """Return all further prefixes that nodes have."""
         return self._further("WHERE released IS NULL ORDER BY prefix_first")
 
-    def further_waiting(self) -> list[FurtherPrefix]:
-        """Return all further prefixes in quarantine."""
-        return self._further("WHERE released IS NOT NULL")
+    def further_waiting(self, released_before: float, now: float) -> list[FurtherPrefix]:
+        """Return all further prefixes in quarantine, which is over for some given back until then."""
+        return self._further(
+            f"WHERE released IS NOT NULL AND (released > ? OR ({UNHEARD}))", released_before, now
+        )
 
     def holder_of_further(self, prefix: IPv6Network) -> int | None:
         """Return the node that has exactly this further prefix."""
@@ -109,7 +118,8 @@ class FurtherPrefixes(Space):
 
     def _further(self, clause: str, *values: object) -> list[FurtherPrefix]:
         rows = self.execute(
-            f"SELECT id, node, prefix_first, prefix_length, released FROM further_prefixes {clause}",  # noqa: S608 - constants
+            "SELECT id, node, prefix_first, prefix_length, created, released"  # noqa: S608 - constants
+            f" FROM further_prefixes {clause}",
             values,
         )
-        return [FurtherPrefix(row[0], row[1], IPv6Network((row[2], row[3])), row[4]) for row in rows]
+        return [FurtherPrefix(row[0], row[1], IPv6Network((row[2], row[3])), *row[4:]) for row in rows]

@@ -13,15 +13,20 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from re6st.errors import ConfigError, UntrustedError
 
 
+def certified_key(certificate: bytes) -> ec.EllipticCurvePublicKey:
+    """Return the public key in ``certificate`` (DER). Raises :class:`UntrustedError`."""
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise UntrustedError("the CA certificate has no elliptic curve key")
+    return key
+
+
 class HeldKey(ec.EllipticCurvePrivateKey):
     """The key of a certificate, held by somebody who signs with it."""
 
-    def __init__(self, certificate: bytes) -> None:
-        """Stand for the key of ``certificate`` (DER). Raises :class:`UntrustedError`."""
-        key = x509.load_der_x509_certificate(certificate).public_key()
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise UntrustedError("the CA certificate has no elliptic curve key")
-        self._public_key = key
+    def __init__(self, public_key: ec.EllipticCurvePublicKey) -> None:
+        """Stand for the private key of ``public_key``."""
+        self._public_key = public_key
 
     @abc.abstractmethod
     def sign_whole(self, data: bytes) -> bytes:

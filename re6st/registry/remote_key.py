@@ -16,7 +16,7 @@ from pathlib import Path
 
 from re6st.errors import SignerTimeoutError, StorageError
 from re6st.identity import public_key_digest
-from re6st.registry.held_key import HeldKey
+from re6st.registry.held_key import HeldKey, certified_key
 
 TIMEOUT = 5.0
 """Seconds that the other process may take for each step."""
@@ -39,7 +39,7 @@ class RemoteKey(HeldKey):
 
     def __init__(self, path: Path, certificate: bytes) -> None:
         """Use the key of ``certificate`` (DER) at the socket ``path``. Raises :class:`UntrustedError`."""
-        super().__init__(certificate)
+        super().__init__(certified_key(certificate))
         self._path = path
         self._digest = public_key_digest(self.public_key())
 

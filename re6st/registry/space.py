@@ -8,6 +8,8 @@ with the network:
     free -> held or reserved -> quarantine -> recycled -> free
 
 A former member's prefix counts as taken until an allocation sees that its quarantine is over (``recycled``).
+That of a further prefix lasts at least until its holder, who is a member still and may be offline, has a
+certificate without it or none at all.
 The table is filled when the first prefix is allocated, since only then the network is known here.
 """
 
@@ -33,6 +35,19 @@ RECYCLED_AT_ONCE = 256
 
 STEP = 8
 """The number of first addresses in a question is a multiple of it, so that there are few different ones."""
+
+
+UNHEARD = (
+    "EXISTS (SELECT 1 FROM certificates WHERE certificates.node = further_prefixes.node"
+    " AND certificates.revoked IS NULL AND certificates.expires > ?"
+    " AND certificates.issued >= further_prefixes.created)"
+    " AND NOT EXISTS (SELECT 1 FROM certificates WHERE certificates.node = further_prefixes.node"
+    " AND certificates.issued > further_prefixes.released)"
+)
+"""Condition, with the present time, of a further prefix that its former holder may announce until it hears.
+
+It has a valid certificate that names it, but none that was issued since it was taken away.
+"""
 
 
 class Space(Database):
@@ -68,11 +83,12 @@ class Space(Database):
     def recycle(self, released_before: float, now: float) -> int:
         """Free some prefixes that were given back until ``released_before``; return how many."""
         rows = self.execute(
-            "SELECT 0 AS further, id, prefix_first, prefix_length, released FROM nodes"
+            "SELECT 0 AS further, id, prefix_first, prefix_length, released FROM nodes"  # noqa: S608 - a constant
             " WHERE released <= ? AND released IS NOT NULL AND recycled IS NULL"
             " UNION ALL SELECT 1, id, prefix_first, prefix_length, released FROM further_prefixes"
-            " WHERE released <= ? AND released IS NOT NULL ORDER BY released LIMIT ?",
-            (released_before, released_before, RECYCLED_AT_ONCE),
+            f" WHERE released <= ? AND released IS NOT NULL AND NOT ({UNHEARD})"
+            " ORDER BY released LIMIT ?",
+            (released_before, released_before, now, RECYCLED_AT_ONCE),
         )
         for further, identifier, first, length, _released in rows:
             if further:

@@ -41,13 +41,14 @@ from re6st.lan_keys import KEY_LENGTH, digest
 from re6st.messages import LanKeyPeriod, LanKeys
 from re6st.registry.authority import NODE_VALIDITY, SERVER_VALIDITY, Authority, build_authority
 from re6st.registry.configuration import start_documents
+from re6st.registry.held_key import HeldKey, certified_key
 from re6st.registry.lan_keys import keep_lan_keys
 from re6st.registry.parameters import first_parameters
 from re6st.registry.place import Place, PostgresqlUrl, parse_place
 from re6st.registry.remote_key import RemoteKey
 from re6st.registry.service import Service
 from re6st.registry.store import Store
-from re6st.registry.token_key import TokenKey, parse_token_uri
+from re6st.registry.token_key import TokenKey, generate_in_token, parse_token_uri
 from re6st.registry.usecases import QUARANTINE, SETTING_QUARANTINE, SETTING_VALIDITY, SYSTEM, Actor
 
 DEFAULT_STATE = Path("/var/lib/re6st-registry")
@@ -231,8 +232,11 @@ class StateDirectory:
         if TOKEN_VARIABLE not in os.environ:
             return self.authority()
         certificate = load_certificate(self.authority_certificate)
-        key = TokenKey(parse_token_uri(os.environ[TOKEN_VARIABLE]), certificate)
-        return Authority(certificate, key, self.load_new_authority())
+        new = self.load_new_authority()
+        if new is not None and new.certificate == certificate:
+            return new  # it was just taking the other's place
+        key = TokenKey(parse_token_uri(os.environ[TOKEN_VARIABLE]), certified_key(certificate))
+        return Authority(certificate, key, new)
 
     def load_new_authority(self) -> Authority | None:
         """Return the CA that takes over, None without one. Raises as :meth:`authority`."""
@@ -241,6 +245,9 @@ class StateDirectory:
         certificate = load_certificate(self.new_authority)
         if SIGNER_VARIABLE in os.environ:
             return Authority(certificate, RemoteKey(Path(os.environ[SIGNER_VARIABLE]), certificate))
+        if TOKEN_VARIABLE in os.environ and b"PRIVATE KEY-----" not in self.new_authority.read_bytes():
+            uri = parse_token_uri(os.environ[TOKEN_VARIABLE])
+            return Authority(certificate, TokenKey(uri, certified_key(certificate)))
         return Authority(certificate, self._load_key(self.new_authority))
 
     def take_new_authority(self, certificate: bytes, network: IPv6Network) -> None:
@@ -266,6 +273,11 @@ class StateDirectory:
                 " re6st-registry --state DIRECTORY authority make > ca-new.crt, restart the process, and"
                 " give the certificate here with --certificate ca-new.crt"
             )
+        if TOKEN_VARIABLE in os.environ:
+            held = generate_in_token(parse_token_uri(os.environ[TOKEN_VARIABLE]))
+            authority = Authority(build_authority(held, network, now), held)
+            write_atomically(self.new_authority, der_to_pem(authority.certificate), 0o600)
+            return authority
         key = generate_key()
         authority = Authority(build_authority(key, network, now), key)
         self._write_new_authority(authority, self._passphrase() if self._protects_key() else None)
@@ -327,7 +339,7 @@ class StateDirectory:
         new = self.load_new_authority()
         if new is not None:
             # The key first: certificate and new CA tell then that this was under way.
-            if SIGNER_VARIABLE not in os.environ:
+            if not isinstance(new.key, HeldKey):
                 passphrase = self._passphrase() if self._protects_key() else None
                 write_atomically(self.authority_key, key_to_pem(new.key, passphrase), 0o600)
             write_atomically(self.authority_certificate, der_to_pem(new.certificate), 0o644)

@@ -238,11 +238,15 @@ class TokenUseCases(GroupUseCases):
     def _check_no_quarantine(self, prefix: IPv6Network, name: str, now: float) -> None:
         """Refuse a prefix of which another node than ``name`` may still believe that it is its own."""
         nodes = {node.identifier: node for node in self._store.nodes()}
-        former = [(node, node.prefix, node.released) for node in nodes.values()]
-        former += [(nodes[row.node], row.prefix, row.released) for row in self._store.further_waiting()]
-        for node, other, released in former:
-            waits = released is not None and released + self._quarantine > now
-            if waits and node.name.lower() != name.lower() and other.overlaps(prefix):
+        over = now - self._quarantine
+        former = [
+            (node, node.prefix)
+            for node in nodes.values()
+            if node.released is not None and node.released > over
+        ]
+        former += [(nodes[row.node], row.prefix) for row in self._store.further_waiting(over, now)]
+        for node, other in former:
+            if node.name.lower() != name.lower() and other.overlaps(prefix):
                 raise RegistryRefusedError(
                     f"{prefix} is in quarantine: {node.name} may still believe to have it",
                     code="prefix-taken",

@@ -1,16 +1,18 @@
 """A registry whose CA key is in a PKCS #11 token: SoftHSM, with the key moved into it."""
 
+import os
 import subprocess
 import time
 
 import pytest
+from cryptography import x509
 from test_registry_real import NETWORK, join, running
 from test_registry_signer_real import Signer
 
 from re6st.errors import ConfigError, StorageError
-from re6st.identity import build_request, generate_key
+from re6st.identity import TrustStore, build_request, generate_key, load_certificate, pem_to_der, sign
 from re6st.registry.state import SIGNER_VARIABLE, TOKEN_VARIABLE, StateDirectory
-from re6st.registry.token_key import parse_token_uri
+from re6st.registry.token_key import TokenKey, parse_token_uri
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 PIN = "493817"
@@ -54,6 +56,33 @@ async def test_a_registry_with_its_key_in_a_token(token, tmp_path):
         registry.service.revoke("alpha")
         document = await registry.anonymous().revocations()
         registry.trust.verify_document("revocations", document)
+        await roll_over(registry.service, token, StateDirectory(tmp_path / "registry"))
+
+
+async def roll_over(service, token, state):
+    """Let another CA take over, whose key is made in the token and never leaves it."""
+    old = service.authority.certificate
+    new = pem_to_der(token.command("authority", "make"))
+    assert b"PRIVATE" not in (token.state / "ca-new.pem").read_bytes()
+    token.restart()
+    state.take_new_authority(new, service.network)
+    service.prepare_authority(state.authority())
+    for certificate in (old, new):  # both keys have the same label, and each has signed
+        TrustStore([certificate]).verify_document("parameters", service.parameters())
+    service.switch_authority(force=True)
+    service.finish_authority(force=True)
+    state.keep_new_authority()
+    token.command("authority", "keep")
+    token.restart()
+    assert load_certificate(token.state / "ca.pem") == new
+    assert sorted(path.name for path in token.state.iterdir()) == ["ca.pem", "signed-versions.json"]
+    leaf = service.authority.issue_server(generate_key().public_key(), time.time())
+    x509.load_der_x509_certificate(leaf).verify_directly_issued_by(x509.load_der_x509_certificate(new))
+    # A key that is not the certificate's does not sign in its place.
+    uri = parse_token_uri(os.environ[TOKEN_VARIABLE])
+    stranger = TokenKey(uri, generate_key().public_key())
+    with pytest.raises(StorageError, match="2 keys called ca, of which none belongs"):
+        sign(stranger, "parameters", b"")
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_nobody_else_gets_a_further_prefix(world):
 def test_a_prefix_that_was_taken_is_in_quarantine(world):
     world.node("attic")
     world.node("cellar")
+    world.now += 1
     world.service.add_prefix("attic", PREFIXES[2])
     world.service.remove_prefix("attic", PREFIXES[2])
     refused("unknown-prefix", world.service.remove_prefix, "attic", PREFIXES[2])
@@ -95,6 +96,40 @@ def test_a_prefix_that_was_taken_is_in_quarantine(world):
     world.service.remove_prefix("attic", PREFIXES[2])
     world.now += 31 * DAY
     assert world.service.add_prefix("cellar") == PREFIXES[2]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_nobody_gets_a_prefix_that_its_holder_may_still_announce(world, again):
+    key, caller = world.node("attic")
+    world.node("cellar")
+    world.now += 1
+    world.service.add_prefix("attic", PREFIXES[2])
+    caller = renewed(world, key, caller)
+    world.now += 1
+    world.service.remove_prefix("attic", PREFIXES[2])
+    if again:
+        world.now += 1
+        world.service.add_prefix("attic", PREFIXES[2])
+        world.service.remove_prefix("attic", PREFIXES[2])
+    world.now += 60 * DAY
+    # It was offline since, and its certificate still names the prefix.
+    assert "attic may still" in refused("prefix-taken", world.service.add_prefix, "cellar", PREFIXES[2])
+    assert world.service.add_prefix("cellar") == PREFIXES[3]
+    renewed(world, key, caller)
+    assert world.service.add_prefix("cellar", PREFIXES[2]) == PREFIXES[2]
+    assert check(world.state) == []
+
+
+def test_a_prefix_is_free_when_the_last_certificate_with_it_has_expired(world):
+    key, caller = world.node("attic")
+    world.service.add_prefix("attic", PREFIXES[1])
+    renewed(world, key, caller)
+    world.now += 300 * DAY
+    world.service.remove_prefix("attic", PREFIXES[1])
+    world.now += 60 * DAY
+    assert world.node("cellar")[1].node.prefix == PREFIXES[2]
+    world.now += 6 * DAY
+    assert world.node("garage")[1].node.prefix == PREFIXES[1]
 
 
 def test_further_prefixes_leave_and_come_back_with_their_node(world):
