@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
+import time
 from pathlib import Path
 
 from re6st.errors import StorageError
+
+LEFTOVER_AGE = 60.0
+"""Seconds after which the writer of a temporary file is not at work any more."""
 
 
 def write_atomically(path: Path, data: bytes, mode: int) -> None:
@@ -15,7 +20,8 @@ def write_atomically(path: Path, data: bytes, mode: int) -> None:
 
     The data goes to a temporary file in the same directory, is flushed to the disk, and then takes the
     place of ``path`` (rename(2)). Raises :class:`StorageError`, with the old file untouched and nothing
-    left behind, when the directory or the disk does not take it.
+    left behind, when the directory or the disk does not take it. What a writer that was killed has left
+    behind is removed by a later one: it may be a key that was to be encrypted or deleted.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -31,10 +37,19 @@ def write_atomically(path: Path, data: bytes, mode: int) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+        _remove_leftovers(path)
         _flush_directory(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageError(f"cannot write {path}: {reason}; the old content is kept") from error
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove old temporary files of ``path``."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if temporary.stat().st_mtime < time.time() - LEFTOVER_AGE:
+                temporary.unlink()
 
 
 def _flush_directory(directory: Path) -> None:

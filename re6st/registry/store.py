@@ -265,10 +265,10 @@ class Store(Admissions, Reports):
     def claims(self, name: str, now: float) -> Claims:
         """Return what keeps a name from a new node."""
         ((members, token, reservations),) = self.execute(
-            "SELECT (SELECT count(*) FROM nodes WHERE released IS NULL AND name = ?),"
+            "SELECT EXISTS (SELECT 1 FROM nodes WHERE released IS NULL AND name = ?),"
             " (SELECT min(id) FROM tokens WHERE name = ? AND revoked IS NULL AND expires > ?"
             " AND NOT EXISTS (SELECT 1 FROM token_uses WHERE token_uses.token = tokens.id)),"
-            " (SELECT count(*) FROM reservations WHERE name = ?)",
+            " EXISTS (SELECT 1 FROM reservations WHERE name = ?)",
             (name, name, now, name),
         )
         return Claims(bool(members), token, bool(reservations))

@@ -13,6 +13,10 @@ from ipaddress import IPv6Network
 import pytest
 
 from re6st.errors import StorageError
+from re6st.identity import TrustStore, build_request, generate_key
+from re6st.messages import EnrolmentRequest
+from re6st.registry.allocator import Lease, free_blocks
+from re6st.registry.backup import check
 from re6st.registry.service import Service
 from re6st.registry.state import StateDirectory
 from re6st.registry.store import Store
@@ -165,10 +169,75 @@ def test_kill_9_loses_no_acknowledged_enrolment_and_gives_no_prefix_twice(state)
     assert len(acknowledged) > 8
 
 
-def test_thousands_of_nodes_are_no_burden(state):
-    from re6st.identity import build_request, generate_key
-    from re6st.messages import EnrolmentRequest
+CHANGER = """
+import sys
+from pathlib import Path
+from click.testing import CliRunner
+from re6st.registry.cli_authority import authority
+from re6st.registry.rollover import Stage
+from re6st.registry.state import StateDirectory
 
+state = StateDirectory(Path(sys.argv[1]))
+
+def change_ca(*words):
+    done = CliRunner().invoke(authority, words, obj=state)
+    assert done.exit_code == 0, done
+
+while True:
+    with state.service() as service:
+        names = [group.name for group in service.groups()]
+        if "office" not in names:
+            service.create_group("office")
+        for member in service.members():
+            service.move(member.node.name, "office")
+            service.add_prefix(member.node.name)
+        for member in service.members():
+            for prefix in member.further:
+                service.remove_prefix(member.node.name, prefix)
+            service.move(member.node.name, "default")
+        service.remove_group("office")
+        stage = service.rollover_status().stage
+    print(stage.value, flush=True)
+    if stage is Stage.SINGLE:
+        change_ca("prepare")
+    elif stage is Stage.PREPARED:
+        change_ca("switch", "--force")
+    else:
+        change_ca("finish", "--force")
+"""
+
+
+def test_kill_9_while_prefixes_groups_and_the_ca_change_leaves_no_half(state):
+    with state.service() as service:
+        for name in ("attic", "barn"):
+            enrol(service, name)
+    seen = []
+    for round_number in range(4):
+        with subprocess.Popen(
+            [sys.executable, "-c", CHANGER, str(state.path)], stdout=subprocess.PIPE, text=True
+        ) as child:
+            seen += [child.stdout.readline() for _ in range(1 + round_number)]
+            timer = threading.Timer(0.03 * round_number, child.send_signal, (signal.SIGKILL,))
+            timer.start()
+            assert child.wait(60) == -signal.SIGKILL
+        assert check(state) == []
+        with state.service() as service, Store.open(state.place) as store:
+            assert {member.node.name for member in service.members()} == {"attic", "barn"}
+            for authority in service._trust.authorities:
+                trust = TrustStore([authority])
+                trust.verify_document("parameters", service.parameters())
+                trust.verify_document("revocations", service.revocations())
+            expected = free_blocks(Lease.of(NETWORK), store.holders(NETWORK))
+            assert store.free_space() == [IPv6Network((block.start, block.length)) for block in expected]
+    assert {"single\n", "prepared\n", "switched\n"} <= set(seen)
+
+
+def enrol(service, name):
+    request = build_request(generate_key(), name)
+    return service.enrol(EnrolmentRequest(token=service.create_token(), request=request))
+
+
+def test_thousands_of_nodes_are_no_burden(state):
     with Store.open(state.database) as store:
         with store.transaction():
             for number, prefix in enumerate(NETWORK.subnets(new_prefix=64)):

@@ -1,30 +1,44 @@
 """re6st.registry.authority: what is in the certificates, and that OpenSSL accepts and refuses them."""
 
+import datetime
 import ssl
 import subprocess
 from ipaddress import IPv6Network
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import ExtensionOID, NameOID
+from OpenSSL import crypto
 
 from re6st.errors import ConfigError, ExpiredError, NotYetValidError, UntrustedError
 from re6st.identity import (
+    ADDRESS_BLOCKS,
     CONTEXT_PARAMETERS,
     CONTEXT_REVOCATIONS,
     REGISTRY_NAME,
     TrustStore,
+    address_block,
     der_to_pem,
     generate_key,
     key_to_pem,
     parse_node_certificate,
 )
 from re6st.messages import NetworkParameters, Revocations, decode
-from re6st.registry.authority import AUTHORITY_VALIDITY, DAY, Authority, build_authority
+from re6st.registry.authority import (
+    AUTHORITY_VALIDITY,
+    DAY,
+    Authority,
+    build_authority,
+    key_usage,
+    new_serial,
+)
 from re6st.registry.parameters import first_parameters
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 PREFIX = IPv6Network("2001:db8:42:1::/64")
 NOW = 1_795_000_000.0
+BASIC = ExtensionOID.BASIC_CONSTRAINTS
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +77,92 @@ def test_a_node_certificate_verifies(authority, prefix):
 def test_openssl_refuses_a_prefix_outside_the_network(authority):
     with pytest.raises(UntrustedError, match=r"permitted subtree|not subset"):
         authority.trust.verify(issue(authority, prefix=IPv6Network("2001:db8:43:1::/64")), NOW)
+
+
+def issue_subordinate(authority, key, group):
+    """Return what a CA certificate for the nodes in ``group`` might look like, issued by ``authority``."""
+    issuer = x509.load_der_x509_certificate(authority.certificate)
+    now = datetime.datetime.fromtimestamp(NOW, datetime.UTC)
+    constraints = x509.NameConstraints([x509.IPAddress(group)], [x509.DNSName("")])
+    builder = x509.CertificateBuilder(
+        issuer.subject,
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"group {group}")]),
+        key.public_key(),
+        new_serial(),
+        now,
+        now + datetime.timedelta(days=365),
+        [
+            x509.Extension(BASIC, True, x509.BasicConstraints(ca=True, path_length=0)),
+            x509.Extension(ExtensionOID.KEY_USAGE, True, key_usage(authority=True)),
+            x509.Extension(ExtensionOID.NAME_CONSTRAINTS, True, constraints),
+            x509.Extension(ADDRESS_BLOCKS, False, address_block(group)),
+        ],
+    )
+    der = builder.sign(authority.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    return Authority(der, key)
+
+
+def judge(anchor, *chain):
+    """Return why OpenSSL refuses the first certificate of ``chain``, the others being untrusted, or None."""
+    store = crypto.X509Store()
+    store.add_cert(crypto.X509.from_cryptography(anchor))
+    store.set_time(datetime.datetime.fromtimestamp(NOW + 60, datetime.UTC))
+    leaf, *others = [crypto.X509.from_cryptography(x509.load_der_x509_certificate(der)) for der in chain]
+    try:
+        crypto.X509StoreContext(store, leaf, others).verify_certificate()
+    except crypto.X509StoreContextError as error:
+        return str(error)
+    return None
+
+
+def test_no_other_ca_below_the_networks_is_believed(authority):
+    group = issue_subordinate(authority, generate_key(), IPv6Network("2001:db8:42:100::/56"))
+    leaf = issue(group, prefix=IPv6Network("2001:db8:42:101::/64"))
+    anchor = x509.load_der_x509_certificate(authority.certificate)
+    assert judge(anchor, issue(authority)) is None
+    assert "path length" in judge(anchor, leaf, group.certificate)
+    with pytest.raises(UntrustedError, match="unable to get local issuer"):
+        authority.trust.verify(leaf, NOW)
+    # Nor is a node that issues certificates.
+    key = generate_key()
+    node = Authority(issue(authority, key), key)
+    assert "CA" in judge(anchor, issue(node, prefix=PREFIX), node.certificate)
+
+
+def test_openssl_would_keep_a_subordinate_ca_within_its_group():
+    """What delegation can rely upon, once a network has a CA that allows it, and what it cannot."""
+    key = generate_key()
+    longer = x509.load_der_x509_certificate(build_authority(key, NETWORK, NOW))
+    builder = x509.CertificateBuilder(
+        longer.subject,
+        longer.subject,
+        key.public_key(),
+        new_serial(),
+        longer.not_valid_before_utc,
+        longer.not_valid_after_utc,
+        [
+            x509.Extension(item.oid, item.critical, x509.BasicConstraints(ca=True, path_length=1))
+            if item.oid == BASIC
+            else item
+            for item in longer.extensions
+        ],
+    )
+    anchor = builder.sign(key, hashes.SHA256())
+    root = Authority(anchor.public_bytes(serialization.Encoding.DER), key)
+    group = issue_subordinate(root, generate_key(), IPv6Network("2001:db8:42:100::/56"))
+    inside, outside = IPv6Network("2001:db8:42:101::/64"), IPv6Network("2001:db8:42:201::/64")
+    assert judge(anchor, issue(group, prefix=inside), group.certificate) is None
+    assert "permitted subtree" in judge(anchor, issue(group, prefix=outside), group.certificate)
+    assert "excluded subtree" in judge(
+        anchor, group.issue_server(generate_key().public_key(), NOW), group.certificate
+    )
+    wide = issue_subordinate(root, generate_key(), IPv6Network("2001:db8::/32"))
+    assert judge(anchor, issue(wide, prefix=inside), wide.certificate) is not None
+    below = issue_subordinate(group, generate_key(), IPv6Network("2001:db8:42:101::/64"))
+    assert "path length" in judge(anchor, issue(below, prefix=inside), below.certificate, group.certificate)
+    # Further prefixes are an extension that OpenSSL does not know: they would need a check of our own.
+    beyond = issue(group, prefix=inside, further=(outside,))
+    assert judge(anchor, beyond, group.certificate) is None
 
 
 def test_a_certificate_has_its_time(authority):
