@@ -5,6 +5,7 @@ registry and node   node1  node2
 ========+=============+======+===  internet: all addresses are public
 """
 
+import time
 from ipaddress import IPv6Network
 
 import pytest
@@ -33,8 +34,7 @@ def test_a_node_gets_a_further_prefix_and_loses_it_again(trio):
         trio.registry.run("remove-prefix", "node2", prefix)
         until(lambda: not any(reaches(trio, name, address) for name in others), f"{address} is gone")
         assert node.status().further_prefixes == ()
-        assert train.wait_steady(2, PATIENCE)
-        assert train.lost() == []
+        assert train.wait_steady(2, PATIENCE, since=time.monotonic())
     # Nothing had to begin anew for that.
     assert (node.status().pid, children(node)["babeld"]) == (daemon, babeld)
     for kind in (("address",), ("route", "show", "table", "all")):
