@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from re6st.errors import RegistryRefusedError, RegistryUnavailableError, StorageError
+from re6st.errors import ConfigError, RegistryRefusedError, RegistryUnavailableError, StorageError
 from re6st.files import write_atomically
 from re6st.identity import build_request, format_time, public_key_digest
 from re6st.messages import AdmissionAnswer, AdmissionRequest, AdmissionState
@@ -71,7 +71,12 @@ async def ask_admission(
 
 
 async def ask_mail(link: JoinLink, email: str, proxy: Proxy | None = None) -> None:
-    """Ask the registry for a join link by mail. Raises what the registry client raises."""
+    """Ask the registry for a join link by mail.
+
+    Raises :class:`ConfigError` for a link with a token, and what the registry client raises.
+    """
+    if link.token:
+        raise ConfigError("this link lets one machine in already: leave --email away")
     authorities = await fetch_authorities(link, proxy=proxy)
     await RegistryClient(link.urls, authorities, proxy=proxy).ask_invitation(email)
 

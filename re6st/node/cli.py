@@ -15,6 +15,7 @@ from re6st.config import Locations, NodeConfig, default_locations, load, moved
 from re6st.errors import ConfigError, IdentityError, NotYetValidError, Re6stError
 
 if TYPE_CHECKING:
+    from re6st.node.enrolment import Joined
     from re6st.registry.client import JoinLink
 
 FAILURE = 1
@@ -122,22 +123,13 @@ def join(
         return
     proxy = load_proxy(config.proxy, config.proxy_credentials)
     if email is not None:
-        if parsed.token:
-            raise ConfigError("this link lets one machine in already: leave --email away")
         asyncio.run(ask_mail(parsed, email, proxy))
         click.echo(f"If {email} gets join links here, one is on its way: run re6st-node join with it.")
         return
     enrol = partial(enrol_machine, proxy=proxy, message=message[:256], tell=click.echo)
     joined = asyncio.run(_enrol_named(enrol, parsed, config.state_directory, name, force))
     setup.write(instance.config, values)
-    certificate = joined.certificate
-    click.echo(f"Joined {joined.network} as {certificate.name}.")
-    click.echo(f"  prefix         {certificate.prefix}")
-    click.echo(f"  address        {certificate.address}")
-    click.echo(f"  configuration  {instance.config}")
-    suffix = "" if instance.network == "re6st" else f" --network {instance.network}"
-    unit = "re6st-node" if instance.network == "re6st" else f"re6st-node@{instance.network}"
-    click.echo(f"Start the node with: systemctl enable --now {unit}   (or: re6st-node{suffix} run)")
+    _print_joined(instance, joined)
 
 
 async def _enrol_named(
@@ -154,6 +146,18 @@ async def _enrol_named(
         if name or not error.code.startswith("name-"):
             raise
         return await enrol(link, directory, "", force=force)
+
+
+def _print_joined(instance: Instance, joined: Joined) -> None:
+    """Tell what the machine is called now, and how to start the daemon."""
+    certificate = joined.certificate
+    click.echo(f"Joined {joined.network} as {certificate.name}.")
+    click.echo(f"  prefix         {certificate.prefix}")
+    click.echo(f"  address        {certificate.address}")
+    click.echo(f"  configuration  {instance.config}")
+    suffix = "" if instance.network == "re6st" else f" --network {instance.network}"
+    unit = "re6st-node" if instance.network == "re6st" else f"re6st-node@{instance.network}"
+    click.echo(f"Start the node with: systemctl enable --now {unit}   (or: re6st-node{suffix} run)")
 
 
 @main.command()

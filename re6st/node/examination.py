@@ -23,7 +23,7 @@ from re6st.node import doctor, environment
 from re6st.node.credentials import Credentials, load_credentials
 from re6st.node.doctor import Finding, failed, ok, warning
 from re6st.node.documents import Documents
-from re6st.node.enrolment import registry_client
+from re6st.node.registry_access import registry_client
 from re6st.proxy import Proxy, load_proxy
 from re6st.registry.links import RegistryUrl, parse_registry_url
 from re6st.status import NodeStatus, OutsideStatus, PeerStatus, RouteStatus, TunnelStatus, fetch

@@ -27,6 +27,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Network
@@ -36,6 +37,56 @@ from re6st.segments import LARGEST_SEGMENT
 
 TIMEOUT = 10.0
 """Seconds that nft may take."""
+
+_RULES = string.Template("""\
+table inet $table {
+    set tunnels {
+        type ifname
+        $tunnels
+    }
+    set lans {
+        type ifname
+        $lans
+    }
+    set overlay {
+        type ifname
+        $overlay
+    }
+    chain prerouting {
+        type filter hook prerouting priority raw; policy accept;
+        iifname @tunnels meta nfproto ipv4 drop
+        iifname @tunnels accept
+        iifname "lo" accept
+        ip6 saddr $own fib saddr . iif oif exists accept
+        ip6 saddr $own drop
+        iifname @lans accept
+        ip6 saddr $network drop
+    }
+    chain input {
+        type filter hook input priority filter; policy accept;
+        $called
+        iifname != @tunnels accept
+        ip6 saddr != { $network, fe80::/10 } drop
+        ip6 daddr != { $network, fe80::/10, ff02::/16 } drop
+    }
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+        oifname @tunnels meta nfproto ipv4 drop
+        iifname @overlay oifname @overlay ip6 saddr $network ip6 daddr $network accept
+        iifname @overlay oifname != @overlay ip6 saddr $network ip6 daddr $own accept
+        iifname != @overlay oifname @overlay ip6 saddr $own ip6 daddr $network accept
+        iifname @lans ip6 saddr $network reject with icmpv6 admin-prohibited
+        oifname @lans ip6 daddr $network reject with icmpv6 admin-prohibited
+        iifname @tunnels reject with icmpv6 admin-prohibited
+        oifname @tunnels reject with icmpv6 admin-prohibited
+    }
+    chain output {
+        type filter hook output priority filter; policy accept;
+        oifname @tunnels meta nfproto ipv4 drop
+        $answered
+    }
+}
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,69 +119,24 @@ class FirewallConfiguration:
 
 def render(configuration: FirewallConfiguration) -> str:
     """Return the input of ``nft -f`` that replaces our table, whatever it holds, in one transaction."""
-    network = configuration.network
     own = ", ".join(str(prefix) for prefix in (configuration.prefix, *configuration.further))
-    own = f"{{ {own} }}" if configuration.further else own
-    tunnels = _elements(configuration.interfaces)
-    lans = _elements(configuration.lan_interfaces)
-    overlay = _elements((*configuration.interfaces, *configuration.lan_interfaces))
-    called = _small_segments(configuration.tunnel_ports, "iifname", "dport")
-    answered = _small_segments(configuration.tunnel_ports, "oifname", "sport")
-    return f"""{render_removal(configuration)}
-table inet {configuration.table} {{
-    set tunnels {{
-        type ifname
-{tunnels}
-    }}
-    set lans {{
-        type ifname
-{lans}
-    }}
-    set overlay {{
-        type ifname
-{overlay}
-    }}
-    chain prerouting {{
-        type filter hook prerouting priority raw; policy accept;
-        iifname @tunnels meta nfproto ipv4 drop
-        iifname @tunnels accept
-        iifname "lo" accept
-        ip6 saddr {own} fib saddr . iif oif exists accept
-        ip6 saddr {own} drop
-        iifname @lans accept
-        ip6 saddr {network} drop
-    }}
-    chain input {{
-        type filter hook input priority filter; policy accept;
-{called}
-        iifname != @tunnels accept
-        ip6 saddr != {{ {network}, fe80::/10 }} drop
-        ip6 daddr != {{ {network}, fe80::/10, ff02::/16 }} drop
-    }}
-    chain forward {{
-        type filter hook forward priority filter; policy accept;
-        oifname @tunnels meta nfproto ipv4 drop
-        iifname @overlay oifname @overlay ip6 saddr {network} ip6 daddr {network} accept
-        iifname @overlay oifname != @overlay ip6 saddr {network} ip6 daddr {own} accept
-        iifname != @overlay oifname @overlay ip6 saddr {own} ip6 daddr {network} accept
-        iifname @lans ip6 saddr {network} reject with icmpv6 admin-prohibited
-        oifname @lans ip6 daddr {network} reject with icmpv6 admin-prohibited
-        iifname @tunnels reject with icmpv6 admin-prohibited
-        oifname @tunnels reject with icmpv6 admin-prohibited
-    }}
-    chain output {{
-        type filter hook output priority filter; policy accept;
-        oifname @tunnels meta nfproto ipv4 drop
-{answered}
-    }}
-}}
-"""
+    rules = _RULES.substitute(
+        table=configuration.table,
+        tunnels=_elements(configuration.interfaces),
+        lans=_elements(configuration.lan_interfaces),
+        overlay=_elements((*configuration.interfaces, *configuration.lan_interfaces)),
+        called=_small_segments(configuration.tunnel_ports, "iifname", "dport"),
+        answered=_small_segments(configuration.tunnel_ports, "oifname", "sport"),
+        network=configuration.network,
+        own=f"{{ {own} }}" if configuration.further else own,
+    )
+    return render_removal(configuration) + rules
 
 
 def _elements(names: Sequence[str]) -> str:
     """Return the line that gives a set its elements, nothing for none."""
     quoted = ", ".join(f'"{name}"' for name in names)
-    return f"        elements = {{ {quoted} }}" if names else ""
+    return f"elements = {{ {quoted} }}" if names else ""
 
 
 def _small_segments(ports: range, interface: str, end: str) -> str:
@@ -138,7 +144,7 @@ def _small_segments(ports: range, interface: str, end: str) -> str:
     if not ports:
         return ""
     syn = f'{interface} != "lo" tcp {end} {ports[0]}-{ports[-1]} tcp flags & (syn | rst) == syn'
-    return f"        {syn} tcp option maxseg size set {LARGEST_SEGMENT}"
+    return f"{syn} tcp option maxseg size set {LARGEST_SEGMENT}"
 
 
 def render_removal(configuration: FirewallConfiguration) -> str:

@@ -60,7 +60,6 @@ from re6st.node.discovery import Discovery
 from re6st.node.document_exchange import DocumentExchange
 from re6st.node.documents import Documents
 from re6st.node.drainage import Drainage
-from re6st.node.enrolment import CACHE_NAME
 from re6st.node.gossiping import Gossiping
 from re6st.node.host import Host
 from re6st.node.lan import LAN_KEYS_NAME, LanKeyring, load_key
@@ -81,6 +80,7 @@ from re6st.node.registry_link import RegistryLink
 from re6st.node.renewal import Renewal
 from re6st.node.route_news import RouteNews
 from re6st.node.route_repair import RouteRepair
+from re6st.node.state_directory import CACHE_NAME
 from re6st.node.status_server import StatusServer
 from re6st.node.stun_server import StunServer
 from re6st.node.tasks import Tasks

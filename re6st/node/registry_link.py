@@ -25,8 +25,8 @@ from re6st.messages import DocumentVersions, LanKeys, NodeReport, SignedDocument
 from re6st.node.credentials import Credentials
 from re6st.node.document_exchange import DocumentExchange
 from re6st.node.documents import Documents
-from re6st.node.enrolment import registry_client
 from re6st.node.own_record import OwnRecord
+from re6st.node.registry_access import registry_client
 from re6st.node.registry_order import RegistryOrder
 from re6st.node.tasks import Tasks
 from re6st.node.verifier import Verifier

@@ -273,26 +273,38 @@ class ApprovalUseCases(TokenUseCases):
                     )
                 chosen, owner = self._group_for(group or self.policy().requests_group, owner)
                 given, length = self._admission_length(name or row.name or None, prefix_length, chosen, now)
-                self._store.add_token(
-                    row.digest,
-                    given,
-                    length,
-                    now,
-                    now + APPROVAL_TIME,
-                    way=Way.REQUEST,
-                    key_digest=row.key_digest,
-                    group=chosen,
-                    owner=owner,
-                )
-                self._decide(
-                    row,
-                    AdmissionState.APPROVED,
-                    name=given,
-                    prefix_length=length,
-                    group=chosen.name,
-                    owner=owner or None,
-                )
+                self._let_in(row, given, length, chosen, owner, now)
             return self._request(identifier)
+
+    def _let_in(
+        self,
+        row: RequestRow,
+        name: str | None,
+        prefix_length: int,
+        group: GroupRow,
+        owner: str,
+        now: float,
+    ) -> None:
+        """Make the secret of a request a token for its key."""
+        self._store.add_token(
+            row.digest,
+            name,
+            prefix_length,
+            now,
+            now + APPROVAL_TIME,
+            way=Way.REQUEST,
+            key_digest=row.key_digest,
+            group=group,
+            owner=owner,
+        )
+        self._decide(
+            row,
+            AdmissionState.APPROVED,
+            name=name,
+            prefix_length=prefix_length,
+            group=group.name,
+            owner=owner or None,
+        )
 
     def deny(self, identifier: int, reason: str = "") -> RequestRow:
         """Keep out who asked, and tell why. May be repeated. Raises as :meth:`approve`."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import ssl
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
 from pathlib import Path
@@ -102,7 +103,7 @@ async def send(message: EmailMessage, policy: AdmissionPolicy, password: str | N
             f"the mail server wants the password of {policy.mail_user}: name a file with it in"
             f" {PASSWORD_VARIABLE}, or let systemd provide it (LoadCredential={PASSWORD_CREDENTIAL}:FILE)"
         )
-    try:
+    with _translated(host, port):
         await aiosmtplib.send(
             message,
             sender=policy.mail_sender,
@@ -116,6 +117,13 @@ async def send(message: EmailMessage, policy: AdmissionPolicy, password: str | N
             start_tls=policy.mail_security == "starttls",
             timeout=TIME_LIMIT,
         )
+
+
+@contextmanager
+def _translated(host: str, port: int) -> Iterator[None]:
+    """Turn errors of the library and of the network into :class:`MailError`."""
+    try:
+        yield
     except aiosmtplib.SMTPRecipientsRefused as error:
         refusals = error.recipients
         text = "; ".join(f"{refusal.code} {refusal.message}" for refusal in refusals)

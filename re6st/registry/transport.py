@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from re6st.errors import (
@@ -61,7 +62,7 @@ async def request(
     from yarl import URL
 
     verified = context.verify_mode is not ssl.CERT_NONE
-    try:
+    with _translated(url, time_limit):
         async with (
             aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=time_limit, sock_connect=CONNECT_TIMEOUT),
@@ -82,6 +83,15 @@ async def request(
             content = await _read(response, url)
             _check_status(response.status, content, url)
             return content
+
+
+@contextmanager
+def _translated(url: RegistryUrl, time_limit: float) -> Iterator[None]:
+    """Turn errors of aiohttp, TLS and the network into our own."""
+    import aiohttp
+
+    try:
+        yield
     except aiohttp.ClientConnectorCertificateError as error:
         raise _translate_verification(url, error.certificate_error) from error
     except (ssl.SSLError, aiohttp.ClientSSLError) as error:

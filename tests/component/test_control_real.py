@@ -30,8 +30,8 @@ from re6st.node.cache import Cache
 from re6st.node.control_client import ControlClient, PeerUnreachableError
 from re6st.node.control_server import ControlServer
 from re6st.node.credentials import CredentialFiles, load_credentials
+from re6st.node.departure import say_farewell
 from re6st.node.documents import Documents
-from re6st.node.enrolment import say_farewell
 from re6st.node.verifier import Verifier
 from re6st.peers import open_record, seal_record
 from re6st.registry.authority import Authority, build_authority

@@ -1,6 +1,6 @@
 """What is left of a node that has left its network."""
 
-from re6st.node.enrolment import remove_state
+from re6st.node.state_directory import remove_state
 
 
 def test_nothing_is_left(tmp_path):
