@@ -315,16 +315,8 @@ class RegistryFailed:
     """The registry refused: the same request will not succeed later."""
 
 
-Event = (
-    PeersLearned
-    | PeerNearby
-    | ClockRead
-    | OwnEndpointsChanged
-    | NetworkChanged
-    | OwnCertificateChanged
-    | RenewalWanted
-    | TunnelRequested
-    | TunnelOffered
+TunnelEvent = (
+    TunnelOffered
     | TunnelRefused
     | TunnelRequestFailed
     | TunnelUp
@@ -335,6 +327,19 @@ Event = (
     | TunnelCancelled
     | TunnelSilent
     | TunnelNarrow
+)
+"""What happens to one tunnel, from the answer to our request on."""
+
+Event = (
+    TunnelEvent
+    | PeersLearned
+    | PeerNearby
+    | ClockRead
+    | OwnEndpointsChanged
+    | NetworkChanged
+    | OwnCertificateChanged
+    | RenewalWanted
+    | TunnelRequested
     | TrafficCounted
     | SlotQuiet
     | RoutesKnown

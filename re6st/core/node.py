@@ -1,4 +1,20 @@
-"""The brain of a node as one object: events go to the parts, what the parts want comes back as effects."""
+"""The brain of a node as one object: events go to the parts, what the parts want comes back as effects.
+
+Each part decides one matter and tells the theory of it in its module; here is only which of them an event or
+a deadline concerns:
+
+=========================  ======================================================================
+who is there               :class:`AddressBook`, :class:`Gossip`
+tunnels that there are     :class:`TunnelTable`, :class:`TunnelCourse` (what happens to them)
+with whom to have one      :class:`Dialling` (we ask), :class:`Admission` (a peer asks),
+                           :class:`Rotation` (for another one), :class:`Reunion` (after a split)
+how to get there           :class:`Transports` (UDP or TCP), :class:`Punching` (through two NATs)
+what is believed           :class:`Validity` (certificates), :class:`Documents` (of the network)
+what the registry is for   :class:`Registration`
+=========================  ======================================================================
+
+All share one :class:`Context`: the settings, the moment, the deadlines, and the effects that they ask for.
+"""
 
 from __future__ import annotations
 
@@ -34,18 +50,7 @@ from re6st.core.events import (
     SlotQuiet,
     Source,
     TrafficCounted,
-    TunnelAdopted,
-    TunnelCancelled,
-    TunnelDown,
-    TunnelDrained,
-    TunnelDraining,
-    TunnelNarrow,
-    TunnelOffered,
-    TunnelRefused,
     TunnelRequested,
-    TunnelRequestFailed,
-    TunnelSilent,
-    TunnelUp,
     VersionSeen,
 )
 from re6st.core.gossip import Gossip
@@ -242,6 +247,7 @@ class NodeCore:
     # -- after every call -------------------------------------------------------------------------------
 
     def _conclude(self) -> list[Effect]:
+        """Let the parts draw conclusions from what has changed; return all effects since the last call."""
         if not self._context.stopping:
             self._admission.resume()
             self._dialling.pursue(self._rotation.wanted)
@@ -312,22 +318,6 @@ class NodeCore:
                     self._reunion.met(event.prefix)
             case TunnelRequested():
                 self._on_requested(event)
-            case TunnelOffered() | TunnelRefused() | TunnelRequestFailed():
-                self._course.answered(event)
-            case TunnelAdopted():
-                self._course.adopted(event)
-            case TunnelUp():
-                self._course.up(event)
-            case TunnelDown() | TunnelCancelled():
-                self._course.ended(event)
-            case TunnelSilent():
-                self._course.silent(event)
-            case TunnelNarrow():
-                self._course.narrow(event)
-            case TunnelDraining():
-                self._course.draining(event)
-            case TunnelDrained():
-                self._course.drained(event)
             case TrafficCounted():
                 self._rotation.count(event.octets)
             case RoutesKnown():
@@ -348,12 +338,18 @@ class NodeCore:
             case ClockRead() | OwnEndpointsChanged() | OwnCertificateChanged() | RenewalWanted():
                 self._on_self(event)
             case NetworkChanged():
-                self._dialling.network_changed()
-                self._transports.network_changed()
-                self._punching.network_changed()
-                self._tunnels.narrow_paths.network_changed()
-                self._registration.network_changed()
-                self._dialling.wake()
+                self._on_network_changed()
+            case _:
+                self._course.handle(event)
+
+    def _on_network_changed(self) -> None:
+        """Failures of before mean nothing any more."""
+        self._dialling.network_changed()
+        self._transports.network_changed()
+        self._punching.network_changed()
+        self._tunnels.narrow_paths.network_changed()
+        self._registration.network_changed()
+        self._dialling.wake()
 
     def _on_peers(self, event: PeersLearned) -> None:
         saved = event.source is Source.BOOK

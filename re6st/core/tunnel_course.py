@@ -23,6 +23,7 @@ from re6st.core.events import (
     TunnelDown,
     TunnelDrained,
     TunnelDraining,
+    TunnelEvent,
     TunnelNarrow,
     TunnelOffered,
     TunnelRefused,
@@ -69,7 +70,27 @@ class TunnelCourse:
         self._validity = validity
         self._learn = learn
 
-    def answered(self, event: TunnelOffered | TunnelRefused | TunnelRequestFailed) -> None:
+    def handle(self, event: TunnelEvent) -> None:
+        """Take note of what has happened to a tunnel."""
+        match event:
+            case TunnelOffered() | TunnelRefused() | TunnelRequestFailed():
+                self._on_answered(event)
+            case TunnelAdopted():
+                self._on_adopted(event)
+            case TunnelUp():
+                self._on_up(event)
+            case TunnelDown() | TunnelCancelled():
+                self._on_ended(event)
+            case TunnelSilent():
+                self._on_silent(event)
+            case TunnelNarrow():
+                self._on_narrow(event)
+            case TunnelDraining():
+                self._on_draining(event)
+            case TunnelDrained():
+                self._on_drained(event)
+
+    def _on_answered(self, event: TunnelOffered | TunnelRefused | TunnelRequestFailed) -> None:
         """Our request was answered, or not."""
         tunnel = self._tunnels.get(event.tunnel)
         if tunnel is None or tunnel.state is not TunnelState.REQUESTED:
@@ -129,10 +150,10 @@ class TunnelCourse:
             for tunnel in self._tunnels
         )
 
-    def up(self, event: TunnelUp) -> None:
+    def _on_up(self, event: TunnelUp) -> None:
         """The two ends have found each other."""
         tunnel = self._tunnels.get(event.tunnel)
-        if tunnel is None or not self._tunnels.connected_up(tunnel):
+        if tunnel is None or not self._tunnels.came_up(tunnel):
             return
         self._transports.came_up(tunnel)
         self._admission.came_up(tunnel)
@@ -142,7 +163,7 @@ class TunnelCourse:
         self._gossip.tunnel_up()
         self._registration.befriended()
 
-    def adopted(self, event: TunnelAdopted) -> None:
+    def _on_adopted(self, event: TunnelAdopted) -> None:
         """A tunnel of the run before goes on."""
         if self._tunnels.adopt(event) is None:
             logger.warning("The tunnel to %s cannot be adopted: its slot is taken", event.peer.name)
@@ -152,7 +173,7 @@ class TunnelCourse:
         self._registration.befriended()
         self._validity.sweep()
 
-    def ended(self, event: TunnelDown | TunnelCancelled) -> None:
+    def _on_ended(self, event: TunnelDown | TunnelCancelled) -> None:
         """A tunnel has ended, or its peer has ended it."""
         tunnel = self._tunnels.get(event.tunnel)
         if tunnel is None:
@@ -173,7 +194,7 @@ class TunnelCourse:
             self._dialling.failed(tunnel.peer)
         self._dialling.wake()
 
-    def silent(self, event: TunnelSilent) -> None:
+    def _on_silent(self, event: TunnelSilent) -> None:
         """Nothing comes through a tunnel any more."""
         tunnel = self._tunnels.get(event.tunnel)
         if tunnel is None or not (tunnel.up or tunnel.draining):
@@ -184,7 +205,7 @@ class TunnelCourse:
         self._gossip.lost(tunnel.peer)
         self._dialling.died(tunnel.peer, since)
 
-    def narrow(self, event: TunnelNarrow) -> None:
+    def _on_narrow(self, event: TunnelNarrow) -> None:
         """The packets of a tunnel are too large for its path: its dialer asks for one that cuts them."""
         tunnel = self._tunnels.get(event.tunnel)
         if tunnel is None or not tunnel.up or tunnel.transport is not Transport.UDP or tunnel.fragments:
@@ -221,7 +242,7 @@ class TunnelCourse:
         newest = self._dialling.newest(tunnel.peer)
         self._tunnels.request(newest, replace=True, replacing=True, punched=tunnel.punched)
 
-    def draining(self, event: TunnelDraining) -> None:
+    def _on_draining(self, event: TunnelDraining) -> None:
         """The peer moves its routes away from a tunnel; so do we, and it ends it."""
         tunnel = self._tunnels.get(event.tunnel)
         if tunnel is not None and tunnel.up:
@@ -230,7 +251,7 @@ class TunnelCourse:
             self._tunnels.drain(tunnel, f"{tunnel.peer.name} ends it", patience, Drain.PEER)
             self._dialling.wake()
 
-    def drained(self, event: TunnelDrained) -> None:
+    def _on_drained(self, event: TunnelDrained) -> None:
         """Routes have left a tunnel at both ends."""
         tunnel = self._tunnels.get(event.tunnel)
         if tunnel is None:

@@ -1,8 +1,9 @@
 """The table of all tunnels of a node: it moves their life-cycles, and owns slots, ports and handles.
 
-The table knows how tunnels live, not which ones are wanted: that is the matter of dialling, admission,
-rotation and validity. Each tunnel holds its slot from the request on, so that an accepted offer never
-lacks one.
+The table knows how tunnels live (:mod:`re6st.tunnel.lifecycle`), not which ones are wanted: that is the
+matter of dialling, admission, rotation and validity. A *slot* is one interface of a fixed pool
+(:mod:`re6st.tunnel.pool`); each tunnel holds its slot from the request on, so that an accepted offer never
+lacks one. A *handle* is the number by which adapters call a tunnel.
 """
 
 from __future__ import annotations
@@ -302,7 +303,7 @@ class TunnelTable:
         """Take note that the request for ``tunnel`` came to nothing."""
         self._feed(tunnel, Input.REFUSED)
 
-    def connected_up(self, tunnel: Tunnel) -> bool:
+    def came_up(self, tunnel: Tunnel) -> bool:
         """Take note that packets pass; return whether ``tunnel`` has come up by that."""
         before = tunnel.up
         self._feed(tunnel, Input.CONNECTED)

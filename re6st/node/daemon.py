@@ -59,7 +59,12 @@ class Daemon:
     # -- start ------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Bring the node up. Raises :class:`Re6stError`; :meth:`stop` undoes what was done until then."""
+        """Bring the node up. Raises :class:`Re6stError`; :meth:`stop` undoes what was done until then.
+
+        The order has reasons: the firewall is there before anything can come in, babeld before any tunnel;
+        and the core knows what is left of the run before, and whom the address book holds, before any peer
+        is answered.
+        """
         parts = self._parts
         parts.renewal.store_authorities()
         parts.control_server.bind()
