@@ -1,4 +1,4 @@
-"""The gateway of a router that maps ports: miniupnpd, its configuration (pure) and its start."""
+"""The gateway of a router that maps ports: miniupnpd, its configuration and its start."""
 
 from __future__ import annotations
 

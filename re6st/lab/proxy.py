@@ -1,4 +1,4 @@
-"""The HTTP proxy of a router that lets nothing else out: tinyproxy, its configuration (pure), its start."""
+"""The HTTP proxy of a router that lets nothing else out: tinyproxy, its configuration and its start."""
 
 from __future__ import annotations
 

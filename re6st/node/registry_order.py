@@ -1,8 +1,8 @@
-"""In which order a node asks the registry's URLs: where it was answered last, else anywhere.
+"""In which order a node asks the registry's URLs: where it was answered last, else anywhere (pure).
 
 Those of the network parameters lead to registries that all know the same: each node begins at another one, so
 that they share the work, and stays where it is answered. The owner's own URLs come before, in his order, as
-far as the network does not know them; joining writes those of the join link there. Pure.
+far as the network does not know them; joining writes those of the join link there.
 """
 
 from __future__ import annotations

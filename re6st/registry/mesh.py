@@ -1,4 +1,4 @@
-"""The mesh as operators see it: what both ends of each tunnel told, put together. Pure."""
+"""The mesh as operators see it: what both ends of each tunnel told, put together (pure)."""
 
 from __future__ import annotations
 

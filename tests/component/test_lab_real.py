@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -214,10 +215,10 @@ def test_a_dead_gateway_is_reported_with_its_log(zoo):
 
 
 SMALL = topology.Topology(
-    networks={"alpha": topology.NetworkSpec(prefix=topology.IPv4Network("20.1.1.0/24"))},
+    networks={"alpha": topology.NetworkSpec(prefix=IPv4Network("20.1.1.0/24"))},
     routers={
         "home": topology.RouterSpec(
-            network="alpha", kind=topology.RouterKind.UPNP, lan=topology.IPv4Network("192.168.1.0/24")
+            network="alpha", kind=topology.RouterKind.UPNP, lan=IPv4Network("192.168.1.0/24")
         )
     },
     hosts={
@@ -352,7 +353,7 @@ def test_logs_are_kept_when_a_test_fails(monkeypatch, tmp_path):
 
 
 def test_the_mtu_of_a_network_holds_for_all_its_links():
-    networks = {"alpha": topology.NetworkSpec(prefix=topology.IPv4Network("20.1.1.0/24"), mtu=1400)}
+    networks = {"alpha": topology.NetworkSpec(prefix=IPv4Network("20.1.1.0/24"), mtu=1400)}
     small = topology.Topology(networks=networks, hosts={"one": topology.HostSpec(network="alpha")})
     with Lab(small, name=lab_name("m")) as lab:
         assert "mtu 1400" in lab.hosts["one"].run(["ip", "link", "show", "eth0"]).stdout

@@ -28,6 +28,11 @@ ONE_ADAPTER = {
 }
 """A library is known to these modules only."""
 
+CONTRACTS = {
+    contract["name"]: contract
+    for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+}
+
 DRAWS_NOTHING_BY_ITSELF = [
     "re6st/core",
     "re6st/tunnel/lifecycle.py",
@@ -50,6 +55,23 @@ def test_first_line_names_the_duty(path):
     text = ast.get_docstring(ast.parse(path.read_text()))
     assert text, "every module says what it is for"
     assert text.splitlines()[0].endswith("."), "in its first line, as a sentence"
+
+
+def test_every_module_has_its_layer():
+    """A layer holds nothing against a module that it does not name."""
+    layers = CONTRACTS["Imports go down: lab, node, adapters, logic, values"]["layers"]
+    named = {name for layer in layers for name in layer.split(" | ")}
+    parents = [ROOT / "re6st", ROOT / "re6st/tunnel"]
+    found = [path for parent in parents for path in parent.iterdir() if path.suffix == ".py" or path.is_dir()]
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in found if path.name[0] != "_"}
+    assert names - named == {"re6st.tunnel"}, "the modules of that are named one by one"
+
+
+def test_what_calls_itself_pure_is_held_to_it():
+    checked = {*CONTRACTS["Pure modules beside the core do no I/O either"]["source_modules"]}
+    for path in MODULES:
+        if re.search(r"\(pure\)|\ba pure\b|\bPure\b", path.read_text().partition("\n")[0]):
+            assert ".".join(path.relative_to(ROOT).with_suffix("").parts) in checked
 
 
 def test_every_package_is_installed():
