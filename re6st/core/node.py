@@ -252,7 +252,7 @@ class NodeCore:
             self._admission.resume()
             self._dialling.pursue(self._rotation.wanted)
             if self._dialling.exhausted and self._tunnels.isolated:
-                self._registration.lonely()
+                self._registration.isolated()
         if self._book.changed and self._context.deadlines.get(Timer.STORE) is None:
             self._context.schedule(self._context.settings.store_delay, Timer.STORE)
         return self._context.take_effects()

@@ -89,7 +89,7 @@ class Registration:
         """Whether it has shown a higher one since it was asked for versions."""
         self._errands = {operation: _Errand() for operation in RegistryOperation}
         self._samples = 0
-        self._lonely_samples = 0
+        self._isolated_samples = 0
         self._renew_at: float | None = None
 
     def start(self) -> None:
@@ -109,14 +109,14 @@ class Registration:
         elif not errand.failures:
             self._plan(RegistryOperation.PUBLISH, self._context.settings.publish_delay)
 
-    def lonely(self) -> None:
+    def isolated(self) -> None:
         """There is no tunnel and nobody left to dial: do not wait long for the next sample."""
         errand = self._errands[RegistryOperation.SAMPLE]
         if errand.asked or errand.failures:
             return
         planned = self._at(RegistryOperation.SAMPLE)
         delay = self._context.backoff(
-            self._context.settings.lonely_sample_delay, max(1, self._lonely_samples)
+            self._context.settings.isolated_sample_delay, max(1, self._isolated_samples)
         )
         if planned is None or planned > self._context.now + delay * 2:
             self._plan(RegistryOperation.SAMPLE, delay)
@@ -137,9 +137,9 @@ class Registration:
             if is_owed and (planned is None or planned > latest):
                 self._plan(operation, self._context.vary(MOVED_DELAY, 0.5))
 
-    def befriended(self) -> None:
+    def tunnel_up(self) -> None:
         """A tunnel is up."""
-        self._lonely_samples = 0
+        self._isolated_samples = 0
 
     def certificate_changed(self, not_before: float, not_after: float, *, superseded: bool = False) -> None:
         """The own certificate is valid from ``not_before`` to ``not_after`` (seconds since the epoch).
@@ -195,7 +195,7 @@ class Registration:
         errand.failures = 0
         if operation is RegistryOperation.SAMPLE:
             self._samples += 1
-            self._lonely_samples += 1
+            self._isolated_samples += 1
         if errand.again:
             self._plan(operation, self._context.settings.publish_delay)
         else:

@@ -103,7 +103,7 @@ class CoreSettings:
     """Changes of the own record are collected for so long before they are published."""
     publish_interval: float = 21_600.0
     """The own record is published again so often, changed or not."""
-    lonely_sample_delay: tuple[float, float] = (0.5, 120.0)
+    isolated_sample_delay: tuple[float, float] = (0.5, 120.0)
     """First and longest wait between samples while there is no tunnel and nobody left to dial."""
     sample_delay: tuple[float, float] = (4.0, 43_200.0)
     """First and longest wait between samples otherwise; doubles in between."""

@@ -161,7 +161,7 @@ class TunnelCourse:
             self._dialling.succeeded(tunnel)
         self._dialling.reached()
         self._gossip.tunnel_up()
-        self._registration.befriended()
+        self._registration.tunnel_up()
 
     def _on_adopted(self, event: TunnelAdopted) -> None:
         """A tunnel of the run before goes on."""
@@ -170,7 +170,7 @@ class TunnelCourse:
             self._context.emit(CloseTunnel(event.tunnel, "its slot is taken", notify=True))
             return
         self._gossip.tunnel_up()
-        self._registration.befriended()
+        self._registration.tunnel_up()
         self._validity.sweep()
 
     def _on_ended(self, event: TunnelDown | TunnelCancelled) -> None:

@@ -52,11 +52,22 @@ KIND = "openvpn"
 """Kind of these children in their records."""
 
 _ANSWER_DEADLINE = 5.0
+"""Seconds after its start in which a process must make its management socket."""
+
 _ADOPTION_DEADLINE = 3.0
+"""Seconds in which a process of an earlier daemon must tell its state."""
+
 _SOCKET_POLL = 0.003
+"""Seconds between looks whether the management socket is there."""
+
 _GRACE = 1.5
+"""Seconds that a process has to end when asked to, before it is killed."""
+
 _NUDGE = "pid"
-_NUDGE_MARGIN = 0.012  # time(2), which OpenVPN uses, lags by up to a tick of the kernel: 10 ms at 100 Hz
+"""The harmless command: OpenVPN answers with the number of its process."""
+
+_NUDGE_MARGIN = 0.012
+"""Seconds by which a second has begun for OpenVPN, too: time(2) lags by up to a tick of the kernel, 10 ms."""
 
 
 class ConnectionState(enum.Enum):
@@ -130,17 +141,25 @@ class OpenVpnTunnel:
         self._report = report
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
+        """Done when the first process has its socket, or failed to get that far."""
         self._task: asyncio.Task[None] | None = None
+        """Follows the processes to the end of the last one."""
         self._transport = Transport.UDP
+        """Of the present attempt."""
         self._proxied: Endpoint | None = None
+        """Where a proxy is to connect to in the present attempt."""
         self._management: _Management | None = None
         self._nudge: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
+        """Ends the process because the peer has ended the tunnel."""
         self._closing = False
+        """It was asked for by :meth:`close`."""
         self._was_connected = False
         self._peer_left = False
         self._fatal = ""
+        """What the process gave as the reason of its end."""
         self._received = self._sent = 0
+        """Octets, as reported last."""
 
     @property
     def child(self) -> str:
