@@ -12,12 +12,13 @@ import re
 import signal
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
+from conftest import FORMING
+from observing import until
 
 from re6st.lab.host import Host
 from re6st.lab.lab import Lab
@@ -25,7 +26,6 @@ from re6st.lab.leftovers import assert_clean, host_interfaces
 from re6st.lab.topology import HostSpec, NetworkSpec, Role, Topology
 from re6st.node.sysctl import JOURNAL_DIRECTORY, namespace_identity
 
-FORMING = 90.0
 NETWORK = IPv6Network("2a00:1:7::/64")
 TOPOLOGY = Topology(
     networks={
@@ -79,14 +79,6 @@ def lab() -> Iterator[Lab]:
     assert host_interfaces() == before
 
 
-def until(condition, what, timeout=FORMING):
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.1)
-    return value
-
-
 def advertise(lab: Lab, lifetime: int) -> None:
     """Send a router advertisement (RFC 4861, 4.2) for the guest's network, as a router does now and then."""
     information = struct.pack("!BBBBIII16s", 3, 4, 64, 0xC0, 7200, 3600, 0, NETWORK.network_address.packed)
@@ -119,7 +111,7 @@ def settle(lab: Lab, lifetime: int) -> None:
         route = advertised_default(lab)
         return route is not None and lifetime - 30 < route["expires"] <= lifetime
 
-    until(refreshed, f"a default route for {lifetime} s", 15)
+    until(refreshed, f"a default route for {lifetime} s")
 
 
 def state(lab: Lab) -> dict[str, object]:

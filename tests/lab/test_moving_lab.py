@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from conftest import FORMING, formed_lab
-from observing import Transfer
+from observing import Transfer, until
 
 from re6st import status
 from re6st.lab import topology
@@ -75,13 +75,6 @@ def is_dialled(lab: Lab) -> bool:
     told, known = desk(lab), [known_endpoints(lab, node, "desk") for node in ("anna", "boris")]
     is_found = len(told.endpoints) == 1 and at in told.endpoints[0] and known == [told.endpoints] * 2
     return is_found and told.tunnels_in > 0
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + HEALING
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.1)
 
 
 def test_from_one_router_to_another(lab):

@@ -6,10 +6,11 @@ How long it takes is logged ("back after"), not asserted.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from conftest import formed_lab
+from observing import until
 
 from re6st import status
 from re6st.lab import topology
@@ -43,18 +44,11 @@ def packet_sizes(lab: Lab) -> set[tuple[str, int]]:
     return {(tunnel.uplink, tunnel.mtu) for tunnel in tunnels if tunnel.state == "up"}
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + HEALING
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.1)
-
-
 def test_both_providers_carry_tunnels_and_losing_one_loses_no_connectivity(lab):
-    until(lambda: uplinks(lab).keys() == {"eth0", "eth1"}, "tunnels through both providers")
-    until(lambda: uplinks(lab).total() == 5, "a tunnel to each other node")
+    until(lambda: uplinks(lab).keys() == {"eth0", "eth1"}, "tunnels through both providers", HEALING)
+    until(lambda: uplinks(lab).total() == 5, "a tunnel to each other node", HEALING)
     each = {("eth0", 1400 - OVERHEAD_IPV4), ("eth1", 1500 - OVERHEAD_IPV4)}
-    until(lambda: packet_sizes(lab) == each, "a size for each provider")
+    until(lambda: packet_sizes(lab) == each, "a size for each provider", HEALING)
     with PingTrain(lab.hosts["anna"].namespace, lab.nodes["office"].address()) as train:
         assert train.wait_steady(1, HEALING), "no connection before anything has changed"
         # Fibre is where the default route leads, and the office sees neither link nor route go.
@@ -62,6 +56,10 @@ def test_both_providers_carry_tunnels_and_losing_one_loses_no_connectivity(lab):
         struck = time.monotonic()
         assert train.wait_steady(1, HEALING, since=struck + 0.5), "no connection after fibre was lost"
         logger.info("one provider lost: back after %.1f s", time.monotonic() - struck - 1)
-        until(lambda: not uplinks(lab)["eth0"] and uplinks(lab)["eth1"] == 5, "tunnels through the other one")
+        until(
+            lambda: not uplinks(lab)["eth0"] and uplinks(lab)["eth1"] == 5,
+            "tunnels through the other one",
+            HEALING,
+        )
         logger.info("all tunnels through the other provider after %.1f s", time.monotonic() - struck)
         assert train.wait_steady(1, HEALING)

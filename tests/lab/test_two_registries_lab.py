@@ -10,12 +10,12 @@ registry  second  node1  node2  node3  late
 import os
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 
 import msgspec
 import pytest
 from conftest import FORMING
+from observing import until
 
 from re6st.lab import worlds
 from re6st.lab.bench_revocation import knows
@@ -23,8 +23,6 @@ from re6st.lab.daemons import Registry
 from re6st.lab.lab import Lab
 from re6st.lab.leftovers import assert_clean, host_interfaces
 from re6st.lab.postgresql import running_cluster
-
-PATIENCE = 90.0
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -40,13 +38,6 @@ def lab() -> Iterator[Lab]:
         yield built
     assert_clean(name)
     assert host_interfaces() == before
-
-
-def wait_for(condition, what):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
 
 
 def test_nodes_go_on_at_the_other_registry(lab):
@@ -85,10 +76,10 @@ def use(lab, first, second):
     lab.nodes["node1"].stop()
     lab.nodes["node1"].start()
     assert lab.wait_for_all_pairs(FORMING).complete
-    wait_for(lambda: all(node.status().registry_reachable for node in lab.nodes.values()), "no registry")
+    until(lambda: all(node.status().registry_reachable for node in lab.nodes.values()), "all have a registry")
 
     # A revocation at the one that is left reaches all.
     second.run("revoke", "node3")
     others = [name for name in lab.nodes if name != "node3"]
-    wait_for(lambda: not any(knows(lab, name, "node3") for name in others), "node3 is not cut off")
+    until(lambda: not any(knows(lab, name, "node3") for name in others), "node3 is cut off")
     assert lab.wait_for_all_pairs(FORMING, others).complete

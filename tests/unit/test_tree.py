@@ -1,6 +1,7 @@
 """The tree itself: that it can be read, installed and looked up in the manual."""
 
 import ast
+import functools
 import os
 import re
 import tomllib
@@ -113,17 +114,21 @@ def test_test_files_have_unique_names():
     assert len(names) == len(set(names)), "pytest would import one for the other"
 
 
-def imports(tree):
-    for node in ast.walk(tree):
+@functools.cache
+def imported(path):
+    """Return the top-level packages that a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module.partition(".")[0]
+            found.add(node.module.partition(".")[0])
+    return found
 
 
 @pytest.mark.parametrize("library", ONE_ADAPTER)
 def test_library_has_one_adapter(library):
-    users = [relative(path) for path in MODULES if library in imports(ast.parse(path.read_text()))]
+    users = [relative(path) for path in MODULES if library in imported(path)]
     assert set(users) <= set(ONE_ADAPTER[library])
 
 
