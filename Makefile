@@ -9,11 +9,14 @@ ARGS ?=
 # Fast tests first: what is broken shows early.
 TESTS := $(wildcard tests/unit tests/sim tests/component tests/lab)
 
+# Files of tests that run at a time, 0: all in one process. Those with real daemons wait for most of their time.
+JOBS ?= 0
+
 .PHONY: help install install-development demo test check format bench clean
 
 help:
 	@echo "make demo    a mesh of nine nodes in a lab internet on this machine (ARGS=--once: take it down again)"
-	@echo "make test    all tests (ARGS: options of pytest, for example ARGS='-k upnp')"
+	@echo "make test    all tests (ARGS: options of pytest, for example ARGS='-v -k upnp'; JOBS: files at a time)"
 	@echo "make check   linters, type checker, import contracts"
 	@echo "make bench   measurements (ARGS: for example ARGS='join --json join.json')"
 	@echo "make format  format the sources"
@@ -50,7 +53,7 @@ demo: install
 	$(BIN)/re6st-lab demo $(ARGS)
 
 test: install-development
-	$(BIN)/pytest $(TESTS) $(ARGS)
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS) $(ARGS)
 
 check: install-development
 	$(BIN)/ruff check .
