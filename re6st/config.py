@@ -10,6 +10,7 @@ import difflib
 import ipaddress
 import re
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from re6st.errors import ConfigError, StorageError
+from re6st.errors import ConfigError, StorageError, file_failure
 from re6st.proxy import parse_url
 
 INTERFACE_NAME_LENGTH = 15
@@ -32,7 +33,10 @@ That takes a minute or so, and a host whose uplink comes and goes loses all tunn
 UPLINKS = 8
 """Most uplinks that can be named."""
 
-InterfaceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,15}$(?!\n)")]
+_INTERFACE_NAME = r"^[A-Za-z0-9_.-]{1,15}$(?!\n)"
+_LOG_LEVEL = "^(error|warning|info|debug)$"
+
+InterfaceName = Annotated[str, Meta(pattern=_INTERFACE_NAME)]
 PortNumber = Annotated[int, Meta(ge=1, le=65535)]
 
 
@@ -77,7 +81,7 @@ class NodeConfig(Struct, frozen=True, kw_only=True, rename="kebab"):
     """File of mode 0600 with the key that those neighbours share: 64 hexadecimal digits."""
     lan_discovery: bool = False
     """Announce this node in its LANs by multicast, and get to know nodes there that no route leads to."""
-    log_level: Annotated[str, Meta(pattern="^(error|warning|info|debug)$")] = "info"
+    log_level: Annotated[str, Meta(pattern=_LOG_LEVEL)] = "info"
 
     @property
     def tunnel_port_range(self) -> range:
@@ -142,14 +146,19 @@ def moved(running: NodeConfig, path: Path, defaults: Locations) -> list[str]:
 def read_values(path: Path, defaults: Locations) -> dict[str, Any]:
     """Return what the file ``path`` says, with places that are not named there taken from ``defaults``.
 
-    Raises :class:`StorageError` when it cannot be read and :class:`ConfigError` when it is no TOML.
+    Raises :class:`ConfigError` when it does not exist, may not be read or is no TOML, and
+    :class:`StorageError` when the disk does not give it.
     """
     try:
         text = path.read_text()
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist: join a network first (re6st-node join LINK)") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"cannot read the configuration: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(file_failure(error, path)) from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise ConfigError(f"cannot read the configuration: {file_failure(error, path)}") from error
+    except OSError as error:
+        raise StorageError(f"cannot read the configuration: {file_failure(error, path)}") from error
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -159,10 +168,11 @@ def read_values(path: Path, defaults: Locations) -> dict[str, Any]:
     return values
 
 
-def from_values(values: dict[str, Any], origin: str) -> NodeConfig:
+def from_values(values: dict[str, Any], origin: str, options: Collection[str] = ()) -> NodeConfig:
     """Return the configuration made of ``values`` (keys as in the file).
 
-    Raises :class:`ConfigError` that lists every mistake, each line beginning with ``origin``.
+    Raises :class:`ConfigError` that lists every mistake, each line beginning with ``origin``; or with ``--``
+    if the key is among ``options``, those that were given on the command line.
     """
     fields = {field.encode_name: field for field in msgspec.structs.fields(NodeConfig)}
     mistakes: list[str] = []
@@ -177,17 +187,49 @@ def from_values(values: dict[str, Any], origin: str) -> NodeConfig:
         try:
             accepted[field.name] = msgspec.convert(value, field.type, strict=True, dec_hook=_decode_path)
         except msgspec.ValidationError as error:
-            mistakes.append(f"{key} = {value!r}: {error}")
+            shown = msgspec.json.encode(value).decode()
+            mistakes.append(f"{key} = {shown}: {_in_words(str(error))}")
     mistakes += _check(accepted)
     if mistakes:
-        raise ConfigError("\n".join(f"{origin}: {mistake}" for mistake in mistakes))
+        raise ConfigError("\n".join(_placed(mistake, origin, options) for mistake in mistakes))
     return NodeConfig(**accepted)
+
+
+def _placed(mistake: str, origin: str, options: Collection[str]) -> str:
+    """Return ``mistake``, which begins with its key, with where it was made."""
+    key = re.split("[ :]", mistake, maxsplit=1)[0]
+    return f"--{mistake}" if key in options else f"{origin}: {mistake}"
+
+
+_KINDS = {
+    "array": "a list in brackets",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "str": "a text in quotes",
+}
+
+_PATTERNS = {
+    repr(_INTERFACE_NAME): "the name of an interface: 1 to 15 letters, digits, '_', '.' and '-'",
+    repr(_LOG_LEVEL): '"error", "warning", "info" or "debug"',
+}
+
+
+def _in_words(complaint: str) -> str:
+    """Return a complaint of msgspec in the words of who writes TOML."""
+    match = re.match(r"Expected `(\w+)`(?:, got `\w+`)?(.*?)(?: - at `\$\[(\d+)\]`)?$", complaint, re.DOTALL)
+    if match is None or match[1] not in _KINDS:
+        return complaint
+    kind, limit, index = match.groups()
+    entry = f"entry {int(index) + 1} " if index is not None else ""
+    wanted = _PATTERNS.get(limit.removeprefix(" matching regex "), f"{_KINDS[kind]}{limit}")
+    return f"{entry}must be {wanted}"
 
 
 def _decode_path(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise TypeError("must be a text")
+    raise TypeError("must be a text in quotes")
 
 
 def _check(accepted: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
     Re6stError
     ├── ConfigError              the owner: correct the configuration or the environment
+    │   └── NotRunningError          the daemon that is asked does not run
     ├── IdentityError            the owner or the operator: keys and certificates
     │   ├── UntrustedError           signature, chain, name or prefix does not hold
     │   ├── ExpiredError             outside the time of validity
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class Re6stError(Exception):
@@ -34,6 +36,10 @@ class Re6stError(Exception):
 
 class ConfigError(Re6stError):
     """The configuration or the environment is wrong; the owner of the machine can correct it."""
+
+
+class NotRunningError(ConfigError):
+    """The daemon that is asked does not run; the owner can start it."""
 
 
 class IdentityError(Re6stError):
@@ -125,6 +131,14 @@ class UpnpError(Re6stError):
         super().__init__(message)
         self.code = code
         """Error code of the UPnP service (as 718: conflict); None when there was no proper answer."""
+
+
+def file_failure(error: OSError | UnicodeError, path: Path) -> str:
+    """Return that the file ``path`` is at fault and why, in words for people."""
+    if isinstance(error, UnicodeError):
+        return f"{path}: it is not text in UTF-8"
+    hint = " (are you root?)" if isinstance(error, PermissionError) and os.geteuid() != 0 else ""
+    return f"{path}: {error.strerror or error}{hint}"
 
 
 def connection_failure(error: BaseException) -> str:

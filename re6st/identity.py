@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 from OpenSSL import crypto
 
-from re6st.errors import ExpiredError, NotYetValidError, StorageError, UntrustedError
+from re6st.errors import ExpiredError, NotYetValidError, StorageError, UntrustedError, file_failure
 from re6st.messages import SignedDocument
 from re6st.prefix import node_address
 
@@ -169,7 +169,7 @@ def load_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePri
         pem = path.read_bytes()
         key = serialization.load_pem_private_key(pem, passphrase if is_encrypted(pem) else None)
     except OSError as error:
-        raise StorageError(f"cannot read the private key: {error}") from error
+        raise StorageError(f"cannot read the private key: {file_failure(error, path)}") from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         if passphrase is not None and is_encrypted(pem):
             raise UntrustedError(f"{path} is encrypted with another passphrase") from error
@@ -188,12 +188,10 @@ def load_certificate(path: Path) -> bytes:
     """
     try:
         return pem_to_der(path.read_bytes())
-    except OSError as error:
-        raise StorageError(f"cannot read the certificate: {error}") from error
     except UntrustedError as error:
-        raise UntrustedError(
-            f"{path} holds no certificate in PEM format: restore it from a backup"
-        ) from error
+        raise UntrustedError(f"{path} holds no certificate in PEM format: restore it from a backup") from error
+    except OSError as error:
+        raise StorageError(f"cannot read the certificate: {file_failure(error, path)}") from error
 
 
 def pem_to_der(pem: bytes) -> bytes:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from re6st.errors import ConfigError
+from re6st.errors import ConfigError, file_failure
 
 _URL = re.compile(r"http://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>[0-9]{1,5})/?")
 _LONGEST_FILE = 1024
@@ -63,7 +63,9 @@ def load_proxy(url: str, credentials: Path | None) -> Proxy | None:
         with credentials.open() as file:
             lines = file.read(_LONGEST_FILE).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the credentials for the proxy: {error}") from error
+        raise ConfigError(
+            f"cannot read the credentials for the proxy: {file_failure(error, credentials)}"
+        ) from error
     if len(lines) < 2 or not lines[0] or ":" in lines[0]:
         raise ConfigError(f"{credentials} must have the user in line 1 and the password in line 2")
     return Proxy(host, port, credentials, lines[0], lines[1])

@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from re6st.errors import ConfigError, RemoteProtocolError
+from re6st.errors import ConfigError, NotRunningError, RemoteProtocolError
 
 SOCKET_NAME = "status.sock"
 """File name of the status socket in the runtime directory of a node."""
@@ -231,8 +231,9 @@ Answer = TypeVar("Answer")
 def fetch(runtime_directory: Path, resource: str, kind: type[Answer], timeout: float = 5.0) -> Answer:
     """Return what the node with this runtime directory says of ``resource`` (``status``, ``peers`` ...).
 
-    Blocks up to ``timeout`` seconds. Raises :class:`ConfigError` when no daemon answers and
-    :class:`RemoteProtocolError` when it answers nonsense.
+    Blocks up to ``timeout`` seconds. Raises :class:`NotRunningError` when there is no daemon,
+    :class:`ConfigError` when it does not answer, or not to us, and :class:`RemoteProtocolError` when it
+    answers nonsense.
     """
     path = runtime_directory / SOCKET_NAME
     connection = _UnixConnection(path, timeout)
@@ -242,8 +243,15 @@ def fetch(runtime_directory: Path, resource: str, kind: type[Answer], timeout: f
         body = response.read()
     except PermissionError as error:
         raise ConfigError(f"cannot talk to the daemon at {path}: {error.strerror}; are you root?") from error
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise NotRunningError(
+            f"the node does not run (nobody listens at {path}): start its systemd unit, or re6st-node run"
+        ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise ConfigError(f"no re6st-node answers at {path} ({error}); is it running?") from error
+        raise ConfigError(
+            f"the daemon at {path} does not answer ({str(error) or type(error).__name__}): it is starting,"
+            " ending or stuck; try again, and see its log"
+        ) from error
     finally:
         connection.close()
     if response.status != http.HTTPStatus.OK:

@@ -185,7 +185,7 @@ class TunnelCourse:
             self._tunnels.end(tunnel, f"ended by {tunnel.peer.name}: {event.reason}", notify=False)
         carried = state in {TunnelState.UP, TunnelState.DRAINING}
         if carried:
-            logger.info("Tunnel %s to %s ended: %s", tunnel.direction.value, tunnel.peer.name, event.reason)
+            logger.info("Tunnel %s ended: %s", tunnel.title, event.reason)
         if tunnel.outgoing and carried:
             self._dialling.lost(tunnel, since)
         elif tunnel.outgoing and state is TunnelState.OPENING and isinstance(event, TunnelDown):
@@ -199,7 +199,7 @@ class TunnelCourse:
         tunnel = self._tunnels.get(event.tunnel)
         if tunnel is None or not (tunnel.up or tunnel.draining):
             return
-        logger.info("Tunnel %s to %s fell silent", tunnel.direction.value, tunnel.peer.name)
+        logger.info("Tunnel %s fell silent", tunnel.title)
         since = tunnel.life.since
         self._tunnels.end(tunnel, "nothing comes through it any more", notify=True)
         self._gossip.lost(tunnel.peer)

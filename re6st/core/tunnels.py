@@ -117,6 +117,11 @@ class Tunnel:
         """Whether this node dialled it."""
         return self.direction is Direction.OUTGOING
 
+    @property
+    def title(self) -> str:
+        """What it is called in the log."""
+        return f"{'out to' if self.outgoing else 'in from'} {self.peer.name}"
+
 
 class TunnelTable:
     """All tunnels that have not ended, by handle."""
@@ -309,7 +314,7 @@ class TunnelTable:
         self._feed(tunnel, Input.CONNECTED)
         if tunnel.up and not before:
             self._context.deadlines.clear(Timer.TUNNEL, tunnel.handle)
-            logger.info("Tunnel %s to %s is up", tunnel.direction.value, tunnel.peer.name)
+            logger.info("Tunnel %s is up", tunnel.title)
             return True
         return False
 

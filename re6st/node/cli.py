@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import click
 
 import re6st
 from re6st.config import Locations, NodeConfig, default_locations, load, moved
-from re6st.errors import ConfigError, IdentityError, NotYetValidError, Re6stError
+from re6st.errors import ConfigError, IdentityError, NotRunningError, NotYetValidError, Re6stError
 
 if TYPE_CHECKING:
     from re6st.node.enrolment import Joined
@@ -35,6 +36,11 @@ class Instance:
     config: Path
     locations: Locations
 
+    @property
+    def unit(self) -> str:
+        """Its systemd unit."""
+        return "re6st-node" if self.network == "re6st" else f"re6st-node@{self.network}"
+
     def load(self) -> NodeConfig:
         """Return its configuration. Raises :class:`Re6stError`."""
         return load(self.config, self.locations)
@@ -51,7 +57,7 @@ class Commands(click.Group):
             for line in str(error).splitlines():
                 click.echo(f"re6st-node: {line}", err=True)
             lasting = isinstance(error, ConfigError | IdentityError) and not isinstance(
-                error, NotYetValidError
+                error, NotYetValidError | NotRunningError
             )
             ctx.exit(MISCONFIGURED if lasting else FAILURE)
 
@@ -78,13 +84,27 @@ def main(context: click.Context, network: str, config: Path | None) -> None:
 @click.option("--name", default="", help="Name of this node.  [default: the link's, else the host's]")
 @click.option("--message", default="", help="For the operator, when LINK has no token: who is asking.")
 @click.option("--email", metavar="ADDRESS", help="Have a join link mailed, when LINK has no token.")
-@click.option("--state-directory", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--runtime-directory", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--control-port", type=click.IntRange(1, 65535), help="TCP port of the control API.")
-@click.option("--tunnel-ports", metavar="FIRST-LAST", help="UDP ports of incoming tunnels.")
+@click.option(
+    "--state-directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="For key, certificate and address book.  [default: /var/lib/re6st/NETWORK]",
+)
+@click.option(
+    "--runtime-directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="For sockets and records of child processes.  [default: /run/re6st/NETWORK]",
+)
+@click.option(
+    "--control-port", type=click.IntRange(1, 65535), help="TCP port of the control API.  [default: 4226]"
+)
+@click.option("--tunnel-ports", metavar="FIRST-LAST", help="Ports of incoming tunnels.  [default: 4227-4242]")
 @click.option("--interface-prefix", help="Tunnel interfaces are called by this and a number.")
 @click.option("--proxy", help="HTTP proxy where nothing else is let out: http://HOST:PORT.")
-@click.option("--proxy-credentials", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--proxy-credentials",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with user and password for it, in a line each (chmod 600).",
+)
 @click.option("--force", is_flag=True, help="Replace an existing key and certificate.")
 @click.pass_obj
 def join(
@@ -115,7 +135,7 @@ def join(
 
     parsed = JoinLink.parse(link)
     values = setup.plan(instance.config, instance.network, instance.locations, parsed, options)
-    config = setup.check(values, instance.config)
+    config = setup.check(values, instance.config, options)
     if CredentialFiles(config.state_directory).exist() and not force and not instance.config.exists():
         # An earlier join was interrupted after its certificate was stored.
         setup.write(instance.config, values)
@@ -156,14 +176,16 @@ def _print_joined(instance: Instance, joined: Joined) -> None:
     click.echo(f"  address        {certificate.address}")
     click.echo(f"  configuration  {instance.config}")
     suffix = "" if instance.network == "re6st" else f" --network {instance.network}"
-    unit = "re6st-node" if instance.network == "re6st" else f"re6st-node@{instance.network}"
-    click.echo(f"Start the node with: systemctl enable --now {unit}   (or: re6st-node{suffix} run)")
+    click.echo(f"Start the node with: systemctl enable --now {instance.unit}   (or: re6st-node{suffix} run)")
 
 
 @main.command()
 @click.pass_obj
 def run(instance: Instance) -> None:
-    """Run the daemon in the foreground until SIGTERM or Ctrl-C. SIGHUP restarts it in place."""
+    """Run the daemon in the foreground until Ctrl-C or SIGTERM.
+
+    SIGHUP restarts it in place.
+    """
     from re6st.node.process import run_daemon
 
     config = instance.load()
@@ -173,16 +195,20 @@ def run(instance: Instance) -> None:
 @main.command()
 @click.pass_obj
 def check(instance: Instance) -> None:
-    """Say whether the daemon could start: configuration, certificate, programs. Changes nothing."""
+    """Say whether the daemon could start, and change nothing.
+
+    Configuration, certificate and programs are looked at.
+    """
     from re6st.node.process import check as check_start
 
     check_start(instance.load())
+    click.echo("The daemon can start.")
 
 
 @main.command()
 @click.pass_obj
 def restart(instance: Instance) -> None:
-    """Restart the running daemon in place; tunnels and routes go on meanwhile.
+    """Restart the running daemon; tunnels and routes go on.
 
     The configuration is read anew, and the program that is installed now is used. If something is wrong
     with them, the daemon goes on as it is, and the mistake is shown.
@@ -196,7 +222,10 @@ def restart(instance: Instance) -> None:
 @click.option("--after-stop", is_flag=True, help="For ExecStopPost=: not if systemd starts the node again.")
 @click.pass_obj
 def cleanup(instance: Instance, after_stop: bool) -> None:
-    """Remove what a daemon has left that was killed: processes, interfaces, addresses, routes, rules."""
+    """Remove what a daemon has left that was killed.
+
+    That are processes, interfaces, addresses, routes and rules.
+    """
     import os
 
     from re6st.node.cleanup import clean_up, is_called_for
@@ -266,12 +295,15 @@ def routes(instance: Instance, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:
-    """Check in order what can go wrong, and say what to do; exit 1 if something has failed."""
+    """Check what can go wrong, and say what to do.
+
+    The order is that in which things depend on each other. Exit 1 if something has failed.
+    """
     from re6st.node.doctor import Verdict
     from re6st.node.examination import examine
 
     findings = []
-    for finding in examine(context.obj.load):
+    for finding in examine(context.obj.load, context.obj.unit):
         findings.append(finding)
         if not as_json:
             click.echo(f"{finding.verdict.value:8} {finding.check}: {finding.detail}")
@@ -290,7 +322,10 @@ def doctor(context: click.Context, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Remove the keys even if the registry cannot be told.")
 @click.pass_obj
 def leave(instance: Instance, yes: bool, force: bool) -> None:
-    """Leave the network for good: stop the daemon, tell peers and registry, remove the keys."""
+    """Leave the network for good.
+
+    The daemon is stopped, peers and registry are told, key and configuration are removed.
+    """
     from re6st.node.departure import depart
 
     config = instance.load()
@@ -298,9 +333,15 @@ def leave(instance: Instance, yes: bool, force: bool) -> None:
         click.confirm(
             f"Leave the network? Key and prefix of {config.state_directory} are lost for good", abort=True
         )
-    for line in depart(config, force=force):
+    for line in depart(config, instance.network, force=force):
         click.echo(line)
     instance.config.unlink(missing_ok=True)
+    places = instance.locations
+    for directory in (places.config.parent, places.state.parent):
+        # Others may still be there.
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+    click.echo(f"{instance.config} is removed. If systemd starts the node: systemctl disable {instance.unit}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import signal
 import time
 
 from re6st.config import NodeConfig
-from re6st.errors import ConfigError, RemoteProtocolError
+from re6st.errors import ConfigError, NotRunningError, RemoteProtocolError
 from re6st.status import NodeStatus, fetch
 
 _STOP_TIMEOUT = 45.0
@@ -18,11 +18,11 @@ _POLL = 0.05
 def stop_daemon(config: NodeConfig) -> bool:
     """End a running daemon and wait until it is gone; return whether there was one.
 
-    Raises :class:`ConfigError` when it does not end.
+    Raises :class:`ConfigError` when it does not answer, or does not end.
     """
     try:
         pid = fetch(config.runtime_directory, "status", NodeStatus).pid
-    except ConfigError:
+    except NotRunningError:
         return False
     descriptor = os.pidfd_open(pid)
     try:

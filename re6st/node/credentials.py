@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from re6st.errors import ConfigError, StorageError, UntrustedError
+from re6st.errors import ConfigError, StorageError, UntrustedError, file_failure
 from re6st.files import write_atomically
 from re6st.identity import (
     NodeCertificate,
@@ -58,8 +58,11 @@ class CredentialFiles:
         return self.directory / "ca.pem"
 
     def exist(self) -> bool:
-        """Whether this node has joined: key and certificate are there."""
-        return self.key.exists() and self.certificate.exists()
+        """Whether this node has joined: key and certificate are there. Raises :class:`StorageError`."""
+        try:
+            return self.key.exists() and self.certificate.exists()
+        except OSError as error:
+            raise StorageError(f"cannot look for the key: {file_failure(error, self.key)}") from error
 
     def store_certificate(self, der: bytes) -> None:
         """Write the node's certificate. Raises :class:`StorageError`."""
@@ -75,7 +78,9 @@ class CredentialFiles:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"cannot make the state directory: {error}") from error
+            raise StorageError(
+                f"cannot make the state directory: {file_failure(error, self.directory)}"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +121,21 @@ def load_credentials(directory: Path, wall: float) -> Credentials:
     try:
         authority = files.authority.read_bytes()
     except OSError as error:
-        raise StorageError(f"cannot read the CA certificate: {error}") from error
-    trust = TrustStore(pem_to_ders(authority))
-    key = load_key(files.key)
-    der = load_certificate(files.certificate)
-    certificate = trust.verify(der, wall)
-    if not same_key(key, der):
-        raise UntrustedError(f"{files.key} is not the key of {files.certificate}")
+        raise StorageError(
+            f"cannot read the CA certificate: {file_failure(error, files.authority)}"
+        ) from error
+    try:
+        if not (authorities := pem_to_ders(authority)):
+            raise UntrustedError(f"{files.authority} is damaged: it holds no certificate")
+        trust = TrustStore(authorities)
+        key = load_key(files.key)
+        der = load_certificate(files.certificate)
+        certificate = trust.verify(der, wall)
+        if not same_key(key, der):
+            raise UntrustedError(f"{files.key} is not the key of {files.certificate}")
+    except UntrustedError as error:
+        remedy = "if that cannot be mended, ask for a join link and use re6st-node join --force"
+        raise UntrustedError(f"{error}; {remedy}") from error
     return Credentials(files=files, key=key, certificate=certificate, trust=trust)
 
 

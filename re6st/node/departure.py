@@ -12,6 +12,7 @@ from re6st.errors import IdentityError, ProtocolError, RegistryError
 from re6st.messages import Gossip
 from re6st.node.addresses import host_addresses, source_towards
 from re6st.node.cache import Cache
+from re6st.node.cleanup import clean_up
 from re6st.node.control import stop_daemon
 from re6st.node.control_client import ControlClient
 from re6st.node.credentials import Credentials, load_credentials
@@ -27,33 +28,55 @@ from re6st.proxy import Proxy, load_proxy
 FAREWELLS = 10
 """Peers that are told directly that the node leaves; gossip tells the others."""
 
+_AND_NOW = "Try again later, or remove the keys with --force: the operator must then revoke this node by hand"
 
-def depart(config: NodeConfig, *, force: bool) -> Iterator[str]:
+
+def depart(config: NodeConfig, network: str, *, force: bool) -> Iterator[str]:
     """Stop the daemon, tell peers and registry, remove the keys; yield what was done, for people.
 
-    Raises :class:`RegistryError` or :class:`IdentityError`, with the keys in place, when the registry
-    cannot be told and ``force`` is not set.
+    What a daemon has left that was killed is removed, too. Raises :class:`RegistryError` or
+    :class:`IdentityError`, with the keys in place, when the registry cannot be told and ``force`` is not set;
+    when that shows before anything was done, the daemon goes on. Raises :class:`ConfigError` when it does not
+    answer.
     """
+    if not force:
+        _see_registry(config)
     if stop_daemon(config):
         yield "The daemon has stopped."
+    elif config.runtime_directory.exists():
+        clean_up(config, network)
     try:
         told = _tell(config)
         yield f"The registry and {told} peers know that this node has left."
     except (RegistryError, IdentityError) as error:
         if not force:
-            raise type(error)(
-                f"{error}\nNothing was removed. Try again later, or remove the keys with --force: the"
-                " operator must then revoke this node by hand"
-            ) from error
+            state = "The daemon is stopped, and nothing was removed."
+            raise type(error)(f"{error}\n{state} {_AND_NOW}") from error
         yield f"The registry was not told: {error}"
     remove_state(config.state_directory)
     yield "Key and certificate are removed."
 
 
+def _see_registry(config: NodeConfig) -> None:
+    """Raise :class:`RegistryError` or :class:`IdentityError` if the registry could not be told now."""
+    try:
+        credentials = load_credentials(config.state_directory, time.time())
+        documents = Documents(config.state_directory, credentials.trust)
+        proxy = load_proxy(config.proxy, config.proxy_credentials)
+        client = registry_client(credentials, _registry_urls(config, documents), proxy)
+        asyncio.run(client.parameters())
+    except (RegistryError, IdentityError) as error:
+        raise type(error)(f"{error}\nNothing was changed. {_AND_NOW}") from error
+
+
+def _registry_urls(config: NodeConfig, documents: Documents) -> list[str]:
+    return list(dict.fromkeys((*config.registry, *documents.parameters.registry_urls)))
+
+
 def _tell(config: NodeConfig) -> int:
     credentials = load_credentials(config.state_directory, time.time())
     documents = Documents(config.state_directory, credentials.trust)
-    urls = list(dict.fromkeys((*config.registry, *documents.parameters.registry_urls)))
+    urls = _registry_urls(config, documents)
     proxy = load_proxy(config.proxy, config.proxy_credentials)
     cache = Cache(config.state_directory / CACHE_NAME)
     try:

@@ -14,6 +14,9 @@ from re6st.errors import ConfigError
 
 TUN_DEVICE = Path("/dev/net/tun")
 
+IPV6 = Path("/proc/sys/net/ipv6/conf")
+"""Settings of the kernel, as of each interface."""
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -65,11 +68,40 @@ def problems(programs: Sequence[Program] = PROGRAMS) -> list[str]:
         )
     elif not os.access(TUN_DEVICE, os.R_OK | os.W_OK):
         found.append(f"{TUN_DEVICE} cannot be opened: this user or container may not use it")
-    for program in programs:
-        problem = _program_problem(program)
-        if problem is not None:
-            found.append(problem)
-    return found
+    if os.geteuid() == 0 and (problem := ipv6_problem()) is not None:
+        found.append(problem)
+    return found + program_problems(programs)
+
+
+def ipv6_problem(settings: Path = IPV6) -> str | None:
+    """Return what keeps IPv6 from being used and forwarded here, with what to do; None if nothing."""
+    if not settings.exists():
+        return "this kernel has no IPv6: remove ipv6.disable=1 from its command line"
+    for name in ("lo", "default"):
+        if _setting(settings / name / "disable_ipv6") == "1":
+            return (
+                f"IPv6 is switched off by a sysctl: remove it from /etc/sysctl.d, and run"
+                f" sysctl -w net.ipv6.conf.{name}.disable_ipv6=0"
+            )
+    forwarding = settings / "all" / "forwarding"
+    if _setting(forwarding) == "0" and not os.access(forwarding, os.W_OK):
+        return (
+            "IPv6 forwarding is off and the kernel's settings cannot be written: have who runs this container"
+            " set net.ipv6.conf.all.forwarding=1, or make /proc/sys/net writable"
+        )
+    return None
+
+
+def _setting(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def program_problems(programs: Sequence[Program] = PROGRAMS) -> list[str]:
+    """Return which programs are missing or too old, each with what to do."""
+    return [problem for program in programs if (problem := _program_problem(program)) is not None]
 
 
 def _program_problem(program: Program) -> str | None:
@@ -87,7 +119,7 @@ def _program_problem(program: Program) -> str | None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{program.name} cannot be run: {error}"
+        return f"{program.name} cannot be run: {getattr(error, 'strerror', None) or error}"
     return version_problem(program, result.stdout + result.stderr)
 
 

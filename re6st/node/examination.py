@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from re6st.config import NodeConfig
-from re6st.errors import Re6stError
+from re6st.errors import NotRunningError, Re6stError
 from re6st.node import doctor, environment
 from re6st.node.credentials import Credentials, load_credentials
 from re6st.node.doctor import Finding, failed, ok, warning
@@ -39,8 +39,16 @@ _SETTINGS = Path("/proc/sys/net/ipv6/conf")
 _ADDRESSES = Path("/proc/net/if_inet6")
 
 
-def examine(load: Callable[[], NodeConfig]) -> Iterator[Finding]:
-    """Yield one finding after the other; what needs something that failed is left out."""
+def examine(load: Callable[[], NodeConfig], unit: str) -> Iterator[Finding]:
+    """Yield one finding after the other; what needs something that failed is left out.
+
+    ``unit`` is the systemd unit of the node.
+    """
+    if os.geteuid() != 0:
+        yield failed(
+            "root", "too little can be seen by this user", "run this as root: sudo re6st-node doctor"
+        )
+        return
     yield _kernel()
     yield _tun_device()
     yield _programs()
@@ -61,17 +69,15 @@ def examine(load: Callable[[], NodeConfig]) -> Iterator[Finding]:
         proxy = None
     yield _clock(urls, proxy)
     yield _registry(credentials, urls, proxy)
-    yield from _daemon(config, urls)
+    yield from _daemon(config, urls, unit)
 
 
 # -- the machine ----------------------------------------------------------------------------------------
 
 
 def _kernel() -> Finding:
-    if not _ADDRESSES.exists() or _read_setting("all/disable_ipv6") == "1":
-        return failed(
-            "kernel", "IPv6 is switched off", "remove ipv6.disable from the kernel's command line and sysctls"
-        )
+    if (problem := environment.ipv6_problem()) is not None:
+        return failed("kernel", problem, "the daemon does not start before that is put right")
     try:
         done = subprocess.run(
             ["nft", "list", "tables"],
@@ -82,10 +88,11 @@ def _kernel() -> Finding:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return failed("kernel", f"nftables cannot be asked: {error}", "apt-get install nftables")
+        reason = getattr(error, "strerror", None) or "it does not end"
+        return failed("kernel", f"nft cannot be run: {reason}", "apt-get install nftables")
     if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        return failed("kernel", f"nftables: {reason[0]}", "run as root, with a kernel that has nftables")
+        said = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        return failed("kernel", f"nftables: {said[0]}", "use a kernel, and a container, that has nftables")
     return ok("kernel", "IPv6 and nftables")
 
 
@@ -100,13 +107,13 @@ def _tun_device() -> Finding:
         return failed(
             "tun device",
             f"{environment.TUN_DEVICE} cannot be opened: {error.strerror}",
-            "load the kernel module (modprobe tun), allow it in the container, run as root",
+            "load the kernel module (modprobe tun), or allow it in the container",
         )
     return ok("tun device", f"{environment.TUN_DEVICE} can be opened")
 
 
 def _programs() -> Finding:
-    found = environment.problems()
+    found = environment.program_problems()
     names = ", ".join(program.name for program in environment.PROGRAMS)
     if found:
         return failed("programs", "; ".join(found), "install or upgrade what is named")
@@ -174,15 +181,20 @@ def _registry(credentials: Credentials, urls: list[str], proxy: Proxy | None) ->
 # -- the running daemon ---------------------------------------------------------------------------------
 
 
-def _daemon(config: NodeConfig, urls: list[str]) -> Iterator[Finding]:
+def _daemon(config: NodeConfig, urls: list[str], unit: str) -> Iterator[Finding]:
     runtime = config.runtime_directory
     try:
         status = fetch(runtime, "status", NodeStatus)
         found = fetch(runtime, "tunnels", list[TunnelStatus])
         routes = fetch(runtime, "routes", list[RouteStatus])
         peers = fetch(runtime, "peers", list[PeerStatus])
+    except NotRunningError:
+        yield failed(
+            "daemon", "it does not run", f"systemctl enable --now {unit}; its log: journalctl -u {unit}"
+        )
+        return
     except Re6stError as error:
-        yield failed("daemon", str(error), "start it: systemctl start re6st-node, or re6st-node run")
+        yield failed("daemon", str(error), f"systemctl restart {unit}; its log: journalctl -u {unit}")
         return
     yield ok("daemon", f"runs as process {status.pid} for {status.uptime:.0f} s")
     yield doctor.reachability(status)

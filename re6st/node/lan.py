@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
-from re6st.errors import ChildError, ConfigError, ProtocolError, StorageError
+from re6st.errors import ChildError, ConfigError, ProtocolError, StorageError, file_failure
 from re6st.files import write_atomically
 from re6st.lan_keys import choose, recognised
 from re6st.messages import LanKeyPeriod, LanKeys, decode, encode
@@ -45,7 +45,7 @@ def load_key(path: Path) -> LanKey:
         with path.open() as file:
             text = file.read(_LONGEST_FILE)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the key of the LANs: {error}") from error
+        raise ConfigError(f"cannot read the key of the LANs: {file_failure(error, path)}") from error
     try:
         return parse_key(text)
     except ConfigError as error:

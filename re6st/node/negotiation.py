@@ -211,7 +211,7 @@ class Negotiation:
 
     def refuse(self, effect: RefuseTunnel) -> None:
         """Answer a request with a refusal."""
-        logger.info("Refused a tunnel: %s %s", effect.reason.value, effect.detail)
+        logger.info("Refused a tunnel: %s (%s)", effect.detail, effect.reason.value)
         hints = tuple(peer.signed for peer in effect.hints)
         self._answer(
             effect.request, TunnelRefusal(reason=effect.reason, detail=effect.detail[:256], hints=hints)

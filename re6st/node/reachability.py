@@ -32,7 +32,7 @@ from re6st.node.underlay import (
     usable,
 )
 from re6st.peers import Peer
-from re6st.status import MappingStatus, OutsideStatus
+from re6st.status import MappingStatus, OutsideStatus, Reachability
 from re6st.upnp.actions import Mapping
 from re6st.upnp.mappings import USELESS
 from re6st.upnp.port_mapper import PortMapper
@@ -256,7 +256,9 @@ class ReachabilityKeeper:
         )
         before, self.situation = self.situation, self._assessed()
         if self.situation != before:
-            logger.info("Reachable from outside: %s", self.situation.reason)
+            is_reachable = self.situation.reachability is not Reachability.NONE
+            verdict = "Reachable" if is_reachable else "Not reachable"
+            logger.info("%s from outside: %s", verdict, self.situation.reason)
             self._changed()
         if external is not None:
             has_moved = self._outside not in (None, external)

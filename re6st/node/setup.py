@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from re6st.config import Locations, NodeConfig, from_values, render
-from re6st.errors import StorageError
+from re6st.errors import ConfigError, StorageError, file_failure
 from re6st.files import write_atomically
 from re6st.messages import NAME_PATTERN
 from re6st.registry.client import JoinLink
@@ -64,8 +64,10 @@ def _existing(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise StorageError(f"cannot read the present configuration {path}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"cannot read the present configuration {file_failure(error, path)}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}; correct it, or move it away") from error
 
 
 def _free_block(path: Path) -> int:
@@ -84,9 +86,13 @@ def _free_block(path: Path) -> int:
     return block
 
 
-def check(values: dict[str, Any], path: Path) -> NodeConfig:
-    """Return the configuration made of ``values``. Raises :class:`ConfigError` with all mistakes."""
-    return from_values(values, str(path))
+def check(values: dict[str, Any], path: Path, options: dict[str, Any]) -> NodeConfig:
+    """Return the configuration made of ``values``, some of them from ``options`` as in :func:`plan`.
+
+    Raises :class:`ConfigError` with all mistakes.
+    """
+    given = {option.replace("_", "-") for option, value in options.items() if value is not None}
+    return from_values(values, str(path), given)
 
 
 def write(path: Path, values: dict[str, Any]) -> None:
@@ -94,7 +100,9 @@ def write(path: Path, values: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"cannot make {path.parent}: {error}") from error
+        raise StorageError(
+            f"cannot make the directory of the configuration: {file_failure(error, path.parent)}"
+        ) from error
     text = render(values)
     if path.exists() and tomllib.loads(path.read_text()) == values:
         return

@@ -64,7 +64,9 @@ class StatusServer:
             await web.UnixSite(self._runner, str(self._path)).start()
             os.chmod(self._path, 0o600)  # noqa: PTH101 - no follow: the directory is ours alone
         except OSError as error:
-            raise ConfigError(f"cannot make the status socket {self._path}: {error}") from error
+            raise ConfigError(
+                f"cannot make the status socket {self._path}: {error.strerror or error}"
+            ) from error
 
     async def stop(self) -> None:
         """Stop listening and remove the socket."""

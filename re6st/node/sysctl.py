@@ -160,7 +160,10 @@ class ForwardingSettings:
         except FileNotFoundError:
             logger.debug("%s has gone", key)
         except OSError as error:
-            raise NetlinkError(f"cannot set {key} to {value}: {error.strerror}; are you root?") from error
+            raise NetlinkError(
+                f"cannot set {key} to {value}: {error.strerror}; that takes root, and in a container a"
+                " /proc/sys/net that can be written"
+            ) from error
 
     def _load(self) -> Journal:
         empty = Journal(boot_id=_boot_id(), users=(), settings=())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Sequence
 
@@ -45,6 +46,9 @@ def _duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
 
 
+_NAME_WIDTH = 12
+"""Columns for the name of a line of the status."""
+
 WIDEST = 1000
 """Columns that a table may have."""
 
@@ -86,10 +90,15 @@ def print_status(status: NodeStatus) -> None:
     ]
     lines += [("mapping", _mapping_line(mapping)) for mapping in status.mappings]
     lines += [("lan", line) for line in _lan_lines(status.lan)]
-    console = Console(highlight=False)
+    console = Console(markup=False, highlight=False)
+    # A person's terminal folds a long value behind its name; for programs a line stays one.
+    width = max(console.width - _NAME_WIDTH, _NAME_WIDTH) if console.is_terminal else WIDEST
     for name, value in lines:
-        console.print(f"[bold]{name:<12}[/bold]", end="")
-        console.print(value, markup=False)
+        first, *rest = textwrap.wrap(value, width) or [""]
+        console.print(f"{name:<{_NAME_WIDTH}}", style="bold", end="")
+        console.print(first, soft_wrap=True)
+        for further in rest:
+            console.print(f"{'':<{_NAME_WIDTH}}{further}", soft_wrap=True)
 
 
 def _packet_size(size: PacketSizeStatus) -> str:

@@ -16,12 +16,18 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NODE = [sys.executable, str(SCRIPTS / "re6st-node")]
 REGISTRY = [sys.executable, str(SCRIPTS / "re6st-registry")]
-DEADLINE = 20.0
+DEADLINE = 90.0
 
 
 def run(argv, **options):
     return subprocess.run(
-        argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False, **options
+        argv,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        **options,
     )
 
 
@@ -282,8 +288,8 @@ def test_all_mistakes_of_a_configuration_are_told(node):
 
 def test_status_of_a_node_that_does_not_run(joined):
     result = joined.command("status")
-    assert result.returncode == 78
-    assert "is it running?" in result.stderr
+    assert result.returncode == 1
+    assert "the node does not run" in result.stderr
 
 
 # -- what can be missing on this machine ------------------------------------------------------------
@@ -298,7 +304,8 @@ def test_not_being_root_is_said(joined, tmp_path_factory):
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert result.returncode == 78, result.stderr
-    assert "must run as root" in result.stderr
+    # Another test session closes the directory above to others.
+    assert "must run as root" in result.stderr or "are you root?" in result.stderr
 
 
 def test_a_missing_tun_device_is_said(joined):
@@ -414,7 +421,7 @@ def babeld_pid(joined):
         return None
 
 
-def test_a_start_after_kill_9_cleans_up_what_was_left(joined):
+def test_a_start_after_kill_9_cleans_up_what_was_left_and_so_does_leaving(joined):
     daemon = Daemon(joined)
     holder = None
     try:
@@ -433,10 +440,16 @@ def test_a_start_after_kill_9_cleans_up_what_was_left(joined):
         )
         wait_until(lambda: babeld_pid(joined) not in (None, babeld), "the second start")
         assert not is_alive(babeld)
-        again.terminate()
-        output = again.communicate(timeout=DEADLINE)[0]
-        assert again.returncode == 0, output
+        babeld = babeld_pid(joined)
+        again.kill()
+        again.communicate()
+        inside = ["nsenter", "-t", str(holder.pid), "-n"]
+        left = run([*inside, *NODE, "--config", joined.config, "leave", "--yes", "--force"])
+        assert left.returncode == 0, left.stderr
+        assert not is_alive(babeld)
         assert not joined.runtime.exists()
+        assert "2001:db8:42" not in run([*inside, "ip", "-6", "route"]).stdout
+        assert "re6st" not in run([*inside, "nft", "list", "tables"]).stdout
     finally:
         daemon.process.kill()
         if holder is not None:

@@ -1,5 +1,6 @@
 """re6st.config: the configuration of a node, and how its mistakes are told."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,44 @@ def test_all_mistakes_are_reported_at_once_with_file_and_key():
     ):
         assert any(line.startswith(f"x.toml: {key}") for line in lines), key
     assert any("did you mean outgoing-tunnels?" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("control-port", "4226", '"4226": must be a whole number'),
+        ("log-level", "verbose", 'must be "error", "warning", "info" or "debug"'),
+        ("advertise", ["192.0.2.1", 5], "entry 2 must be a text in quotes"),
+        ("upnp", "yes", "must be true or false"),
+        ("tunnel-mtu", 100, "must be a whole number >= 1280"),
+        ("lan-interfaces", ["eth0 "], "entry 1 must be the name of an interface"),
+        ("lan-key-file", 5, "must be a text in quotes"),
+    ],
+)
+def test_mistakes_are_told_to_people_who_know_no_python(key, value, words):
+    with pytest.raises(ConfigError) as caught:
+        from_values(BASE | {key: value}, "x.toml")
+    assert words in str(caught.value)
+
+
+def test_a_mistake_on_the_command_line_is_not_blamed_on_the_file():
+    values = BASE | {"tunnel-ports": "9-3", "upnp": 1}
+    with pytest.raises(ConfigError) as caught:
+        from_values(values, "x.toml", ["tunnel-ports"])
+    blamed = [line.split()[0] for line in str(caught.value).splitlines()]
+    assert sorted(blamed) == ["--tunnel-ports:", "x.toml:"]
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_file_that_is_no_text_is_named(tmp_path, content):
+    path = tmp_path / "x.toml"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(str(path))) as caught:
+        load(path, default_locations("x"))
+    assert "Errno" not in str(caught.value)
 
 
 def test_a_control_port_among_the_tunnel_ports_is_a_mistake():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from re6st.node.environment import PROGRAMS, parse_version, version_problem
+from re6st.node.environment import PROGRAMS, ipv6_problem, parse_version, version_problem
 
 OPENVPN, BABELD, NFT = PROGRAMS
 
@@ -35,3 +35,18 @@ def test_a_new_enough_program_is_fine():
 
 def test_an_unreadable_version_is_a_problem():
     assert "cannot tell its version" in (version_problem(BABELD, "") or "")
+
+
+@pytest.mark.parametrize(
+    ("disabled", "forwarding", "words"),
+    [("0", "1", None), ("0", "0", None), ("1", "0", "switched off"), (None, None, "no IPv6")],
+)
+def test_missing_ipv6_is_said_before_anything_is_tried(tmp_path, disabled, forwarding, words):
+    settings = tmp_path / "conf"
+    if disabled is not None:
+        for name in ("all", "default", "lo"):
+            (settings / name).mkdir(parents=True)
+            (settings / name / "disable_ipv6").write_text(f"{disabled}\n")
+        (settings / "all" / "forwarding").write_text(f"{forwarding}\n")
+    problem = ipv6_problem(settings)
+    assert (problem is None) if words is None else (words in (problem or ""))

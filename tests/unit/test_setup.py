@@ -17,7 +17,7 @@ LINK = JoinLink.parse(f"https://11.0.1.2:8443/#ca={'a' * 64}&token={'t' * 32}")
 def join(directory, network, **options):
     path = directory / f"{network}.toml"
     values = setup.plan(path, network, default_locations(network), LINK, options)
-    setup.check(values, path)
+    setup.check(values, path, options)
     setup.write(path, values)
     return tomllib.loads(path.read_text())
 

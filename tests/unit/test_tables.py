@@ -1,7 +1,7 @@
 """Tables for people: each row stays one whole line, however narrow the terminal is."""
 
 from re6st.node import tables
-from re6st.status import TunnelStatus
+from re6st.status import NodeStatus, Reachability, TunnelStatus
 
 
 def test_nothing_is_cut_off(capsys, monkeypatch):
@@ -28,3 +28,34 @@ def test_nothing_is_cut_off(capsys, monkeypatch):
     assert header.split()[0] == "PEER"
     words = "registry out up direct re6st0 udp:[2a00:1:1::2]:33050 1448 underlay 47 s 17.9 kB 18.0 kB"
     assert row.split() == words.split()
+
+
+def test_a_value_of_the_status_stays_one_line_for_programs(capsys):
+    reason = "the search for a home router that maps ports is under way, " * 4
+    tables.print_status(
+        NodeStatus(
+            name="anna",
+            network="2001:db8:42::/48",
+            prefix="2001:db8:42:1::/64",
+            address="2001:db8:42:1::1",
+            software="re6st",
+            pid=1,
+            uptime=60,
+            reachability=Reachability.NONE,
+            reachability_reason=reason,
+            endpoints=[],
+            tunnels_out=0,
+            tunnels_in=0,
+            peers=0,
+            routes=0,
+            parameters_version=1,
+            revocations_version=1,
+            certificate_expires=2e9,
+            mappings=[],
+            routing="running",
+            registry="unknown",
+            registry_reachable=False,
+        )
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert f"reachable   outgoing only: {reason.strip()}" in lines
