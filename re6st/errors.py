@@ -2,7 +2,8 @@
 
     Re6stError
     ├── ConfigError              the owner: correct the configuration or the environment
-    │   └── NotRunningError          the daemon that is asked does not run
+    │   └── SilentDaemonError        the daemon that is asked does not answer now
+    │       └── NotRunningError          it does not run
     ├── IdentityError            the owner or the operator: keys and certificates
     │   ├── UntrustedError           signature, chain, name or prefix does not hold
     │   ├── ExpiredError             outside the time of validity
@@ -38,7 +39,11 @@ class ConfigError(Re6stError):
     """The configuration or the environment is wrong; the owner of the machine can correct it."""
 
 
-class NotRunningError(ConfigError):
+class SilentDaemonError(ConfigError):
+    """The daemon that is asked does not answer; it may later."""
+
+
+class NotRunningError(SilentDaemonError):
     """The daemon that is asked does not run; the owner can start it."""
 
 

@@ -189,7 +189,7 @@ def load_certificate(path: Path) -> bytes:
     try:
         return pem_to_der(path.read_bytes())
     except UntrustedError as error:
-        raise UntrustedError(f"{path} holds no certificate in PEM format: restore it from a backup") from error
+        raise UntrustedError(f"{path} holds no certificate (PEM): restore it from a backup") from error
     except OSError as error:
         raise StorageError(f"cannot read the certificate: {file_failure(error, path)}") from error
 

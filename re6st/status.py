@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from re6st.errors import ConfigError, NotRunningError, RemoteProtocolError
+from re6st.errors import ConfigError, NotRunningError, RemoteProtocolError, SilentDaemonError
 
 SOCKET_NAME = "status.sock"
 """File name of the status socket in the runtime directory of a node."""
@@ -232,8 +232,8 @@ def fetch(runtime_directory: Path, resource: str, kind: type[Answer], timeout: f
     """Return what the node with this runtime directory says of ``resource`` (``status``, ``peers`` ...).
 
     Blocks up to ``timeout`` seconds. Raises :class:`NotRunningError` when there is no daemon,
-    :class:`ConfigError` when it does not answer, or not to us, and :class:`RemoteProtocolError` when it
-    answers nonsense.
+    :class:`SilentDaemonError` when it does not answer, :class:`ConfigError` when it may not be asked, and
+    :class:`RemoteProtocolError` when it answers nonsense.
     """
     path = runtime_directory / SOCKET_NAME
     connection = _UnixConnection(path, timeout)
@@ -248,7 +248,7 @@ def fetch(runtime_directory: Path, resource: str, kind: type[Answer], timeout: f
             f"the node does not run (nobody listens at {path}): start its systemd unit, or re6st-node run"
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise ConfigError(
+        raise SilentDaemonError(
             f"the daemon at {path} does not answer ({str(error) or type(error).__name__}): it is starting,"
             " ending or stuck; try again, and see its log"
         ) from error

@@ -179,13 +179,13 @@ class TunnelCourse:
         if tunnel is None:
             return
         state, since = tunnel.state, tunnel.life.since
+        carried = state in {TunnelState.UP, TunnelState.DRAINING}
         if isinstance(event, TunnelDown):
             self._tunnels.gone(tunnel)
+            if carried:
+                logger.info("Tunnel %s ended: %s", tunnel.title, event.reason)
         else:
             self._tunnels.end(tunnel, f"ended by {tunnel.peer.name}: {event.reason}", notify=False)
-        carried = state in {TunnelState.UP, TunnelState.DRAINING}
-        if carried:
-            logger.info("Tunnel %s ended: %s", tunnel.title, event.reason)
         if tunnel.outgoing and carried:
             self._dialling.lost(tunnel, since)
         elif tunnel.outgoing and state is TunnelState.OPENING and isinstance(event, TunnelDown):

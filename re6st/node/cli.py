@@ -13,7 +13,7 @@ import click
 
 import re6st
 from re6st.config import Locations, NodeConfig, default_locations, load, moved
-from re6st.errors import ConfigError, IdentityError, NotRunningError, NotYetValidError, Re6stError
+from re6st.errors import ConfigError, IdentityError, NotYetValidError, Re6stError, SilentDaemonError
 
 if TYPE_CHECKING:
     from re6st.node.enrolment import Joined
@@ -57,7 +57,7 @@ class Commands(click.Group):
             for line in str(error).splitlines():
                 click.echo(f"re6st-node: {line}", err=True)
             lasting = isinstance(error, ConfigError | IdentityError) and not isinstance(
-                error, NotYetValidError | NotRunningError
+                error, NotYetValidError | SilentDaemonError
             )
             ctx.exit(MISCONFIGURED if lasting else FAILURE)
 

@@ -70,6 +70,7 @@ logger = logging.getLogger(__name__)
 class Pending:
     """A tunnel request of a peer that waits for the core's decision."""
 
+    peer: Peer
     answer: asyncio.Future[TunnelOffer | TunnelRefusal]
     local: str
     remote: str
@@ -141,7 +142,8 @@ class Negotiation:
         self._document_exchange.seen(peer.prefix, request.parameters_version, request.revocations_version)
         self._last_request += 1
         number = self._last_request
-        pending = Pending(asyncio.get_running_loop().create_future(), local, remote, request.hole)
+        answer: asyncio.Future[TunnelOffer | TunnelRefusal] = asyncio.get_running_loop().create_future()
+        pending = Pending(peer, answer, local, remote, request.hole)
         self._pending[number] = pending
         try:
             self._report(PeersLearned((peer,), Source.DIRECT))
@@ -211,7 +213,9 @@ class Negotiation:
 
     def refuse(self, effect: RefuseTunnel) -> None:
         """Answer a request with a refusal."""
-        logger.info("Refused a tunnel: %s (%s)", effect.detail, effect.reason.value)
+        pending = self._pending.get(effect.request)
+        asking = pending.peer.name if pending is not None else "a peer"
+        logger.info("Refused %s a tunnel (%s): %s", asking, effect.reason.value, effect.detail)
         hints = tuple(peer.signed for peer in effect.hints)
         self._answer(
             effect.request, TunnelRefusal(reason=effect.reason, detail=effect.detail[:256], hints=hints)

@@ -409,6 +409,8 @@ class TunnelOperator:
             self._watch.forget(tunnel.number, tunnel.interface)
             self._sizes.end(tunnel.number, tunnel.interface)
             tunnel.enter(Stage.CLOSED)
-            logger.info("The tunnel to %s has ended: %s", tunnel.peer.name, reason)
+            # Why one is closed has been said, and the core says why one that was up ends.
+            level = logging.DEBUG if tunnel.closing or tunnel.up_since else logging.INFO
+            logger.log(level, "The tunnel to %s has ended: %s", tunnel.peer.name, reason)
             self._report(TunnelDown(tunnel.number, reason))
             self._ended(tunnel)
