@@ -230,8 +230,10 @@ def cleanup(instance: Instance, after_stop: bool) -> None:
 
     from re6st.node.cleanup import clean_up, is_called_for
 
-    if not after_stop or is_called_for(os.environ):
-        clean_up(instance.load(), instance.network)
+    if after_stop and not (instance.config.exists() and is_called_for(os.environ)):
+        # Without a configuration the node has just left its network, and cleaned up.
+        return
+    clean_up(instance.load(), instance.network)
 
 
 def _show(instance: Instance, resource: str, kind: Any, as_json: bool, printer: str) -> None:
