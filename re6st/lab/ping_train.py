@@ -82,6 +82,13 @@ class PingTrain:
             if sent <= until and self._answered.get(number, float("inf")) - sent > PATIENCE
         ]
 
+    def unanswered(self, since: float, until: float) -> list[float]:
+        """Return when those pings were sent, between two times (:func:`time.monotonic`), that have got no
+        answer so far, not even a late one.
+        """
+        sent = enumerate(list(self._sent))
+        return [when for number, when in sent if since <= when <= until and number not in self._answered]
+
     def pings(self, since: float) -> list[tuple[float, float | None]]:
         """Return when each ping was sent, in seconds after ``since`` (:func:`time.monotonic`), and how long
         its answer took; None for the lost ones.

@@ -29,14 +29,19 @@ from re6st.routing.table import Change, InterfaceQuiet, NeighbourDown, Neighbour
 from re6st.supervisor import Supervisor
 
 NETWORK = IPv6Network("2001:db8:42::/48")
-DEADLINE = 3.0
+HELLO_INTERVAL = 20.0
+"""Seconds between babeld's own Hellos, where nothing else is said: it does not know of a neighbour before."""
+
+DEADLINE = 15.0
 """Seconds from links up to routes at both ends."""
 
 
 class Node:
     """A host with the kernel's state and the routing daemon of a node."""
 
-    def __init__(self, name: str, number: int, directory: Path, hello_interval: float = 4.0) -> None:
+    def __init__(
+        self, name: str, number: int, directory: Path, hello_interval: float = HELLO_INTERVAL
+    ) -> None:
         self.prefix = IPv6Network(f"2001:db8:42:{number}::/64")
         self.address = IPv6Address(int(self.prefix.network_address) + 1)
         self.changes: list[Change | Started] = []
@@ -182,8 +187,8 @@ def test_routes_come_back_after_babeld_was_killed(tmp_path: Path) -> None:
         before = child.pid
         os.kill(before, signal.SIGKILL)
         assert left.host.pings(str(right.address))
-        wait_until(lambda: child.pid not in (None, before), 5, "babeld runs again")
-        wait_until(lambda: left.babeld.state == "running", 5, "the connection is there again")
+        wait_until(lambda: child.pid not in (None, before), DEADLINE, "babeld runs again")
+        wait_until(lambda: left.babeld.state == "running", DEADLINE, "the connection is there again")
         wait_for_routes(left, right, "re6st0")
         assert left.host.pings(str(right.address))
         tunnel.close()
@@ -232,7 +237,7 @@ def test_a_way_that_a_neighbour_has_again_is_found_before_its_next_update(tmp_pa
         wait_until(is_deceived, 60, "no way")
         for node in (home, target):
             node.down("re6st2")
-        wait_until(lambda: target.prefix in home.routes("re6st0"), 15, "the way is found again")
+        wait_until(lambda: target.prefix in home.routes("re6st0"), DEADLINE, "the way is found again")
         for tunnel in tunnels:
             tunnel.close()
     finally:
@@ -270,9 +275,9 @@ def test_a_new_babeld_uses_the_neighbours_of_the_one_before_without_a_word_from_
     before = killed.pid
     with silence(right):
         os.kill(before, signal.SIGKILL)
-        wait_until(lambda: killed.pid not in (None, before), 5, "babeld runs again")
-        wait_until(lambda: left.changes.count(Started()) == 2, 5, "the connection is there again")
-        wait_until(lambda: left.babeld.table.is_reachable("re6st0"), 5, "the neighbour is used")
+        wait_until(lambda: killed.pid not in (None, before), DEADLINE, "babeld runs again")
+        wait_until(lambda: left.changes.count(Started()) == 2, DEADLINE, "the connection is there again")
+        wait_until(lambda: left.babeld.table.is_reachable("re6st0"), DEADLINE, "the neighbour is used")
     wait_for_routes(left, right, "re6st0")
     tunnel.close()
 
@@ -284,7 +289,7 @@ def test_stopping_retracts_routes_and_leaves_no_file(pair: tuple[Node, Node]) ->
     right.up("re6st0", left)
     wait_for_routes(left, right, "re6st0")
     left.host.call(left.babeld.stop())
-    wait_until(lambda: left.prefix not in right.routes("re6st0"), 2, "the route is retracted")
+    wait_until(lambda: left.prefix not in right.routes("re6st0"), DEADLINE, "the route is retracted")
     assert sorted(path.name for path in left.directory.iterdir()) == ["babel-sequence", "children"]
     assert "proto babel" not in left.host.ip("route")
     tunnel.close()
@@ -308,7 +313,7 @@ def test_only_prefixes_of_nodes_are_accepted(pair: tuple[Node, Node]) -> None:
     right.host.call(right.kernel.set_link("re6st0", up=True))
     files = [str(right.directory / name) for name in ("rogue.conf", "rogue.state", "rogue.pid")]
     right.host.run("babeld", "-D", "-c", files[0], "-S", files[1], "-I", files[2], "-L", "/dev/null")
-    wait_until(lambda: len(left.routes("re6st0")) == len(legitimate), 10, "the legitimate routes")
+    wait_until(lambda: len(left.routes("re6st0")) == len(legitimate), DEADLINE, "the legitimate routes")
     assert {str(route.prefix) for route in left.babeld.table.routes()} == set(legitimate)
     assert "src 2001:db8:42:1::1" in left.host.ip("route", "show", legitimate[0])
     # A part of what the node gets now is claimed already.

@@ -4,10 +4,12 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterable
 
 from re6st import status
 from re6st.lab.daemons import Node
 from re6st.lab.lab import Lab
+from re6st.lab.ping_train import PingTrain
 from re6st.status import TunnelStatus
 from re6st.supervisor.record import read_all
 
@@ -21,6 +23,9 @@ TRANSFER = 100_000
 
 IPV6_DONTFRAG = 62
 """RFC 3542, 11.2; Python has no name for it."""
+
+LATENESS = 10.0
+"""Seconds after which a ping without an answer is lost: more than a busy machine keeps anybody waiting."""
 
 
 def until(condition, what="what the test waits for", timeout=PATIENCE):
@@ -78,6 +83,20 @@ def carries_full_packets(lab: Lab, source: str, target: str, mtu: int) -> None:
             while received < TRANSFER:
                 received += len(connection.recv(65536))
             sending.join()
+
+
+def lost(trains: Iterable[PingTrain], since: float) -> list[float]:
+    """Return when those pings were sent, in seconds after ``since``, that are lost of all since then. Late is
+    not lost: each has :data:`LATENESS` seconds.
+    """
+    now = time.monotonic()
+
+    def missing() -> list[float]:
+        return sorted(sent - since for train in trains for sent in train.unanswered(since, now))
+
+    while (waited := missing()) and time.monotonic() < now + LATENESS:
+        time.sleep(0.1)
+    return waited
 
 
 class Transfer:

@@ -15,13 +15,13 @@ from contextlib import ExitStack
 import pytest
 from conftest import FORMING, formed_lab
 from msgspec import structs
-from observing import Transfer
+from observing import Transfer, lost
 
 from re6st import status
 from re6st.lab import worlds
 from re6st.lab.bench_outage import cut_until_relayed
 from re6st.lab.lab import Lab
-from re6st.lab.ping_train import PATIENCE, PingTrain
+from re6st.lab.ping_train import PingTrain
 from re6st.status import TunnelStatus
 
 pytestmark = pytest.mark.timeout(300)
@@ -60,16 +60,6 @@ def replaced(lab: Lab, name: str, before: set[tuple[str, int]]) -> bool:
     return bool(now - before and before - now)
 
 
-def lost(trains: list[PingTrain], since: float) -> list[float]:
-    """Wait until the last pings have been answered or are lost; return when those were sent, in seconds after
-    ``since``, that were lost.
-    """
-    deadline = time.monotonic() + PATIENCE + 0.2
-    while time.monotonic() < deadline:
-        time.sleep(0.1)
-    return sorted(sent - since for train in trains for sent in train.lost() if sent >= since)
-
-
 def test_tunnels_that_rotate_lose_nothing(lab):
     pairs = [(f"node{number}", f"node{number % 5 + 1}") for number in range(1, 6)]
     with ExitStack() as stack:
@@ -88,6 +78,8 @@ def test_tunnels_that_rotate_lose_nothing(lab):
             time.sleep(0.2)
         assert len(seen) >= 2, "nothing rotates"
         assert any(replaced(lab, *one) for one in before.items()), "what ends is not replaced"
+        ended = time.monotonic()
+        assert all(train.wait_steady(1, FORMING, since=ended) for train in trains)
         assert lost(trains, begun) == []
         assert transfer.complete()
     assert lab.wait_for_all_pairs(FORMING).complete
@@ -102,6 +94,7 @@ def test_a_relay_that_stops_loses_nothing(lab):
             assert train.wait_steady(1, FORMING)
             begun = time.monotonic()
             lab.nodes[relay].stop()
+            assert train.wait_steady(1, FORMING, since=time.monotonic())
             assert lost([train], begun) == []
             assert transfer.complete()
     finally:

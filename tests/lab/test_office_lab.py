@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from observing import PATIENCE, tunnels, until
+from observing import PATIENCE, lost, tunnels, until
 
 from re6st import status
 from re6st.lab import topology
@@ -153,7 +153,7 @@ def test_a_new_key_takes_over_without_a_lost_packet_and_the_old_one_is_worth_not
         until(lambda: all("Another key of the LANs is in use" in since(name) for name in OFFICE))
         changed = time.monotonic()
         until(lambda: time.monotonic() - changed > GIVEN_UP)
-        assert train.lost() == []
+        assert lost([train], 0.0) == []
     assert not any("No neighbour" in since(name) for name in OFFICE)
     assert both_in_lan(lab)
     new = network_key(lab)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import FORMING
-from observing import PATIENCE, children, until
+from observing import PATIENCE, children, lost, until
 
 from re6st.lab import worlds
 from re6st.lab.bench_outage import next_hop
@@ -69,7 +69,7 @@ def train(pings) -> Iterator[PingTrain]:
     begin = time.monotonic()
     yield pings
     assert pings.wait_steady(2, PATIENCE, since=time.monotonic())
-    assert [sent - begin for sent in pings.lost() if sent > begin] == []
+    assert lost([pings], begin) == []
 
 
 def test_a_restart_in_place(lab, train):

@@ -24,7 +24,7 @@ from re6st.lab.lab import Lab
 from re6st.lab.leftovers import assert_clean, host_interfaces
 from re6st.lab.postgresql import running_cluster
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from observing import until
+from observing import lost, until
 
 from re6st import status
 from re6st.lab import nftables, topology
@@ -152,7 +152,7 @@ def test_udp_is_used_again_when_it_works_and_nothing_is_lost(lab):
         until(lambda: not draining(lab))
         changed = time.monotonic()
         assert train.wait_steady(1, FORMING, since=changed)
-        assert [sent for sent in train.lost() if begun <= sent <= changed] == []
+        assert lost([train], begun) == []
     assert ways(lab, "registry")["guest"] == "direct"
     assert ways(lab, "guest")["homer"] == "tcp"
     assert lab.wait_for_all_pairs(FORMING).complete
