@@ -12,14 +12,14 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from re6st.errors import Re6stError
 from re6st.messages import Transport
 from re6st.node.addresses import bind_to_interface
 from re6st.node.prober import Prober
+from re6st.node.tasks import Tasks
 from re6st.tunnel.path_mtu import (
     SMALLEST,
     TRIES,
@@ -147,6 +147,8 @@ class PathMtuMonitor:
         self._narrow = narrow
         self._paths: dict[str, _Path] = {}
         self._prober = Prober(self._on_answer)
+        # Those that were cancelled as well: they set an MTU before they end.
+        self._tasks = Tasks()
 
     async def start(self) -> None:
         """Begin. Raises :class:`NetlinkError`."""
@@ -154,10 +156,9 @@ class PathMtuMonitor:
 
     async def stop(self) -> None:
         """Measure nothing any more; MTUs stay as they are."""
-        paths = list(self._paths.values())
-        for path in paths:
+        for path in list(self._paths.values()):
             self.end(path.given.tunnel, path.interface)
-        await asyncio.gather(*(path.task for path in paths if path.task), return_exceptions=True)
+        await self._tasks.stop()
         self._prober.close()
 
     def begin(self, given: TunnelPath) -> None:
@@ -168,8 +169,7 @@ class PathMtuMonitor:
         remote = given.remote.address.lower().removeprefix("::ffff:") if given.remote is not None else ""
         path = self._paths[given.interface] = _Path(given, remote)
         work = self._take_tcp(path) if given.transport is Transport.TCP else self._follow(path)
-        name = f"measure the MTU of {given.interface}"
-        path.task = asyncio.create_task(self._guarded(work, path), name=name)
+        path.task = self._tasks.spawn(work, f"measure the MTU of {given.interface}")
 
     def measure_again(self) -> None:
         """Measure all tunnels soon: the host is elsewhere, where paths are others."""
@@ -186,14 +186,6 @@ class PathMtuMonitor:
                 path.task.cancel()
 
     # -- one tunnel -------------------------------------------------------------------------------------
-
-    async def _guarded(self, work: Coroutine[None, None, None], path: _Path) -> None:
-        try:
-            await work
-        except Re6stError as error:
-            logger.warning("The MTU of %s is not known: %s", path.interface, error)
-        except Exception:
-            logger.exception("While measuring the MTU of %s", path.interface)
 
     async def _take_tcp(self, path: _Path) -> None:
         await self._settle(path, Measured(min(path.given.ceiling, TCP_MTU), Origin.STREAM))

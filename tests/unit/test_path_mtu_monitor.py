@@ -34,10 +34,14 @@ class Rig:
         self.used = True
         self.measured = Measured()
         self.narrow = 0
+        self.mtus = [SMALLEST]
+        """All that the interface was given."""
         monkeypatch.setattr(path_mtu_monitor, "path_mtu", lambda *_: self.believed)
         monkeypatch.setattr(asyncio, "sleep", lambda _: real_sleep(0))
         self.monitor = PathMtuMonitor(self, self, self._on_measured, self._on_narrow)
-        self.monitor._prober = cast("Any", SimpleNamespace(send=self._send, forget=lambda _: None))
+        self.monitor._prober = cast(
+            "Any", SimpleNamespace(send=self._send, forget=lambda _: None, close=lambda: None)
+        )
         given = TunnelPath(1, "re6st0", Endpoint(Transport.UDP, "192.0.2.1", 4227), Transport.UDP, 9000)
         self.monitor.begin(given)
 
@@ -45,7 +49,7 @@ class Rig:
         return SMALLEST
 
     async def set_mtu(self, name: str, mtu: int) -> None:
-        pass
+        self.mtus.append(mtu)
 
     def in_use(self, _: str) -> bool:
         return self.used
@@ -101,3 +105,14 @@ async def test_larger_packets_are_tried_when_the_kernel_has_forgotten_what_a_rou
     rig.carries = rig.told = rig.believed = ETHERNET
     await rig.until_underlay_of(ETHERNET)
     rig.monitor.end(1, "re6st0")
+
+
+async def test_what_ends_while_a_large_probe_is_out_has_its_mtu_back_when_the_monitor_has_stopped(
+    monkeypatch,
+):
+    rig = Rig(monkeypatch)
+    rig.carries = 1400
+    await rig.until(lambda: rig.mtus[-1] > SMALLEST)
+    rig.monitor.end(1, "re6st0")
+    await rig.monitor.stop()
+    assert rig.mtus[-1] == SMALLEST
