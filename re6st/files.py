@@ -11,6 +11,9 @@ from pathlib import Path
 
 from re6st.errors import StorageError
 
+MARK_LENGTH = 8
+"""Random octets in the name of a temporary file."""
+
 LEFTOVER_AGE = 60.0
 """Seconds after which the writer of a temporary file is not at work any more."""
 
@@ -23,7 +26,7 @@ def write_atomically(path: Path, data: bytes, mode: int) -> None:
     left behind, when the directory or the disk does not take it. What a writer that was killed has left
     behind is removed by a later one: it may be a key that was to be encrypted or deleted.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(MARK_LENGTH)}.tmp")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -45,8 +48,9 @@ def write_atomically(path: Path, data: bytes, mode: int) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove old temporary files of ``path``."""
-    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    """Remove old temporary files of ``path``, and nothing that only has a similar name."""
+    mark = "[0-9a-f]" * (2 * MARK_LENGTH)
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.{mark}.tmp"):
         with contextlib.suppress(OSError):
             if temporary.stat().st_mtime < time.time() - LEFTOVER_AGE:
                 temporary.unlink()

@@ -108,11 +108,12 @@ def test_a_network_is_not_founded_on_a_full_disk(tmp_path):
 
 
 def test_what_a_killed_writer_left_behind_is_removed_later(tmp_path):
-    names = [".key.pem.0123.tmp", ".key.pem.4567.tmp", ".other.pem.0123.tmp"]
-    for name in names:
+    old, new = ".key.pem.0123456789abcdef.tmp", ".key.pem.fedcba9876543210.tmp"
+    others = [".other.pem.0123456789abcdef.tmp", ".key.pem.txt.0123456789abcdef.tmp", ".key.pem.mine.tmp"]
+    for name in (old, new, *others):
         (tmp_path / name).write_text("secret")
-    for name in (names[0], names[2]):
+    for name in (old, *others):
         os.utime(tmp_path / name, (0, 0))
     write_atomically(tmp_path / "key.pem", b"encrypted", 0o600)
-    # Of the second one the writer may be at work, and the third one is for another file.
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "key.pem"])
+    # Of the new one the writer may be at work, and the others are for other files, or somebody else's.
+    assert {path.name for path in tmp_path.iterdir()} == {new, *others, "key.pem"}
