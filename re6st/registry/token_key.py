@@ -65,8 +65,8 @@ def parse_token_uri(text: str) -> TokenUri:
 class TokenKey(HeldKey):
     """A key in a token.
 
-    While one CA takes over from another the token may hold several keys of the same label: the one that
-    belongs to the public key signs.
+    The token may hold several keys of the same label, while one CA takes over from another for example: the
+    one that belongs to the public key signs.
     """
 
     def __init__(self, uri: TokenUri, public_key: ec.EllipticCurvePublicKey) -> None:
@@ -96,6 +96,7 @@ class TokenKey(HeldKey):
             self._session = _open(self._uri)
         wanted = {
             pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY,
+            pkcs11.Attribute.KEY_TYPE: pkcs11.KeyType.EC,
             pkcs11.Attribute.LABEL: self._uri.label,
         }
         keys = [self._key] if self._key is not None else list(self._session.get_objects(wanted))

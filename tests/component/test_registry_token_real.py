@@ -6,6 +6,8 @@ import time
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from test_registry_real import NETWORK, join, running
 from test_registry_signer_real import Signer
 
@@ -28,8 +30,16 @@ def token(tmp_path, monkeypatch):
     StateDirectory(tmp_path / "registry").create(NETWORK)
     signer = Signer(tmp_path, tmp_path / "registry")
     key = signer.state / "ca-key.pem"
+    other = tmp_path / "rsa.pem"  # somebody's key of another kind, with the same label
+    rsa_key = rsa.generate_private_key(65537, 2048)
+    other.write_bytes(
+        rsa_key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
     for arguments in (
         ["--init-token", "--free", "--label", "network", "--so-pin", "12345678"],
+        ["--import", str(other), "--token", "network", "--label", "ca", "--id", "02"],
         ["--import", str(key), "--token", "network", "--label", "ca", "--id", "01"],
     ):
         command = ["softhsm2-util", "--module", MODULE, *arguments, "--pin", PIN]
