@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
+from re6st.registry.allocator import Lease, free_blocks
 from re6st.registry.space import UNHEARD, Space
 
 FEW = 1000
@@ -37,21 +38,31 @@ class FurtherPrefixes(Space):
     """The table of further prefixes. Belongs to one thread at a time."""
 
     def add_further(self, node: int, prefix: IPv6Network, now: float) -> None:
-        """Give a node a further prefix, which must be free, or in quarantine for this node."""
+        """Give a node a further prefix, which must be free, or in quarantine for this node.
+
+        What it gets back of a larger one ends the quarantine of that part only.
+        """
         created = now
         for row in self._further("WHERE node = ? AND released IS NOT NULL", node):
             if row.prefix.overlaps(prefix):
                 # Certificates since then may still name it.
                 created = min(created, row.created)
                 self.execute("DELETE FROM further_prefixes WHERE id = ?", (row.identifier,))
+                for rest in free_blocks(Lease.of(row.prefix), [Lease.of(prefix)]):
+                    self._insert_further(
+                        node, IPv6Network((rest.start, rest.length)), row.created, row.released
+                    )
                 self.refresh_space(row.prefix)
+        self._insert_further(node, prefix, created, None)
+        self.take_space(prefix)
+
+    def _insert_further(self, node: int, prefix: IPv6Network, created: float, released: float | None) -> None:
         ends = (prefix.network_address.packed, prefix.broadcast_address.packed)
         self.execute(
-            "INSERT INTO further_prefixes (node, prefix_first, prefix_last, prefix_length, created)"
-            " VALUES (?, ?, ?, ?, ?)",
-            (node, *ends, prefix.prefixlen, created),
+            "INSERT INTO further_prefixes (node, prefix_first, prefix_last, prefix_length, created, released)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (node, *ends, prefix.prefixlen, created, released),
         )
-        self.take_space(prefix)
 
     def take_further(self, node: int, prefix: IPv6Network, now: float) -> None:
         """Take a further prefix from a node; it waits."""

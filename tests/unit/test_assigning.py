@@ -120,6 +120,27 @@ def test_nobody_gets_a_prefix_that_its_holder_may_still_announce(world, again):
     assert check(world.state) == []
 
 
+def test_the_rest_of_a_prefix_stays_in_quarantine_when_its_holder_gets_a_part_back(world):
+    key, caller = world.node("attic")
+    world.node("cellar")
+    whole = PREFIXES[4].supernet(2)
+    world.service.add_prefix("attic", whole)
+    caller = renewed(world, key, caller)
+    world.now += 1
+    world.service.remove_prefix("attic", whole)
+    world.service.add_prefix("attic", PREFIXES[5])
+    for prefix in (PREFIXES[4], PREFIXES[6], PREFIXES[7]):
+        assert "attic may still" in refused("prefix-taken", world.service.add_prefix, "cellar", prefix)
+    assert world.service.add_prefix("cellar", prefix_length=62) == PREFIXES[8].supernet(2)
+    world.now += 1
+    renewed(world, key, caller)
+    world.now += 31 * DAY
+    for prefix in (PREFIXES[4], PREFIXES[6].supernet()):
+        assert world.service.add_prefix("cellar", prefix) == prefix
+    assert further(world, "attic") == [PREFIXES[5]]
+    assert check(world.state) == []
+
+
 def test_a_prefix_is_free_when_the_last_certificate_with_it_has_expired(world):
     key, caller = world.node("attic")
     world.service.add_prefix("attic", PREFIXES[1])
