@@ -58,6 +58,8 @@ _DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 )
 
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+
 PREPARED = 400
 """Statements that the server keeps planned: more than the store has in different forms."""
 
@@ -181,7 +183,8 @@ class PostgresqlAdapter:
         if self._inside:
             yield
         else:
-            with self._whole(f"BEGIN; SELECT pg_advisory_xact_lock({WRITER_LOCK})"):
+            # With any other level each statement would see what was there before the lock was waited for.
+            with self._whole(f"{_BEGIN}; SELECT pg_advisory_xact_lock({WRITER_LOCK})"):
                 yield
 
     @contextlib.contextmanager

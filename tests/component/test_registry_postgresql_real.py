@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
@@ -323,6 +324,28 @@ def test_a_writer_that_stands_still_is_not_waited_for_for_ever(state, place):
             assert other.setting("a") is None  # readers do not wait
         with other.transaction():
             assert other.setting("a") == "1"
+
+
+def read_as_writer(place):
+    with Store.open(place) as store, store.transaction():
+        return store.setting("a")
+
+
+def test_a_writer_sees_what_was_written_while_it_waited(state, place):
+    with psycopg.connect(str(place), autocommit=True) as connection, ThreadPoolExecutor(1) as pool:
+        database = connection.info.dbname
+        connection.execute(f'ALTER DATABASE "{database}" SET default_transaction_isolation = serializable')
+        try:
+            with Store.open(place) as store, store.transaction():
+                reading = pool.submit(read_as_writer, place)
+                deadline = time.monotonic() + 60
+                while not connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
+                    assert time.monotonic() < deadline
+                    select.select([], [], [], 0.01)
+                store.set_setting("a", "1")
+            assert reading.result(60) == "1"
+        finally:
+            connection.execute(f'ALTER DATABASE "{database}" RESET default_transaction_isolation')
 
 
 def test_what_cannot_be_opened(cluster, place, tmp_path):
