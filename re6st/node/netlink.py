@@ -90,6 +90,7 @@ class Kernel:
         self._route: Any = None
         self._socket: Any = None
         self._lock = asyncio.Lock()
+        """Of who has the kernel list something: it lists one thing at a time on a socket (EBUSY)."""
 
     async def open(self) -> None:
         """Connect. Raises :class:`NetlinkError`."""
@@ -98,7 +99,8 @@ class Kernel:
 
         with translated("open a netlink socket"):
             self._route = AsyncIPRoute()
-            await self._route.bind()
+            # Nobody reads what groups are told here: it would fill memory, and a burst ends the socket.
+            await self._route.bind(groups=0)
             self._socket = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 
     async def close(self) -> None:
@@ -178,7 +180,8 @@ class Kernel:
     async def tunnel_links(self) -> list[str]:
         """Return the names of all tun devices that are called like ours, also those of an earlier run."""
         with translated("list interfaces"):
-            links = [link async for link in await self._route.get_links()]
+            async with self._lock:
+                links = [link async for link in await self._route.get_links()]
         return sorted(
             link.get("ifname")
             for link in links
@@ -265,7 +268,8 @@ class Kernel:
     async def _routes(self, network: IPv6Network, protocol: int) -> list[tuple[IPv6Network, Any]]:
         """Return the routes of ``protocol`` to destinations inside ``network``."""
         with translated(f"read routes inside {network}"):
-            routes = [route async for route in await self._route.get_routes(family=socket.AF_INET6)]
+            async with self._lock:
+                routes = [route async for route in await self._route.get_routes(family=socket.AF_INET6)]
         found = []
         for route in routes:
             destination = route.get("dst")

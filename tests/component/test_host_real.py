@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Network
@@ -22,7 +23,7 @@ from namespaced import Host, Tunnel, connect, remove_all, wait_until
 
 from re6st.errors import NetlinkError
 from re6st.node.firewall import Firewall, FirewallConfiguration
-from re6st.node.netlink import Kernel
+from re6st.node.netlink import BabelRoute, Kernel
 from re6st.node.network_watch import NetworkChange, NetworkWatch
 from re6st.node.sysctl import ForwardingSettings
 
@@ -248,6 +249,25 @@ def test_nothing_is_left_afterwards(house: House) -> None:
 def _without_timers(state: dict[str, Any]) -> dict[str, Any]:
     routes = [line.partition(" expires ")[0] for line in state["routes"]]
     return {**state, "routes": routes}
+
+
+def test_many_may_ask_at_once_while_very_many_routes_change(house: House) -> None:
+    kernel = house.kernel(house.host)
+    wanted = IPv6Network("2001:db8:42:7::/64")
+    house.host.ip("route", "add", "unreachable", str(wanted), "proto", "babel")
+
+    async def ask() -> list[list[BabelRoute]]:
+        return await asyncio.gather(*(kernel.babel_routes(NETWORK) for _ in range(3)))
+
+    def change() -> None:
+        # In the kernel's loop: nobody reads what comes meanwhile.
+        routes = [f"unreachable 2001:db8:77:{number:x}::/64" for number in range(3000)]
+        commands = "".join(f"route {verb} {route}\n" for verb in ("add", "del") for route in routes)
+        subprocess.run(["ip", "-6", "-batch", "-"], input=commands.encode(), check=True)
+
+    for _ in range(2):
+        assert [[route.destination for route in found] for found in house.host.call(ask())] == [[wanted]] * 3
+        house.host.do(change)
 
 
 def test_changes_of_the_underlay_are_noticed(house: House) -> None:
