@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
@@ -101,19 +101,26 @@ class RouteRepair:
             settled = time.monotonic() + SETTLING
             while time.monotonic() < settled:
                 await asyncio.sleep(PAUSE)
-                await self.restore()
+                await self._look(self.restore)
             for _ in range(LOOKS):
-                if not await self.repair():
+                if not await self._look(self.repair):
                     return
                 await asyncio.sleep(PAUSE)
             logger.warning(
-                "Routes of the kernel stay other than babeld's: compare 'ip -6 route show proto 44'"
+                "Routes of the kernel stay other than babeld's: compare 'ip -6 route show proto babel'"
                 " with 're6st-node routes'"
             )
-        except NetlinkError as error:
-            logger.warning("Old routes may be left in the kernel: %s", error)
         except Exception:
             logger.exception("While repairing routes")
+
+    @staticmethod
+    async def _look(work: Callable[[], Awaitable[int]]) -> bool:
+        """Do ``work``; return whether there was anything to do, or it could not be done this time."""
+        try:
+            return await work() > 0
+        except NetlinkError as error:
+            logger.warning("Old routes may be left in the kernel: %s", error)
+            return True
 
     async def restore(self) -> int:
         """Add what babeld believes to have installed and what is not there; return how many those were.

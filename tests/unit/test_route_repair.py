@@ -8,6 +8,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 
+from re6st.errors import NetlinkError
 from re6st.node import route_repair
 from re6st.node.netlink import BabelRoute
 from re6st.routing.monitor import Route
@@ -62,6 +63,40 @@ def test_it_gives_up_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     assert kernel.asked == route_repair.LOOKS
     assert not kernel.added
     assert [record.message for record in caplog.records if "stay other" in record.message]
+
+
+class Busy(Stubborn):
+    """A kernel that cannot say anything at first, and does as it is told then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures = 2
+        self.present = [ROUTE]
+
+    async def babel_routes(self, network: IPv6Network) -> list[BabelRoute]:
+        if self.failures:
+            self.failures -= 1
+            raise NetlinkError("Device or resource busy")
+        return list(self.present)
+
+    async def remove_route(self, route: BabelRoute) -> None:
+        self.present.remove(route)
+
+
+def test_it_tries_again_when_the_kernel_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Busy()
+    monkeypatch.setattr(route_repair, "SETTLING", 0.0)
+    monkeypatch.setattr(route_repair, "PAUSE", 0.0)
+
+    async def live() -> None:
+        repair = route_repair.RouteRepair(kernel, NETWORK, ADDRESS, list)
+        repair.begin()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        await repair.stop()
+
+    asyncio.run(live())
+    assert not kernel.present
 
 
 def learnt(prefix: str, interface: str) -> Route:
