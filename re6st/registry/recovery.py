@@ -59,7 +59,7 @@ class RecoveryUseCases(TokenUseCases, ParameterUseCases):
             if node is not None and node.created > float(restored):
                 raise self._lost(certificate)
             if node is None:
-                node = self._admit_again(certificate)
+                node = self._admit_again(certificate, issued)
             key = x509.load_der_x509_certificate(certificate.der).public_key()
             if not isinstance(key, ec.EllipticCurvePublicKey):
                 raise UntrustedError(f"the certificate of {certificate.name} is for a key of a foreign kind")
@@ -76,7 +76,7 @@ class RecoveryUseCases(TokenUseCases, ParameterUseCases):
             self._log("node.adopted", node.name, prefix=node.prefix, serial=row.serial)
             return row, node
 
-    def _admit_again(self, certificate: NodeCertificate) -> NodeRow:
+    def _admit_again(self, certificate: NodeCertificate, issued: float) -> NodeRow:
         overlapping = self._store.holders(certificate.prefix, certificate.name)
         if self._store.member(certificate.name) is not None or any(
             lease.released is None for lease in overlapping
@@ -85,7 +85,8 @@ class RecoveryUseCases(TokenUseCases, ParameterUseCases):
         node = self._store.add_node(certificate.name, certificate.prefix, self._clock())
         for prefix in certificate.further:
             if not self._store.holders(prefix, certificate.name):
-                self._store.add_further(node.identifier, prefix, self._clock())
+                # It was given before: this certificate names it.
+                self._store.add_further(node.identifier, prefix, issued)
         return node
 
     def _lost(self, certificate: NodeCertificate) -> UntrustedError:

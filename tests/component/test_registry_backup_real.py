@@ -36,6 +36,11 @@ def enrol(service, name):
     return enrol_with_key(service, name)[1]
 
 
+def renew(service, key, certificate):
+    request = RenewalRequest(request=build_request(key, ""))
+    return parse_node_certificate(service.renew(service.authenticate(certificate.der), request).certificate)
+
+
 def documents(service):
     trust = service._trust
     revocations = decode(trust.verify_document(CONTEXT_REVOCATIONS, service.revocations()), Revocations)
@@ -112,11 +117,11 @@ def test_nodes_that_joined_after_the_backup_are_adopted(state, tmp_path):
         attic_key, attic = enrol_with_key(service, "attic")
         old = enrol(service, "old")
         back_up(state, tmp_path / "backup", ALICE)
-        cellar = enrol(service, "cellar")
+        cellar_key, cellar = enrol_with_key(service, "cellar")
+        service.add_prefix("cellar")
+        cellar = renew(service, cellar_key, cellar)
         lost = enrol(service, "lost")
-        caller = service.authenticate(attic.der)
-        renewed = service.renew(caller, RenewalRequest(request=build_request(attic_key, "")))
-        renewed = parse_node_certificate(renewed.certificate)
+        renewed = renew(service, attic_key, attic)
     restored = StateDirectory(tmp_path / "restored")
     assert restore(restored, tmp_path / "backup", ALICE, state.authority_key) == []
     with restored.service() as service:
@@ -125,11 +130,16 @@ def test_nodes_that_joined_after_the_backup_are_adopted(state, tmp_path):
         assert service.authenticate(renewed.der).node.prefix == attic.prefix
         assert service.authenticate(cellar.der).node.prefix == cellar.prefix
         assert service.authenticate(cellar.der).node.name == "cellar"
+        assert service.member("cellar").further == cellar.further != ()
         assert enrol(service, "new").prefix == lost.prefix  # nobody knew yet
         with pytest.raises(UntrustedError, match=r"restored from a backup.*join again"):
             service.authenticate(lost.der)
         assert {member.node.name for member in service.members()} == {"attic", "old", "cellar", "new"}
         assert [row.action for row in service.audit()].count("node.adopted") == 2
+        # It may announce its further prefix for as long as the certificate from before is valid.
+        service.remove_prefix("cellar", cellar.further[0])
+        waiting = service._store.further_waiting(service.now() + 1, service.now())
+        assert [row.prefix for row in waiting] == list(cellar.further)
         service.revoke("attic")
         assert set(documents(service)[1].serials) == {attic.serial_hex, renewed.serial_hex}
         # What the registry cannot have forgotten is not adopted.
