@@ -176,7 +176,11 @@ class Parts:
     def _make_routing(self) -> None:
         config = self.config
         self.route_repair = RouteRepair(
-            self._kernel, self._trust.network, self._loaded.certificate.address, self._installed_routes
+            self._kernel,
+            self._trust.network,
+            self._loaded.certificate.address,
+            self._installed_routes,
+            lambda: self.renewal.credentials.certificate.prefixes,
         )
         self.route_news = RouteNews(
             config.interface_prefix, self._installed_routes, self.route_repair, self.report

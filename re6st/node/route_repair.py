@@ -7,7 +7,8 @@ know, each route of the kernel that differs from babeld's own is replaced by tha
 
 Until then the old ones matter. When their interface goes down, the kernel drops them, and babeld takes no
 notice of that either: what it believes to have installed is added soon. And an interface through which they
-lead is not drained, although babeld has no route there.
+lead is not drained, although babeld has no route there. Those into a prefix of this node are removed soon: a
+peer has claimed a part of it, which the new babeld denies (:mod:`re6st.routing.configuration`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
@@ -60,14 +61,16 @@ class RouteRepair:
         network: IPv6Network,
         address: IPv6Address,
         installed: Callable[[], Iterable[Route]],
+        own: Callable[[], Collection[IPv6Network]],
     ) -> None:
-        """``address`` is the node's. ``installed`` returns the routes that babeld says it has installed, one
-        for each prefix.
+        """``address`` is the node's, ``own`` returns its prefixes. ``installed`` returns the routes that
+        babeld says it has installed, one for each prefix.
         """
         self._kernel = kernel
         self._network = network
         self._address = address
         self._installed = installed
+        self._own = own
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -123,12 +126,22 @@ class RouteRepair:
             return True
 
     async def restore(self) -> int:
-        """Add what babeld believes to have installed and what is not there; return how many those were.
+        """Add what babeld believes to have installed and what is not there, and remove what leads into a
+        prefix of this node; return how many routes those were.
 
-        Raises :class:`NetlinkError` when the kernel's routes cannot be read.
+        Raises :class:`NetlinkError` when the kernel's routes cannot be read, or one not be removed.
         """
-        present = {route.destination for route in await self._kernel.babel_routes(self._network)}
-        missing = [route for route in self._installed() if route.prefix not in present]
+        routes = await self._kernel.babel_routes(self._network)
+        stolen = [route for route in routes if self._is_own(route.destination)]
+        for claim in stolen:
+            logger.info("Removing the route to %s, a part of a prefix of this node", claim.destination)
+            await self._kernel.remove_route(claim)
+        present = {route.destination for route in routes}
+        missing = [
+            route
+            for route in self._installed()
+            if route.prefix not in present and not self._is_own(route.prefix)
+        ]
         for route in missing:
             logger.info("Adding the missing route to %s", route.prefix)
             try:
@@ -137,7 +150,10 @@ class RouteRepair:
             except NetlinkError as error:
                 # Its interface has just gone down.
                 logger.debug("%s", error)
-        return len(missing)
+        return len(stolen) + len(missing)
+
+    def _is_own(self, destination: IPv6Network) -> bool:
+        return any(destination.subnet_of(prefix) for prefix in self._own())
 
     async def repair(self) -> int:
         """Repair all routes once; return how many were wrong. Raises :class:`NetlinkError`."""

@@ -108,6 +108,8 @@ class Babeld:
         """
         self._ready = asyncio.get_running_loop().create_future()
         self._set_state("starting")
+        # Whoever has claimed a part of a prefix before is not believed for a moment.
+        self._configuration = replace(self._configuration, denied=self._child.denied(self._further))
         if await self._child.adopt(self._configuration):
             self._known_pid = self._child.pid
         else:

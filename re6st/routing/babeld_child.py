@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from ipaddress import IPv6Network
 
 from re6st.errors import ChildError
 from re6st.files import write_atomically
@@ -60,6 +61,14 @@ class BabeldChild:
             logger.info("The babeld of an earlier run is replaced: %s", error)
             return False
         return True
+
+    def denied(self, prefixes: Iterable[IPv6Network]) -> tuple[IPv6Network, ...]:
+        """Return those of ``prefixes`` that the babeld of an earlier daemon denies, if there is one."""
+        try:
+            text = self._files.configuration.read_text(errors="replace")
+        except OSError:
+            return ()
+        return settings.denied_in(text, prefixes)
 
     async def knowledge(self) -> RoutingTable:
         """Return what the babeld of an earlier daemon knows, as far as there is one and it says so."""

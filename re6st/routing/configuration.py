@@ -20,7 +20,7 @@ apply there, and babeld reads the parameters each time the link comes up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from pathlib import Path
@@ -116,12 +116,22 @@ def render(configuration: BabelConfiguration) -> str:
         f"redistribute {inside} proto {ROUTE_PROTOCOL} allow",
         "redistribute local deny",
         "redistribute deny",
-        *(f"in ip {one} deny" for one in (prefix, *configuration.denied)),
+        *(_denial(one) for one in (prefix, *configuration.denied)),
         f"in {inside} le {LONGEST_NODE_LENGTH} allow",
         "in deny",
         f"install pref-src {node_address(prefix)}",
     )
     return "".join(f"{line}\n" for line in lines)
+
+
+def denied_in(text: str, prefixes: Iterable[IPv6Network]) -> tuple[IPv6Network, ...]:
+    """Return those of ``prefixes`` that the configuration ``text`` denies to all peers."""
+    lines = text.splitlines()
+    return tuple(prefix for prefix in prefixes if _denial(prefix) in lines)
+
+
+def _denial(prefix: IPv6Network) -> str:
+    return f"in ip {prefix} deny"
 
 
 SEQUENCE_STEP = 0x4000

@@ -317,9 +317,23 @@ def test_only_prefixes_of_nodes_are_accepted(pair: tuple[Node, Node]) -> None:
     assert {str(route.prefix) for route in left.babeld.table.routes()} == set(legitimate)
     assert "src 2001:db8:42:1::1" in left.host.ip("route", "show", legitimate[0])
     # A part of what the node gets now is claimed already.
-    left.host.do(lambda: left.babeld.own((IPv6Network("2001:db8:42:7::/64"),)))
+    further = IPv6Network("2001:db8:42:7::/64")
+    left.host.do(lambda: left.babeld.own((further,)))
     wait_until(lambda: left.changes.count(Started()) == 2, 15, "another babeld")
     wait_until(lambda: left.routes("re6st0") == {right.prefix}, 30, "the claim is denied")
+    # The babeld that was killed has left the route, which must not wait for the end of the repair.
+    assert legitimate[1] in left.host.ip("route", "show", "proto", "babel")
+    own = (left.prefix, further)
+    repair = RouteRepair(left.kernel, NETWORK, left.address, left.babeld.table.installed, lambda: own)
+    assert left.host.call(repair.restore()) == 1
+    assert legitimate[1] not in left.host.ip("route", "show", "proto", "babel")
+    # The next daemon adopts that babeld, which knows what is to be denied.
+    left.forget_everything()
+    left.babeld = left.successor()
+    left.babeld.own((further,))
+    left.host.call(left.babeld.start())
+    assert Started() not in left.changes
+    assert left.routes("re6st0") == {right.prefix}
     tunnel.close()
 
 
@@ -394,7 +408,7 @@ def test_the_next_daemon_adopts_a_sound_babeld_and_replaces_any_other(tmp_path: 
             *("route", "change", str(right.prefix), "via", "fe80::8", "dev", "re6st0", "proto", "babel"),
             *("metric", "1024", "src", str(left.address), "onlink"),
         )
-        repair = RouteRepair(left.kernel, NETWORK, left.address, left.babeld.table.installed)
+        repair = RouteRepair(left.kernel, NETWORK, left.address, left.babeld.table.installed, tuple)
         assert left.host.call(repair.repair()) == 2
         assert left.host.call(repair.repair()) == 0
         before = left.host.ip("route", "show", str(right.prefix))

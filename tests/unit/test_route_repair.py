@@ -52,7 +52,7 @@ def test_it_gives_up_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     monkeypatch.setattr(route_repair, "PAUSE", 0.0)
 
     async def live() -> None:
-        repair = route_repair.RouteRepair(kernel, NETWORK, ADDRESS, list)
+        repair = route_repair.RouteRepair(kernel, NETWORK, ADDRESS, list, tuple)
         repair.begin()
         for _ in range(200):
             await asyncio.sleep(0)
@@ -89,7 +89,7 @@ def test_it_tries_again_when_the_kernel_is_busy(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(route_repair, "PAUSE", 0.0)
 
     async def live() -> None:
-        repair = route_repair.RouteRepair(kernel, NETWORK, ADDRESS, list)
+        repair = route_repair.RouteRepair(kernel, NETWORK, ADDRESS, list, tuple)
         repair.begin()
         for _ in range(50):
             await asyncio.sleep(0)
@@ -105,7 +105,7 @@ def learnt(prefix: str, interface: str) -> Route:
 
 
 async def test_routes_of_the_babeld_before_count_until_they_are_repaired() -> None:
-    repair = route_repair.RouteRepair(Stubborn(), NETWORK, ADDRESS, list)
+    repair = route_repair.RouteRepair(Stubborn(), NETWORK, ADDRESS, list, tuple)
     assert not await repair.leads_through("re6st0"), "there was none"
     repair.begin()
     assert await repair.leads_through("re6st0")
@@ -117,7 +117,7 @@ async def test_routes_of_the_babeld_before_count_until_they_are_repaired() -> No
 async def test_what_went_with_an_interface_and_babeld_takes_for_installed_is_added() -> None:
     kernel = Stubborn()
     known = [learnt(str(ROUTE.destination), "re6st1"), learnt("2001:db8:42:8::/64", "re6st1")]
-    repair = route_repair.RouteRepair(kernel, NETWORK, ADDRESS, lambda: known)
+    repair = route_repair.RouteRepair(kernel, NETWORK, ADDRESS, lambda: known, tuple)
     assert await repair.restore() == 1
     wanted = BabelRoute.of(IPv6Network("2001:db8:42:8::/64"), ADDRESS)
     assert kernel.added == [(wanted, "fe80::9", "re6st1")]

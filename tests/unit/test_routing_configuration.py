@@ -13,6 +13,7 @@ from re6st.routing.configuration import (
     BabelConfiguration,
     BabelFiles,
     arguments,
+    denied_in,
     interface_command,
     next_sequence,
     render,
@@ -45,6 +46,13 @@ def test_what_is_denied_is_denied_before_anything_is_accepted() -> None:
     lines = render(replace(CONFIGURATION, denied=denied)).splitlines()
     rule = lines.index("in ip 2001:db8:42:200::/56 deny")
     assert rule < lines.index("in ip 2001:db8:42::/48 ge 49 le 120 allow")
+
+
+def test_what_an_earlier_configuration_denies_is_known_from_it() -> None:
+    denied, other = (IPv6Network(f"2001:db8:42:{number}::/56") for number in (200, 300))
+    text = render(replace(CONFIGURATION, denied=(denied,)))
+    assert denied_in(text, (other, denied)) == (denied,)
+    assert denied_in("", (denied,)) == ()
 
 
 def test_the_placeholder_can_never_be_an_interface() -> None:
