@@ -103,6 +103,7 @@ async def test_a_cloud_system_lets_a_machine_in_and_out(registry, asker):
     await ask.refused("unknown-node", 404, "GET", "/nodes/vm2")
     # A slip must not be taken for "all" or "any".
     await ask.refused("malformed", 400, "GET", "/nodes?owners=anna")
+    await ask.refused("malformed", 400, "GET", "/events?from=7")
     await ask.refused("malformed", 400, "POST", "/links", {"nme": "vm1"})
     entries = (await ask("GET", "/audit?after=0&limit=1000"))["items"]
     mine = [entry for entry in entries if entry["actor_kind"] == "token"]
@@ -310,6 +311,11 @@ async def test_changes_are_told_as_they_happen(registry, asker, tmp_path):
         assert (await read_event(response))["event"] == "node.revoked"
         async with ask.open("GET", "/events", Last_Event_ID=events[0]["id"]) as again:
             assert (await read_event(again))["id"] == events[1]["id"]
+        # Whoever followed a log that was lost, with higher numbers, hears what comes now.
+        async with ask.open("GET", "/events", Last_Event_ID=str(2**53)) as ahead:
+            await ahead.content.readline()
+            registry.service.create_token("vm1")
+            assert (await read_event(ahead))["event"] == "token.created"
         registry.service.revoke_operator_token("read")
         while await response.content.readline():
             pass

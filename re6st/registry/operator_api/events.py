@@ -45,7 +45,7 @@ class ChangeStreams:
         self._stopping = asyncio.Event()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Tell changes as they happen: each entry of the audit log is an event (text/event-stream)."""
+        """Answer ``request`` with a stream. Raises :class:`RegistryRefusedError`."""
         await self._authenticate(request)
         position = await self._start(request)
         if self._open >= MAXIMUM_STREAMS:

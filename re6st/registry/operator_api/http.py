@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -62,7 +62,7 @@ class OperatorApi:
         events = Route(
             "GET",
             f"{PREFIX}/events",
-            self._streams.handle,
+            self._follow,
             scope=Scope.READ,
             answer=AuditEntry,
             media_type="text/event-stream",
@@ -71,6 +71,11 @@ class OperatorApi:
         )
         troubles = OperatorRoute(Scope.READ, "GET", "/troubles", self._show_troubles, Troubles)
         return (*(self._route(route) for route in (*ROUTES, troubles)), events)
+
+    async def _follow(self, request: web.Request) -> web.StreamResponse:
+        """Tell changes as they happen: each entry of the audit log is an event (text/event-stream)."""
+        _check_query(request, (AFTER,))
+        return await self._streams.handle(request)
 
     def _show_troubles(self, _service: Service, _call: Call) -> Troubles:
         """Say how many nodes are unwell, and of what."""
@@ -92,7 +97,7 @@ class OperatorApi:
     async def _handle(self, route: OperatorRoute, request: web.Request) -> web.Response:
         operator = await self.authenticate(request, route.scope)
         _check_texts(request)
-        _check_query(request, route)
+        _check_query(request, route.query)
         body = await request.read()
         call = Call(
             operator,
@@ -160,9 +165,9 @@ def _check_texts(request: web.Request) -> None:
             )
 
 
-def _check_query(request: web.Request, route: OperatorRoute) -> None:
+def _check_query(request: web.Request, known: Sequence[Parameter]) -> None:
     """Refuse a query that asks what nobody understands: the answer would be about everything."""
-    possible = [parameter.name for parameter in route.query]
+    possible = [parameter.name for parameter in known]
     for name in request.query:
         if name not in possible:
             hint = f"possible are {', '.join(possible)}" if possible else "it takes none"
