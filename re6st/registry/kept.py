@@ -11,11 +11,15 @@ Value = TypeVar("Value")
 SHARE = 0.01
 """Part of the time that may be spent on making the value anew."""
 
+LONGEST = 300.0
+"""Seconds after which it is made anew in any case: that it took long may have been by chance."""
+
 
 class Kept(Generic[Value]):
     """A value that is made when somebody asks for it, unless the one from before is young enough.
 
-    What takes 0.5 s is kept for 50 s, what takes 1 ms is as good as never old.
+    What takes 0.5 s is kept for 50 s, what takes 1 ms is as good as never old, and nothing is kept for longer
+    than :data:`LONGEST`.
     """
 
     def __init__(self, make: Callable[[], Value], clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,5 +35,5 @@ class Kept(Generic[Value]):
         if self._value is None or began >= self._until:
             self._value = self._make()
             ended = self._clock()
-            self._until = ended + (ended - began) / SHARE
+            self._until = ended + min((ended - began) / SHARE, LONGEST)
         return self._value

@@ -17,7 +17,7 @@ from re6st.registry.diagnosis import (
     Standard,
     find_troubles,
 )
-from re6st.registry.kept import SHARE, Kept
+from re6st.registry.kept import LONGEST, SHARE, Kept
 from re6st.registry.mesh import draw_mesh
 
 REPORT = NodeReport(
@@ -168,18 +168,21 @@ def test_troubles_are_counted_and_found_by_kind(world):
         assert [item.member.node.name for item in world.service.unwell(9, kind=kind)] == [name]
 
 
-def test_what_takes_long_is_kept_long():
-    now, made = [0.0], []
+def test_what_takes_long_is_kept_long_but_not_for_ever():
+    now, took, made = [0.0], [0.5], []
 
     def make():
         made.append(now[0])
-        now[0] += 0.5
+        now[0] += took[0]
         return len(made)
 
     kept = Kept(make, lambda: now[0])
     assert [kept.get(), kept.get()] == [1, 1]
+    took[0] = 30.0  # the disk was busy
     now[0] += 0.5 / SHARE
-    assert kept.get() == 2
+    assert [kept.get(), kept.get()] == [2, 2]
+    now[0] += LONGEST
+    assert kept.get() == 3
 
 
 def test_the_mesh(world):
