@@ -11,7 +11,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv6Network
 from typing import Any
 
@@ -20,6 +20,11 @@ from re6st.node.interface_index import interface_name
 from re6st.node.netlink import BABEL_PROTOCOL, translated
 
 _RT_SCOPE_LINK = 253  # rtnetlink(7)
+_SO_RCVBUFFORCE = 33  # socket(7): larger than net.core.rmem_max, which CAP_NET_ADMIN allows
+
+BUFFER = 16 * 1024 * 1024
+"""Octets of news that may wait. babeld replaces thousands of routes at a time in a large network, which all
+are told here; what does not fit is lost, and nobody knows then what has changed."""
 
 
 class NetworkChange(enum.Enum):
@@ -96,6 +101,8 @@ async def _subscription() -> AsyncIterator[Any]:
     with translated("watch the network"):
         subscription = AsyncIPRoute()
         await subscription.bind(groups=groups)
+        with suppress(PermissionError):  # in some containers
+            subscription.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER)
     try:
         yield subscription
     finally:
