@@ -29,6 +29,7 @@ from re6st.identity import (
 )
 from re6st.messages import AdmissionRequest, AdmissionState, NodeReport, TunnelReport
 from re6st.registry.client import JoinLink, RegistryClient
+from re6st.registry.operator_api import events
 from re6st.registry.operators import Scope
 
 CODE_IN_A_NAME = "<img src=x onerror=alert(1)>"
@@ -108,6 +109,15 @@ class Browser:
 
     def errors(self):
         return [entry for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+WATCH_MESSAGE = """
+    window.changes = 0;
+    new MutationObserver(() => changes++).observe(document.getElementById("message"), { childList: true });
+"""
+COUNT_STREAMS = (
+    "return performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/events')).length"
+)
 
 
 @pytest.fixture
@@ -330,7 +340,7 @@ async def test_requests_are_approved_and_denied_on_a_phone(registry, browser):
         assert parse_node_certificate(enrolment.certificate).prefix.prefixlen == 80
 
 
-async def test_it_fits_the_person(registry, browser, tmp_path):
+async def test_it_fits_the_person(registry, browser, tmp_path, monkeypatch):
     await admit(registry, tmp_path / "1", str(registry.link()), "attic" + "-long" * 11)
     reader = registry.service.create_operator_token("bob", Scope.READ)
 
@@ -357,8 +367,18 @@ async def test_it_fits_the_person(registry, browser, tmp_path):
             )
         assert not browser.read("thead", lambda head: head.is_displayed())
         # A new tab of the same browser is not logged in, a reload is.
-        browser.driver.refresh()
-        browser.sees("attic", "#nodes")
+        with monkeypatch.context() as patch:
+            patch.setattr(events, "MAXIMUM_STREAMS", 0)
+            browser.driver.refresh()
+            browser.sees("attic", "#nodes")
+            browser.sees("what is shown may be old", "#message")
+            # It stays while the registry does not let it listen, however often it tries.
+            browser.driver.execute_script(WATCH_MESSAGE)
+            asked = browser.driver.execute_script(COUNT_STREAMS)
+            browser.wait(lambda: browser.driver.execute_script(COUNT_STREAMS) >= asked + 2)
+            assert browser.driver.execute_script("return changes") == 0
+        browser.sees_not("what is shown may be old", "#message")
+        browser.errors()  # Chromium reports the refusals
         registry.service.revoke_operator_token("bob")
         browser.sees("The token is not valid", "#message")
         assert browser.driver.execute_script("return sessionStorage.length") == 0

@@ -45,6 +45,7 @@ async function follow() {
     try {
       const response = await fetch(`${API}/events`, { headers: { Authorization: `Bearer ${token}` }, signal: mine.signal });
       if (response.status === 401) return logout("The token is not valid any more.");
+      if (!response.ok) throw new Error(await response.text());
       if (lost) { lost = false; tell(""); soon(); }
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
