@@ -2,7 +2,9 @@
 
     pkcs11:token=re6st;object=ca?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/re6st/pin
 
-The module is the token's driver and runs inside this process. It is used for one signature at a time.
+The module is the token's driver and runs inside this process, in threads of its own: SoftHSM leaves errors
+behind in OpenSSL's queue, of which each thread has one, and Python's ssl takes what it finds there for its
+own failure. It is used for one signature at a time.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
 from cryptography.exceptions import InvalidSignature
@@ -26,6 +29,8 @@ from re6st.registry.held_key import HeldKey
 
 if TYPE_CHECKING:
     import pkcs11
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class TokenKey(HeldKey):
         """
         with _translated(self._uri, "sign with its key"):
             try:
-                return self._sign(data)
+                return _in_own_thread(lambda: self._sign(data))
             except BaseException:
                 self._close()
                 raise
@@ -134,26 +139,34 @@ def generate_in_token(uri: TokenUri) -> TokenKey:
     Raises :class:`StorageError`, :class:`ConfigError`.
     """
     with _translated(uri, "make a key"):
-        import pkcs11
-        from pkcs11.util.ec import encode_ec_public_key, encode_named_curve_parameters
-
-        session = _open(uri, writable=True)
-        with contextlib.closing(session):
-            curve = session.create_domain_parameters(
-                pkcs11.KeyType.EC,
-                {pkcs11.Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")},
-                local=True,
-            )
-            public, _private = curve.generate_keypair(
-                id=secrets.token_bytes(8),
-                label=uri.label,
-                store=True,
-                private_template={pkcs11.Attribute.SENSITIVE: True, pkcs11.Attribute.EXTRACTABLE: False},
-            )
-            key = serialization.load_der_public_key(encode_ec_public_key(public))
+        key = _in_own_thread(lambda: _generate(uri))
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise StorageError(f"the token {uri.token} made a key of a foreign kind")
     return TokenKey(uri, key)
+
+
+def _generate(uri: TokenUri) -> object:
+    import pkcs11
+    from pkcs11.util.ec import encode_ec_public_key, encode_named_curve_parameters
+
+    with contextlib.closing(_open(uri, writable=True)) as session:
+        curve = session.create_domain_parameters(
+            pkcs11.KeyType.EC,
+            {pkcs11.Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")},
+            local=True,
+        )
+        public, _private = curve.generate_keypair(
+            id=secrets.token_bytes(8),
+            label=uri.label,
+            store=True,
+            private_template={pkcs11.Attribute.SENSITIVE: True, pkcs11.Attribute.EXTRACTABLE: False},
+        )
+        return serialization.load_der_public_key(encode_ec_public_key(public))
+
+
+def _in_own_thread(work: Callable[[], _Result]) -> _Result:
+    with ThreadPoolExecutor(1, "token") as driver:
+        return driver.submit(work).result()
 
 
 def _signature(key: pkcs11.SignMixin, data: bytes) -> bytes:

@@ -35,6 +35,7 @@ OPERATOR_ROUTES = {
     "DELETE /v1/operator/groups/{name}": "write",
     "POST /v1/operator/links": "write",
     "GET /v1/operator/tokens": "read",
+    "GET /v1/operator/troubles": "read",
     "DELETE /v1/operator/tokens/{id}": "write",
     "GET /v1/operator/reservations": "read",
     "POST /v1/operator/reservations": "write",
