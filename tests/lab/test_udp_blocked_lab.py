@@ -130,7 +130,7 @@ def test_the_doctor_speaks_to_people_and_notices_that_nothing_runs(lab):
         assert done.returncode == 1
         assert [line.split()[0] for line in lines[:7]] == ["ok"] * 7
         assert lines[-2].startswith("failed   daemon: ")
-        assert lines[-1].lstrip().startswith("-> start it")
+        assert lines[-1].lstrip().startswith("-> systemctl enable --now re6st-node")
     finally:
         node.start()
     assert lab.wait_for_all_pairs(FORMING).complete
