@@ -59,10 +59,7 @@ class BabelConfiguration:
 
     @classmethod
     def from_parameters(
-        cls,
-        prefix: IPv6Network,
-        parameters: NetworkParameters,
-        lan_interfaces: tuple[str, ...] = (),
+        cls, prefix: IPv6Network, parameters: NetworkParameters, lan_interfaces: tuple[str, ...] = ()
     ) -> BabelConfiguration:
         """Return the configuration of the node with ``prefix``; ``parameters`` are valid ones."""
         return cls(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from re6st.messages import NetworkParameters
@@ -18,6 +20,7 @@ from re6st.registry.operator_messages import (
     ParametersPreview,
     ParametersUndo,
 )
+from re6st.registry.parameters import Difference
 from re6st.registry.plans import Plan
 from re6st.registry.service import Service
 
@@ -36,11 +39,13 @@ def preview_parameters(service: Service, call: Call) -> ParametersPreview:
     message: ParametersChange = call.message
     return ParametersPreview(
         version=service.current_parameters().version,
-        differences=tuple(
-            ParameterDifference(key=item.key, before=item.before, after=item.after)
-            for item in service.preview_parameters(message.changes)
-        ),
+        differences=difference_messages(service.preview_parameters(message.changes)),
     )
+
+
+def difference_messages(found: Iterable[Difference]) -> tuple[ParameterDifference, ...]:
+    """Return what a change would do as an answer has it."""
+    return tuple(ParameterDifference(key=item.key, before=item.before, after=item.after) for item in found)
 
 
 def set_parameters(service: Service, call: Call) -> Parameters:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from re6st.messages import LanKeyPeriod
 from re6st.registry.operator_api.call import Call
+from re6st.registry.operator_api.parameters import difference_messages
 from re6st.registry.operator_messages import (
     AdmissionPreview,
     LanKey,
     LanKeyList,
     LanKeyRotation,
-    ParameterDifference,
     ParametersChange,
 )
 from re6st.registry.policy import AdmissionPolicy
@@ -24,12 +24,7 @@ def show_policy(service: Service, _call: Call) -> AdmissionPolicy:
 def preview_policy(service: Service, call: Call) -> AdmissionPreview:
     """Check a change of who is let in, and tell what it would do."""
     message: ParametersChange = call.message
-    return AdmissionPreview(
-        differences=tuple(
-            ParameterDifference(key=item.key, before=item.before, after=item.after)
-            for item in service.preview_policy(message.changes)
-        )
-    )
+    return AdmissionPreview(differences=difference_messages(service.preview_policy(message.changes)))
 
 
 def set_policy(service: Service, call: Call) -> AdmissionPolicy:
